@@ -1,0 +1,9 @@
+# Warnings and sanitizers of our own targets; nothing of it reaches users.
+add_library(mobula_options INTERFACE)
+target_compile_options(mobula_options INTERFACE
+  $<BUILD_INTERFACE:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wnon-virtual-dtor;-Woverloaded-virtual;-Wold-style-cast>
+  $<$<BOOL:${MOBULA_WERROR}>:-Werror>)
+if(MOBULA_SANITIZE)
+  add_compile_options(-fsanitize=${MOBULA_SANITIZE} -fno-omit-frame-pointer -g)
+  add_link_options(-fsanitize=${MOBULA_SANITIZE})
+endif()

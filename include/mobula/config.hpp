@@ -1,0 +1,40 @@
+// Settings of one run. Sources, weakest first: this struct as the program fills it, a `mobula.toml` in the working
+// directory (or the file named by MOBULA_CONFIG), MOBULA_* environment variables, --mobula-* flags. A name is spelled
+// `slots`, MOBULA_SLOTS, --mobula-slots=4. What is unknown or malformed stops the start with a ConfigError.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <map>
+#include <string>
+
+namespace mobula {
+
+struct Config {
+  // Executor threads of each worker rank. 0: one for each core that the rank may use, where ranks of a node share
+  // cores evenly.
+  int slots = 0;
+  // Pin each slot to its own cores: "core" or "off". Never leaves the mask that the launcher gave.
+  std::string pin = "core";
+  // Bytes up to which an argument or result travels inline in frames.
+  std::size_t inline_limit = 4096;
+  // How long a waiting thread polls before it sleeps. Negative: chosen from how many ranks share the cores.
+  int spin_us = -1;
+  // Custom resources that each worker rank offers, as in "license=4,scratch=100".
+  std::map<std::string, double> resources;
+  // GPUs and memory (bytes) that each worker rank offers to tasks. Memory 0: the node's share of this rank.
+  double gpus = 0;
+  std::size_t memory = 0;
+  // Seconds that the job may run, for TaskOptions::time_request. 0: what Slurm tells, if anything.
+  double time_limit = 0;
+  // How long a stopping rank waits for tasks that still run in it.
+  std::chrono::milliseconds stop_grace{500};
+  // "off", "error", "warn", "info" or "debug"; messages go to stderr.
+  std::string log = "warn";
+  // If set, rank N writes its trace to PREFIX.N.json at the end (Chrome trace format).
+  std::string trace;
+  // Whether state changes are kept for the trace at all. There to measure what that costs.
+  bool trace_events = true;
+};
+
+}  // namespace mobula

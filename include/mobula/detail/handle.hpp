@@ -1,0 +1,57 @@
+// Handles to objects: the untyped half of Ref and Batch.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "mobula/detail/ids.hpp"
+
+namespace mobula::detail {
+
+class Record;  // what this rank knows of a span of objects
+
+// One counted reference to one object. Copies may be made and dropped by any thread.
+class Handle {
+ public:
+  Handle() = default;
+  // Takes over one count that the caller has already added.
+  Handle(Record* record, std::uint32_t index) noexcept : record_(record), index_(index) {}
+  Handle(const Handle& other) noexcept : record_(other.record_), index_(other.index_) {
+    if (record_ != nullptr) acquire();
+  }
+  Handle(Handle&& other) noexcept : record_(std::exchange(other.record_, nullptr)), index_(other.index_) {}
+  Handle& operator=(Handle other) noexcept {
+    std::swap(record_, other.record_);
+    std::swap(index_, other.index_);
+    return *this;
+  }
+  ~Handle() {
+    if (record_ != nullptr) release();
+  }
+
+  explicit operator bool() const { return record_ != nullptr; }
+  Record* record() const { return record_; }
+  std::uint32_t index() const { return index_; }
+  ObjectId id() const;
+  // A rank has at most one record for a span, so equal handles are equal objects.
+  bool operator==(const Handle& other) const { return record_ == other.record_ && index_ == other.index_; }
+
+ private:
+  void acquire() const noexcept;
+  void release() const noexcept;
+
+  Record* record_ = nullptr;
+  std::uint32_t index_ = 0;
+};
+
+class RefBase {
+ public:
+  RefBase() = default;
+  explicit RefBase(Handle handle) : handle_(std::move(handle)) {}
+  const Handle& handle() const { return handle_; }
+
+ protected:
+  Handle handle_;
+};
+
+}  // namespace mobula::detail

@@ -1,0 +1,148 @@
+// What the templates of the public API and the runtime agree on about running a task. Thin and type-erased: the
+// runtime knows a function by its FunctionInfo, and a stretch of tasks of one function by a TaskRun.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mobula/detail/codec.hpp"
+
+namespace mobula::detail {
+
+struct TaskRun;
+
+// One per function named in `remote<F>`, registered before main. All ranks of one binary hold the same table.
+struct FunctionInfo {
+  using Invoke = void (*)(TaskRun&);
+  FunctionInfo(std::string_view signature, Invoke invoke, std::uint32_t args, std::uint32_t result);
+
+  std::string name;         // short, for people
+  std::string_view signature;  // full, for the digest
+  Invoke invoke;
+  std::uint32_t fixed_args;    // bytes of one task's encoded arguments, or kVariable
+  std::uint32_t fixed_result;  // bytes of one encoded result, or kVariable
+  std::uint32_t index = 0;     // in the table
+};
+
+// A stretch of tasks of one span, run one after the other by one thread. Results are appended in order; those that
+// can't go inline (an error, a large value, a value that holds refs) are noted beside them.
+struct TaskRun {
+  struct Oddity {
+    std::uint32_t index;
+    std::exception_ptr error;    // or
+    Buffer stored;               // a value over the inline limit
+    std::vector<Handle> refs;    // objects that the value holds
+    bool is_stored = false;
+  };
+
+  std::uint32_t next = 0;  // position in the span of the task that runs or comes next
+  std::uint32_t end = 0;
+  std::uint32_t fixed_result = 0;
+  std::size_t inline_limit = 0;
+  Decoder args;
+  std::uint64_t dep_mask = 0;        // bit i: argument i is a dependency
+  std::span<const ByteView> deps;    // their values, in order of the arguments
+  Encoder out;                       // the results
+  std::vector<std::uint32_t> ends;   // where each result ends, if fixed_result is kVariable
+  std::vector<Oddity> oddities;      // ascending by index
+  std::atomic<bool> stop{false};     // set by the runtime: end after the task that runs
+
+  // Closes the result of the task `next`, which has been encoded from `from` on.
+  void finish(std::size_t from) {
+    if (fixed_result == kVariable || !out.refs.empty()) finish_variable(from);
+  }
+  void finish_variable(std::size_t from);
+  // The task `next` threw the exception in flight; what it had encoded from `from` on is dropped.
+  void fail(std::size_t from) noexcept;
+};
+
+// Argument i of the next task.
+template <class T>
+T take_argument(TaskRun& run, std::size_t i, std::size_t& dep) {
+  if ((run.dep_mask >> i & 1) != 0) {
+    Decoder in(run.deps[dep++]);
+    T value = decode<T>(in);
+    in.finish();
+    return value;
+  }
+  return decode<T>(run.args);
+}
+
+template <class F>
+struct Signature;
+template <class R, class... P>
+struct Signature<R (*)(P...)> {
+  using Result = R;
+  using Values = std::tuple<std::decay_t<P>...>;
+  using Parameters = std::tuple<P...>;
+  static constexpr std::size_t arity = sizeof...(P);
+};
+template <class R, class... P>
+struct Signature<R (*)(P...) noexcept> : Signature<R (*)(P...)> {};
+template <class L, class R, class... P>
+struct Signature<R (L::*)(P...) const> : Signature<R (*)(P...)> {};
+template <class L, class R, class... P>
+struct Signature<R (L::*)(P...) const noexcept> : Signature<R (*)(P...)> {};
+template <class F>
+  requires requires { &F::operator(); }
+struct Signature<F> : Signature<decltype(&F::operator())> {};
+
+template <auto F>
+struct Function {
+  using Sig = Signature<std::decay_t<decltype(F)>>;
+  using Result = typename Sig::Result;
+  using StoredResult = std::decay_t<Result>;
+  using Values = typename Sig::Values;
+  static_assert(Sig::arity <= 64, "mobula: a remote function has at most 64 parameters");
+
+  static void invoke(TaskRun& run) {
+    for (; run.next != run.end; ++run.next) {
+      if (run.stop.load(std::memory_order_relaxed)) return;
+      const std::size_t from = run.out.buffer.size();
+      try {
+        call(run, std::make_index_sequence<Sig::arity>{});
+        run.finish(from);
+      } catch (...) {
+        run.fail(from);
+      }
+    }
+  }
+
+  template <std::size_t... I>
+  static void call(TaskRun& run, std::index_sequence<I...>) {
+    [[maybe_unused]] std::size_t dep = 0;
+    // Braces, so that the arguments are decoded from left to right.
+    [[maybe_unused]] Values values{take_argument<std::tuple_element_t<I, Values>>(run, I, dep)...};
+    if constexpr (std::is_void_v<Result>) {
+      F(pass<I>(values)...);
+    } else {
+      encode<StoredResult>(run.out, F(pass<I>(values)...));
+    }
+  }
+
+  // A parameter by value or rvalue reference may take the value over; one by lvalue reference sees it.
+  template <std::size_t I>
+  static decltype(auto) pass(Values& values) {
+    using P = std::tuple_element_t<I, typename Sig::Parameters>;
+    if constexpr (std::is_lvalue_reference_v<P>) {
+      return (std::get<I>(values));
+    } else {
+      return std::move(std::get<I>(values));
+    }
+  }
+
+  static constexpr std::uint32_t args_size() {
+    return []<class... V>(std::type_identity<std::tuple<V...>>) {
+      return ((fixed_size<V> == kVariable) || ... || false) ? kVariable : (fixed_size<V> + ... + 0U);
+    }(std::type_identity<Values>{});
+  }
+
+  static constexpr std::string_view signature() { return __PRETTY_FUNCTION__; }
+  static inline const FunctionInfo info{signature(), &invoke, args_size(), fixed_size<StoredResult>};
+};
+
+}  // namespace mobula::detail

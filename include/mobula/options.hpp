@@ -1,0 +1,71 @@
+// What a task may ask for.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "mobula/detail/handle.hpp"
+
+namespace mobula {
+
+// A length of time, or none. Made from any std::chrono duration.
+struct Duration {
+  std::int64_t nanoseconds = -1;  // negative: none
+
+  constexpr Duration() = default;
+  template <class Rep, class Period>
+  constexpr Duration(std::chrono::duration<Rep, Period> d)  // NOLINT: 5ms is meant to be a Duration
+      : nanoseconds(std::chrono::duration_cast<std::chrono::nanoseconds>(d).count()) {}
+
+  constexpr bool is_none() const { return nanoseconds < 0; }
+  bool operator==(const Duration&) const = default;
+};
+inline constexpr Duration none{};
+
+// What one task holds while it runs. A rank offers its slots as cpus.
+struct Demand {
+  double cpus = 1;  // 0: shares a slot's time with others
+  double gpus = 0;
+  std::size_t memory = 0;                   // bytes
+  std::map<std::string, double> resources;  // by name, as ranks offer them (--mobula-resources)
+  bool operator==(const Demand&) const = default;
+};
+
+// Where a task may or should run. on_node and on_rank are strict; the others are preferences.
+struct Placement {
+  enum class Kind : std::uint8_t { any, pack, spread, on_node, on_rank, near };
+  Kind kind = Kind::any;
+  std::uint32_t index = 0;         // of the node or rank
+  detail::Handle object = {};      // for near
+  bool operator==(const Placement&) const = default;
+};
+inline const Placement any{};
+inline const Placement pack{Placement::Kind::pack, 0, {}};      // fill ranks in order
+inline const Placement spread{Placement::Kind::spread, 0, {}};  // the emptiest rank
+inline Placement on_node(std::uint32_t index) { return {Placement::Kind::on_node, index, {}}; }
+inline Placement on_rank(std::uint32_t index) { return {Placement::Kind::on_rank, index, {}}; }
+// The rank that holds, or will make, the object.
+inline Placement near(const detail::RefBase& ref) { return {Placement::Kind::near, 0, ref.handle()}; }
+
+struct TaskOptions {
+  double cpus = 1;
+  double gpus = 0;
+  std::size_t memory = 0;
+  std::map<std::string, double> resources;
+  std::vector<Demand> alternatives;  // tried in order after the demand above
+  int retries = 3;                   // runs after the first one; for a lost worker
+  bool retry_exceptions = false;     // and for exceptions of the task itself
+  int priority = 0;                  // higher first
+  std::string name;                  // default: the function's name
+  Duration timeout = none;           // from the start of execution; then TimedOut
+  Duration time_request = none;      // not started where less of the allocation's time is left
+  Placement placement = any;
+
+  bool operator==(const TaskOptions&) const = default;
+};
+
+}  // namespace mobula

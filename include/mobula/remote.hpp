@@ -1,0 +1,255 @@
+// remote<F>(args…): std::invoke(F, args…), elsewhere.
+#pragma once
+
+#include <memory>
+#include <ranges>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "mobula/ref.hpp"
+
+namespace mobula {
+
+// One value for all items of a map. Encoded once; sent once to each rank that runs items.
+template <class T>
+struct Same {
+  T value;
+};
+template <class T>
+Same<std::decay_t<T>> same(T&& value) {
+  return {std::forward<T>(value)};
+}
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_same_item = false;
+template <class T>
+inline constexpr bool is_same_item<Same<T>> = true;
+
+template <class A>
+struct RefTarget {
+  using type = void;
+};
+template <class T>
+struct RefTarget<Ref<T>> {
+  using type = T;
+};
+
+// A Ref<T> stands for a parameter of type T, unless the parameter is itself a Ref.
+template <class A, class P>
+inline constexpr bool is_dependency =
+    is_ref<std::remove_cvref_t<A>> && !is_ref<P> &&
+    std::is_convertible_v<typename RefTarget<std::remove_cvref_t<A>>::type, P>;
+
+template <class A, class P>
+inline constexpr bool is_argument = is_dependency<A, P> || std::is_convertible_v<A, P>;
+
+template <class P, class A>
+void add_argument(Draft::State& draft, std::size_t i, A&& argument) {
+  using Value = std::remove_cvref_t<A>;
+  if constexpr (is_dependency<A, P>) {
+    static_assert(std::is_same_v<typename RefTarget<Value>::type, P>,
+                  "mobula: a Ref<T> may stand for a parameter of type T or const T& only: the types must be equal");
+    add_dep(draft, i, argument.handle());
+  } else if constexpr (std::is_same_v<Value, P>) {
+    add_value(draft, i, argument);
+  } else {
+    add_value<P>(draft, i, static_cast<P>(std::forward<A>(argument)));
+  }
+}
+
+template <auto F>
+struct RemoteCall {
+  using Fn = Function<F>;
+  using Sig = typename Fn::Sig;
+  using Result = typename Fn::StoredResult;
+  template <std::size_t I>
+  using Parameter = std::tuple_element_t<I, typename Sig::Values>;
+
+  static_assert([]<class... P>(std::type_identity<std::tuple<P...>>) {
+    return !((std::is_lvalue_reference_v<P> && !std::is_const_v<std::remove_reference_t<P>>) || ... || false);
+  }(std::type_identity<typename Sig::Parameters>{}),
+                "mobula: a remote function can't take a T& parameter: it runs elsewhere; take T or const T&, and "
+                "return what it changes");
+  static_assert(!std::is_pointer_v<Result>, "mobula: a remote function can't return a pointer: return the value");
+
+  template <class... A>
+  static constexpr bool check() {
+    static_assert(sizeof...(A) == Sig::arity, "mobula: wrong number of arguments for this remote function");
+    if constexpr (sizeof...(A) == Sig::arity) {
+      []<std::size_t... I>(std::index_sequence<I...>) {
+        static_assert((is_argument<A, Parameter<I>> && ...),
+                      "mobula: an argument's type does not convert to the remote function's parameter");
+      }(std::index_sequence_for<A...>{});
+    }
+    return true;
+  }
+
+  template <class... A>
+  static Ref<Result> submit(const TaskOptions* options, A&&... args) {
+    check<A...>();
+    if constexpr (sizeof...(A) == Sig::arity) {
+      Draft draft;
+      [&]<std::size_t... I>(std::index_sequence<I...>) {
+        (add_argument<Parameter<I>>(*draft, I, std::forward<A>(args)), ...);
+      }(std::index_sequence_for<A...>{});
+      return Ref<Result>(detail::submit(Fn::info, options, *draft));
+    } else {
+      return {};
+    }
+  }
+
+  template <class R>
+  struct Item {
+    using type = std::ranges::range_reference_t<R>;
+  };
+  template <class T>
+  struct Item<Same<T>> {
+    using type = T;
+  };
+
+  template <class... R>
+  static Batch<Result> map(const TaskOptions* options, R&&... ranges) {
+    static_assert((!is_same_item<std::remove_cvref_t<R>> || ... || false),
+                  "mobula: map needs at least one range; same(x) alone has no length");
+    check<typename Item<std::remove_reference_t<R>>::type...>();
+    if constexpr (sizeof...(R) == Sig::arity) {
+      return map_indexed(std::index_sequence_for<R...>{}, options, ranges...);
+    } else {
+      return {};
+    }
+  }
+
+  template <std::size_t... I, class... R>
+  static Batch<Result> map_indexed(std::index_sequence<I...>, const TaskOptions* options, R&... ranges) {
+    BatchWriter writer(Fn::info, options);
+    (share<I>(writer, ranges), ...);
+    std::tuple its{begin_of(ranges)...};
+    while (!(at_end(std::get<I>(its), ranges) || ...)) {
+      (add_item<I>(writer.item(), std::get<I>(its)), ...);
+      writer.next();
+      (advance(std::get<I>(its)), ...);
+    }
+    return Batch<Result>(writer.finish());
+  }
+
+  struct NoIterator {};
+  template <class R>
+  static auto begin_of(R& range) {
+    if constexpr (is_same_item<R>) {
+      return NoIterator{};
+    } else {
+      return std::ranges::begin(range);
+    }
+  }
+  template <class It, class R>
+  static bool at_end(const It& it, R& range) {
+    if constexpr (is_same_item<R>) {
+      return false;
+    } else {
+      return it == std::ranges::end(range);
+    }
+  }
+  template <class It>
+  static void advance(It& it) {
+    if constexpr (!std::is_same_v<It, NoIterator>) ++it;
+  }
+  template <std::size_t I, class R>
+  static void share(BatchWriter& writer, R& range) {
+    if constexpr (is_same_item<R>) {
+      using T = decltype(range.value);
+      if constexpr (is_dependency<T, Parameter<I>>) {
+        writer.share(I, range.value.handle());
+      } else {
+        writer.share(I, mobula::put(static_cast<Parameter<I>>(range.value)).handle());
+      }
+    }
+  }
+  template <std::size_t I, class It>
+  static void add_item(Draft::State& draft, It& it) {
+    if constexpr (!std::is_same_v<It, NoIterator>) add_argument<Parameter<I>>(draft, I, *it);
+  }
+};
+
+}  // namespace detail
+
+// F with options bound to it: remote<F>.with(…).
+template <auto F>
+class RemoteWith {
+ public:
+  explicit RemoteWith(TaskOptions options) : options_(std::make_shared<TaskOptions>(std::move(options))) {}
+  template <class... A>
+  auto operator()(A&&... args) const {
+    return detail::RemoteCall<F>::submit(options_.get(), std::forward<A>(args)...);
+  }
+  template <class... R>
+  auto map(R&&... ranges) const {
+    return detail::RemoteCall<F>::map(options_.get(), std::forward<R>(ranges)...);
+  }
+ private:
+  std::shared_ptr<const TaskOptions> options_;
+};
+
+// F is a free function or a captureless lambda; it may return void. Arguments are converted to its parameters here and
+// travel by value; a Ref<T> for a parameter of type T or const T& is a dependency. Returns at once, or as soon as there
+// is room for one more task. Throws Infeasible.
+template <auto F>
+struct Remote {
+  template <class... A>
+  auto operator()(A&&... args) const {
+    return detail::RemoteCall<F>::submit(nullptr, std::forward<A>(args)...);
+  }
+  RemoteWith<F> with(TaskOptions options) const { return RemoteWith<F>(std::move(options)); }
+
+  // One task per item; several ranges are zipped and end with the shortest. The ranges may be lazy and single-pass:
+  // items are pulled while there is room, and all have been pulled when map returns.
+  template <class... R>
+  auto map(R&&... ranges) const {
+    return detail::RemoteCall<F>::map(nullptr, std::forward<R>(ranges)...);
+  }
+};
+
+template <auto F>
+inline constexpr Remote<F> remote{};
+
+// Combines the values with F: (T, T) -> T, which must be associative, by a tree of tasks that keeps them in order.
+// Throws std::invalid_argument for an empty range.
+template <auto F, detail::RefRange R>
+auto reduce(R&& range, const TaskOptions& options = {}) {
+  using T = detail::RefValue<R>;
+  static_assert(std::is_invocable_r_v<T, decltype(F), T, T>, "mobula: reduce needs a function (T, T) -> T");
+  std::vector<Ref<T>> level;
+  for (auto&& ref : range) level.push_back(ref);
+  if (level.empty()) throw std::invalid_argument("mobula::reduce: the range is empty, and F has no neutral element");
+  const RemoteWith<F> combine(options);
+  while (level.size() > 1) {
+    std::vector<Ref<T>> above;
+    above.reserve((level.size() + 1) / 2);
+    for (std::size_t i = 0; i + 1 < level.size(); i += 2) above.push_back(combine(level[i], level[i + 1]));
+    if (level.size() % 2 != 0) above.push_back(std::move(level.back()));
+    level = std::move(above);
+  }
+  return std::move(level.front());
+}
+
+namespace detail {
+template <std::size_t I, class Tuple>
+std::tuple_element_t<I, Tuple> element_of(const Tuple& tuple) {
+  return std::get<I>(tuple);
+}
+}  // namespace detail
+
+// One Ref for each element of a tuple.
+template <class... T>
+std::tuple<Ref<T>...> unpack(const Ref<std::tuple<T...>>& ref) {
+  TaskOptions options;
+  options.placement = near(ref);
+  return [&]<std::size_t... I>(std::index_sequence<I...>) {
+    return std::tuple<Ref<T>...>{remote<&detail::element_of<I, std::tuple<T...>>>.with(options)(ref)...};
+  }(std::index_sequence_for<T...>{});
+}
+
+}  // namespace mobula

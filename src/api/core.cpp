@@ -1,0 +1,313 @@
+// The type-erased core of the public API, on the engine of this process.
+#include "mobula/detail/core.hpp"
+
+#include <algorithm>
+
+#include "api/runtime.hpp"
+#include "core/cluster.hpp"
+
+namespace mobula::detail {
+
+using exec::Engine;
+using Lock = exec::Engine::Lock;
+
+namespace {
+
+core::Time deadline_of(Duration timeout) {
+  return timeout.is_none() ? Engine::kNever : core::now() + timeout.nanoseconds;
+}
+
+std::string seconds(Duration d) { return std::to_string(static_cast<double>(d.nanoseconds) / 1e9) + " s"; }
+
+core::Answer ask(core::Question question, ObjectId id, const TaskOptions* options = nullptr) {
+  Engine& engine = api::engine();
+  Lock lock(engine);
+  const std::uint64_t token = engine.worker().ask(question, id, options);
+  std::optional<core::Answer> answer;
+  engine.wait_lending(lock, [&] { return answer || (answer = engine.worker().take_answer(token)); }, Engine::kNever);
+  return *answer;
+}
+
+// Demands that are not the ordinary one are checked where they are submitted, once each.
+void check_feasible(const TaskOptions* options) {
+  if (options == nullptr) return;
+  const bool ordinary = options->cpus <= 1 && options->gpus == 0 && options->memory == 0 && options->resources.empty() &&
+                        options->time_request.is_none() && options->placement.kind != Placement::Kind::on_node &&
+                        options->placement.kind != Placement::Kind::on_rank;
+  if (ordinary) return;
+  thread_local TaskOptions feasible;  // the last that was found so
+  if (options->time_request.is_none() && feasible == *options) return;
+  const core::Answer answer = ask(core::Question::feasible, {}, options);
+  if (!answer.yes) throw Infeasible("mobula: " + answer.text);
+  feasible = *options;
+  feasible.placement.object = {};
+}
+
+}  // namespace
+
+// ---- submission --------------------------------------------------------------------------------------------------
+
+namespace {
+thread_local std::vector<std::unique_ptr<Draft::State>> t_drafts;
+}
+
+Draft::Draft() {
+  if (t_drafts.empty()) {
+    state_ = new State;
+  } else {
+    state_ = t_drafts.back().release();
+    t_drafts.pop_back();
+  }
+}
+
+Draft::~Draft() {
+  state_->args.buffer.clear();
+  state_->args.refs.clear();
+  state_->dep_mask = 0;
+  state_->deps.clear();
+  t_drafts.emplace_back(state_);
+}
+
+std::size_t inline_limit() { return api::engine().settings().worker.inline_limit; }
+
+Handle submit(const FunctionInfo& function, const TaskOptions* options, Draft::State& draft) {
+  Engine& engine = api::engine();
+  check_feasible(options);
+  Lock lock(engine);
+  const bool in_task = Engine::current_run() != nullptr;
+  Handle handle = engine.worker().submit(function, options, draft, in_task, in_task ? core::now() : 0);
+  engine.submitted(lock, 1);
+  return handle;
+}
+
+BatchWriter::BatchWriter(const FunctionInfo& function, const TaskOptions* options)
+    : function_(function), options_(options), variable_(function.fixed_args == kVariable) {
+  Engine& engine = api::engine();
+  check_feasible(options);
+  const Lock lock(engine);
+  batch_ = BatchHandle(engine.objects().new_batch(function.fixed_result), 0);
+}
+
+BatchWriter::~BatchWriter() {
+  if (batch_.record() == nullptr) return;
+  if (exec::Engine* engine = api::engine_or_null()) {  // a range threw: what was submitted runs
+    const Lock lock(*engine);
+    engine->objects().close(*batch_.record());
+  }
+}
+
+void BatchWriter::share(std::size_t i, Handle handle) {
+  shared_mask_ |= std::uint64_t{1} << i;
+  shared_.push_back(std::move(handle));
+  variable_ = true;
+}
+
+void BatchWriter::flush() {
+  if (count_ == 0) return;
+  Engine& engine = api::engine();
+  const bool alone = draft_.dep_mask != 0 || !draft_.args.refs.empty();
+  Lock lock(engine);
+  const bool in_task = Engine::current_run() != nullptr;
+  const core::Time now = core::now();
+  // An item with dependencies of its own is a piece of its own; those before it have none.
+  if (alone && count_ > 1) {
+    const std::size_t before = alone_from_;
+    Draft::State front;
+    front.args.bytes(draft_.args.buffer.data(), before);
+    std::vector<std::uint32_t> ends(ends_.begin(), ends_.empty() ? ends_.end() : ends_.end() - 1);
+    engine.worker().submit_items(*batch_.record(), total_, count_ - 1, function_, options_, shared_mask_, shared_, front,
+                                 ends, in_task, now);
+    total_ += count_ - 1;
+    Draft::State item;
+    item.args.bytes(draft_.args.buffer.data() + before, draft_.args.buffer.size() - before);
+    item.args.refs = std::move(draft_.args.refs);
+    item.dep_mask = draft_.dep_mask;
+    item.deps = std::move(draft_.deps);
+    draft_ = std::move(item);
+    ends_.clear();
+    count_ = 1;
+  }
+  if (alone) ends_.assign({static_cast<std::uint32_t>(draft_.args.buffer.size())});
+  const bool no_ends = !variable_ && draft_.dep_mask == 0;
+  if (no_ends) ends_.clear();
+  engine.worker().submit_items(*batch_.record(), total_, count_, function_, options_, shared_mask_, shared_, draft_, ends_,
+                               in_task, now);
+  total_ += count_;
+  engine.submitted(lock, count_);
+  if (!in_task) engine.wait_for_room(lock);
+  count_ = 0;
+  ends_.clear();
+  draft_.args.buffer.clear();
+  draft_.args.refs.clear();
+  draft_.dep_mask = 0;
+  draft_.deps.clear();
+  alone_from_ = 0;
+}
+
+BatchHandle BatchWriter::finish() {
+  flush();
+  Engine& engine = api::engine();
+  Lock lock(engine);
+  engine.objects().close(*batch_.record());
+  engine.step();
+  Record* record = batch_.record();
+  record->batches.fetch_add(1, std::memory_order_relaxed);
+  const BatchHandle done = std::move(batch_);
+  return BatchHandle(record, total_);
+}
+
+Handle put(Encoder&& value) {
+  Engine& engine = api::engine();
+  const Lock lock(engine);
+  return engine.worker().put(std::move(value));
+}
+
+// ---- waiting -----------------------------------------------------------------------------------------------------
+
+ByteView await(const Handle& handle, Duration timeout) {
+  if (!handle) throw std::invalid_argument("mobula::get: the Ref is empty; it refers to nothing");
+  Record& record = *handle.record();
+  if (record.ready(handle.index())) {
+    if (const auto value = record.value(handle.index())) return *value;
+  }
+  Engine& engine = api::engine();
+  Lock lock(engine);
+  engine.objects().add_waiter(record);
+  const bool met = engine.wait_for(lock, handle, deadline_of(timeout));
+  engine.objects().remove_waiter(record);
+  if (!met) throw TimedOut("mobula::get: object " + core::to_string(handle.id()) + " was not ready within " + seconds(timeout));
+  return record.value(handle.index()).value();
+}
+
+void await_all(const BatchHandle& batch) {
+  if (batch.record() == nullptr) return;
+  const Record& record = *batch.record();
+  if (record.ready_count.load(std::memory_order_acquire) == batch.count()) return;
+  Engine& engine = api::engine();
+  if (Engine::current_run() != nullptr) {
+    // Tasks of the batch that are queued here run on this thread, one after the other.
+    for (std::uint32_t i = 0; i < batch.count(); ++i) {
+      if (!record.ready(i)) {
+        try {
+          await(batch.element(i));
+        } catch (const Cancelled&) {
+          if (engine.stopping()) throw;
+        } catch (...) {  // told by who reads the element
+        }
+      }
+    }
+    return;
+  }
+  Lock lock(engine);
+  engine.objects().add_waiter(*batch.record());
+  engine.wait_lending(lock, [&] { return record.ready_count.load(std::memory_order_relaxed) == batch.count(); }, Engine::kNever);
+  engine.objects().remove_waiter(*batch.record());
+}
+
+void copy_packed(const BatchHandle& batch, std::uint32_t size, std::byte* to) {
+  if (batch.count() == 0) return;
+  if (batch.record()->packed != size) throw_damaged("a batch's results are of another size");
+  batch.record()->copy_packed(batch.count(), to);
+}
+
+struct Completions::State final : store::Watcher {
+  explicit State(Engine& engine) : engine(engine) {}
+  void ready(std::size_t position) override { done.push_back(position); }
+
+  Engine& engine;
+  std::vector<std::pair<Handle, std::size_t>> watched;
+  std::deque<std::size_t> done;
+  std::size_t left = 0;  // added and not yet returned
+};
+
+Completions::Completions() : state_(std::make_unique<State>(api::engine())) {}
+
+Completions::~Completions() {
+  if (api::engine_or_null() == nullptr) return;
+  const Lock lock(state_->engine);
+  for (const auto& [handle, position] : state_->watched) {
+    if (!handle.record()->ready(handle.index())) state_->engine.objects().unwatch(*handle.record(), handle.index(), *state_);
+  }
+}
+
+void Completions::add(const Handle& handle, std::size_t position) {
+  if (!handle) throw std::invalid_argument("mobula: the range holds an empty Ref; it refers to nothing");
+  const Lock lock(state_->engine);
+  ++state_->left;
+  if (handle.record()->ready(handle.index())) {
+    state_->done.push_back(position);
+    return;
+  }
+  state_->engine.objects().watch(*handle.record(), handle.index(), *state_, position);
+  state_->engine.worker().request(handle);
+  state_->watched.emplace_back(handle, position);
+}
+
+std::optional<std::size_t> Completions::next(Duration timeout) {
+  State& state = *state_;
+  if (state.left == 0) return std::nullopt;
+  Lock lock(state.engine);
+  if (state.done.empty()) {
+    state.engine.wait_lending(lock, [&state] { return !state.done.empty(); }, deadline_of(timeout));
+    if (state.done.empty()) return std::nullopt;
+  }
+  const std::size_t position = state.done.front();
+  state.done.pop_front();
+  --state.left;
+  return position;
+}
+
+void wait_for(std::span<const Handle> handles, std::size_t count, Duration timeout, std::vector<std::size_t>& ready,
+              std::vector<std::size_t>& pending) {
+  count = std::min(count, handles.size());
+  std::vector<bool> is_ready(handles.size());
+  std::size_t found = 0;
+  {
+    Completions completions;
+    for (std::size_t i = 0; i < handles.size(); ++i) completions.add(handles[i], i);
+    const core::Time deadline = deadline_of(timeout);
+    while (found < count) {
+      Duration left;
+      if (deadline != Engine::kNever) left = std::chrono::nanoseconds(std::max<core::Time>(deadline - core::now(), 0));
+      const auto position = completions.next(left);
+      if (!position) break;
+      is_ready[*position] = true;
+      ++found;
+    }
+  }
+  for (std::size_t i = 0; i < handles.size(); ++i) {
+    // More may have come; they are said to be ready too, so that no later call waits for them.
+    (is_ready[i] || handles[i].record()->ready(handles[i].index()) ? ready : pending).push_back(i);
+  }
+}
+
+bool cancel(const Handle& handle) {
+  if (!handle) throw std::invalid_argument("mobula::cancel: the Ref is empty; it refers to nothing");
+  if (handle.record()->ready(handle.index())) return false;
+  {
+    Engine& engine = api::engine();
+    const Lock lock(engine);
+    engine.worker().make_known(handle);
+  }
+  return ask(core::Question::cancel, handle.id()).yes;
+}
+
+std::string explain(const Handle& handle) {
+  if (!handle) return "the Ref is empty; it refers to nothing";
+  {
+    Engine& engine = api::engine();
+    const Lock lock(engine);
+    engine.worker().make_known(handle);
+  }
+  return ask(core::Question::explain, handle.id()).text;
+}
+
+}  // namespace mobula::detail
+
+namespace mobula {
+
+ClusterInfo cluster() { return core::decode_cluster(detail::ask(core::Question::cluster, {}).text); }
+
+Context here() { return api::engine().context(); }
+
+}  // namespace mobula

@@ -1,0 +1,296 @@
+// Starting and ending: settings, MPI or none, the driver, and every way in which a job can end.
+#include "mobula/run.hpp"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <sstream>
+
+#include "api/runtime.hpp"
+#include "core/config.hpp"
+#include "core/functions.hpp"
+#include "core/log.hpp"
+#include "core/version.hpp"
+#include "topology/topology.hpp"
+#include "transport/local_wire.hpp"
+#include "transport/mpi_wire.hpp"
+
+namespace mobula::api {
+namespace {
+
+exec::Engine* g_engine = nullptr;
+
+// The job as this process sees it. Ended once, by whoever comes first: the driver's return, its exception, `exit`, a
+// signal.
+struct Job {
+  std::unique_ptr<transport::MpiWire> mpi;
+  std::unique_ptr<transport::LocalHub> hub;
+  std::unique_ptr<exec::Engine> engine;
+  Config config;
+  std::atomic<bool> ended{false};
+  std::atomic<bool> main_is_in_driver{false};
+};
+Job* g_job = nullptr;
+
+// Whether a launcher started this process as one of several, or as a single rank of a job.
+bool launched_by_mpi() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"}) {
+    if (const char* value = std::getenv(name); value != nullptr && *value != '\0') return true;
+  }
+  return false;
+}
+
+double slurm_seconds_left() {
+  const char* end = std::getenv("SLURM_JOB_END_TIME");
+  if (end == nullptr) return 0;
+  const double left = std::atof(end) - static_cast<double>(std::time(nullptr));
+  return left > 0 ? left : 0;
+}
+
+exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool is_head) {
+  exec::Settings settings;
+  const topology::Cores mine = topology::allowed_cores();
+  std::vector<topology::Cores> masks{mine};
+  std::vector<bool> runs_tasks{true};
+  std::size_t position = 0;
+  std::uint32_t local_ranks = 1;
+  if (mpi != nullptr) {
+    const bool runs = !(is_head && mpi->size() > 1);
+    const auto gathered = mpi->gather_on_node((runs ? "1 " : "0 ") + topology::encode(mine));
+    masks.clear();
+    runs_tasks.clear();
+    for (const std::string& text : gathered) {
+      runs_tasks.push_back(text[0] == '1');
+      masks.push_back(topology::decode(text.substr(2)));
+    }
+    position = mpi->node_rank();
+    local_ranks = mpi->node_size();
+    settings.host = mpi->host();
+    settings.node = mpi->node();
+  } else {
+    char host[256] = {};
+    gethostname(host, sizeof host - 1);
+    settings.host = host;
+  }
+  const topology::Cores cores = topology::divide(masks, runs_tasks, position);
+  const bool has_slots = runs_tasks[position];
+  const auto slots = static_cast<std::uint32_t>(!has_slots          ? 0
+                                                : config.slots > 0 ? config.slots
+                                                                   : static_cast<int>(cores.size()));
+  // Slots beyond the cores share them; with fewer slots than cores each has several.
+  bool shares_cores = false;
+  if (config.pin == "core" && slots != 0) {
+    for (std::uint32_t slot = 0; slot < slots; ++slot) {
+      std::vector<int> cpus;
+      const std::size_t from = slots <= cores.size() ? cores.size() * slot / slots : slot % cores.size();
+      const std::size_t to = slots <= cores.size() ? cores.size() * (slot + 1) / slots : from + 1;
+      for (std::size_t i = from; i < to; ++i) cpus.insert(cpus.end(), cores[i].begin(), cores[i].end());
+      settings.slot_cpus.push_back(std::move(cpus));
+    }
+  }
+  // Ranks whose masks are equal and outnumber the cores share them: one that polls takes a core from one that computes.
+  std::size_t sharers = 0;
+  for (const auto& mask : masks) sharers += mask == masks[position] ? 1 : 0;
+  shares_cores = sharers * std::max<std::size_t>(slots, 1) > masks[position].size() + (sharers > 1 ? 0 : 0) || slots > cores.size();
+
+  settings.worker.slots = slots;
+  settings.worker.inline_limit = config.inline_limit;
+  settings.worker.host = settings.host;
+  settings.worker.offers.cpus = slots;
+  settings.worker.offers.gpus = slots != 0 ? config.gpus : 0;
+  settings.worker.offers.memory = slots == 0 ? 0 : config.memory != 0 ? config.memory : topology::usable_memory() / local_ranks;
+  if (slots != 0) settings.worker.offers.resources = config.resources;
+  if (config.spin_us >= 0) {
+    settings.spin_ns = std::int64_t{config.spin_us} * 1000;
+    settings.yield_ns = settings.spin_ns;
+  } else if (shares_cores) {
+    settings.spin_ns = 0;
+    settings.yield_ns = 20'000;
+  }
+  settings.stop_grace = config.stop_grace;
+  settings.time_limit_s = config.time_limit > 0 ? config.time_limit : slurm_seconds_left();
+  return settings;
+}
+
+void note_signal(int signal) {
+  exec::g_signal.store(signal);
+  if (g_engine != nullptr) g_engine->interrupt();
+}
+
+void catch_signals() {
+  struct sigaction action {};
+  action.sa_handler = note_signal;
+  for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
+}
+
+void restore_signals() {
+  for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_DFL);
+}
+
+void write_trace(const Job& job) {
+  if (job.config.trace.empty()) return;
+  const auto rank = job.engine->transport().rank();
+  core::trace_write(job.config.trace + "." + std::to_string(rank) + ".json", rank);
+}
+
+// Ends the job on the head, from any thread. Returns false if it has been ended before.
+bool end_job(Job& job, int code, const std::string& reason) {
+  if (job.ended.exchange(true)) return false;
+  job.engine->send_stop(code, reason);
+  const bool clean = job.engine->stop_threads();
+  write_trace(job);
+  std::cout.flush();
+  std::fflush(nullptr);
+  if (job.mpi) job.mpi->finalize();
+  if (!clean) {
+    // Tasks still run in this process; their code must not meet the destructors of the program.
+    _exit(code);
+  }
+  return true;
+}
+
+// `exit` was called. On the head, in the driver: the job ends with that code. In a task: the rank goes with it.
+void on_process_exit(int code, void*) {
+  Job* job = g_job;
+  if (job == nullptr || job->ended.load()) return;
+  if (const worker::Run* run = exec::Engine::current_run()) {
+    std::fprintf(stderr, "mobula [rank %u] error: task %s called exit(%d), which ends its rank\n",
+                 job->engine->transport().rank(), run->body->function->name.c_str(), code);
+    std::fflush(nullptr);
+    _exit(code != 0 ? code : 1);
+  }
+  if (job->engine->head() != nullptr) end_job(*job, code, "the driver called exit");
+}
+
+void on_head_signal(Job& job, int signal) {
+  const int code = 128 + signal;
+  if (job.ended.exchange(true)) return;
+  std::fprintf(stderr, "mobula: %s; the job ends\n", signal == SIGINT ? "interrupted" : "asked to terminate (SIGTERM)");
+  job.engine->send_stop(code, "the head got a signal");
+  write_trace(job);
+  std::fflush(nullptr);
+  // The driver may be anywhere; it is not unwound.
+  if (job.mpi) job.mpi->finalize();
+  _exit(code);
+}
+
+int run_head(Job& job, const std::function<int()>& driver) {
+  exec::Engine& engine = *job.engine;
+  engine.on_signal = [&job](int signal) { on_head_signal(job, signal); };
+  engine.start_threads();
+  int code = 0;
+  std::string reason;
+  try {
+    engine.join(core::kVersion, core::function_digest());
+    code = driver();
+  } catch (const std::exception& e) {
+    code = 1;
+    reason = "the driver threw";
+    std::cout.flush();
+    std::fprintf(stderr, "mobula: the driver ended with an exception: %s: %s\n", core::demangle(typeid(e).name()).c_str(), e.what());
+    if (const Failure* failure = failure_of(e)) {
+      std::fprintf(stderr, "mobula: it came from task %s (%s), which ran on rank %u (%s), attempt %d\n",
+                   failure->task.c_str(), failure->id.c_str(), failure->rank, failure->host.c_str(), failure->attempt);
+    }
+  } catch (...) {
+    code = 1;
+    reason = "the driver threw";
+    std::fprintf(stderr, "mobula: the driver ended with an exception that is not a std::exception\n");
+  }
+  if (!end_job(job, code, reason)) pause();  // a signal is ending the process
+  return code;
+}
+
+int run_worker(Job& job) {
+  exec::Engine& engine = *job.engine;
+  core::Time signalled = 0;
+  engine.on_signal = [&signalled](int signal) {
+    // Launchers signal all ranks; the head ends the job in order. If it doesn't, the rank goes by itself.
+    if (signalled == 0) signalled = core::now();
+    if (core::now() - signalled > 1'500'000'000) _exit(128 + signal);
+  };
+  engine.start_threads();
+  engine.join(core::kVersion, core::function_digest());
+  const int code = engine.serve();
+  job.ended.store(true);
+  const bool clean = engine.stop_threads();
+  write_trace(job);
+  std::cout.flush();
+  std::fflush(nullptr);
+  job.mpi->finalize();
+  // Under mpirun the job's code is the first that is not 0: the head's.
+  static_cast<void>(code);
+  if (!clean) _exit(0);
+  return 0;
+}
+
+}  // namespace
+
+exec::Engine* engine_or_null() { return g_engine; }
+
+exec::Engine& engine() {
+  if (g_engine == nullptr) throw Error("mobula: this must be called while mobula::run is going on, by the driver or a task");
+  return *g_engine;
+}
+
+}  // namespace mobula::api
+
+namespace mobula::detail {
+
+int run(int& argc, char** argv, const std::function<int()>& driver, const Config& given) {
+  using namespace api;
+  if (g_engine != nullptr) throw Error("mobula::run is going on already");
+  // Never destroyed: handles that outlive the job, in static variables for example, still find its tables.
+  auto* job = new Job;
+  bool says = true;
+  try {
+    // MPI may take flags of its own; it starts first, so that only rank 0 speaks.
+    if (launched_by_mpi()) {
+      job->mpi = transport::MpiWire::start(nullptr, nullptr);
+      says = job->mpi->rank() == 0;
+      if (const char* tasks = std::getenv("SLURM_NTASKS"); tasks != nullptr && std::atoi(tasks) > 1 &&
+          job->mpi->size() == 1 && std::getenv("SLURM_STEP_ID") != nullptr && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) {
+        throw ConfigError("mobula: Slurm started " + std::string(tasks) + " tasks, and MPI sees one: start with `srun --mpi=pmix`, and with the MPI library that the program was built with");
+      }
+    }
+    job->config = core::load_config(given, argc, argv, core::process_environment());
+  } catch (const Error& e) {
+    if (says) std::fprintf(stderr, "%s\n", e.what());
+    if (job->mpi) job->mpi->finalize();
+    return 2;
+  }
+  transport::Wire* wire = job->mpi.get();
+  if (wire == nullptr) {
+    job->hub = std::make_unique<transport::LocalHub>(1);
+    wire = &job->hub->at(0);
+  }
+  const bool is_head = wire->rank() == kHeadRank;
+  core::log_start(job->config.log, wire->rank());
+  core::trace_enabled = job->config.trace_events;
+  exec::Settings settings = make_settings(job->config, job->mpi.get(), is_head);
+  core::log_info("Mobula " + std::string(core::kVersion) + ", rank " + std::to_string(wire->rank()) + " of " +
+                 std::to_string(wire->size()) + " on " + settings.host + ", " + std::to_string(settings.worker.slots) +
+                 " slots" + (job->mpi ? ", MPI thread level " + std::to_string(job->mpi->thread_level()) : ", without MPI"));
+  head::Settings head_settings;
+  head_settings.ranks = wire->size();
+  head_settings.version = core::kVersion;
+  head_settings.digest = core::function_digest();
+  head_settings.inline_limit = job->config.inline_limit;
+  job->engine = std::make_unique<exec::Engine>(*wire, std::move(settings), is_head ? &head_settings : nullptr);
+  g_engine = job->engine.get();
+  g_job = job;
+  catch_signals();
+  static const bool registered = [] { return on_exit(&on_process_exit, nullptr) == 0; }();
+  static_cast<void>(registered);
+  const int code = is_head ? run_head(*job, driver) : run_worker(*job);
+  restore_signals();
+  g_engine = nullptr;
+  return code;
+}
+
+}  // namespace mobula::detail

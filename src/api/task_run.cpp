@@ -1,0 +1,64 @@
+// The parts of a run that are off its hot path, and refs inside values.
+#include <mutex>
+
+#include "api/runtime.hpp"
+#include "mobula/detail/core.hpp"
+
+namespace mobula::detail {
+
+void TaskRun::finish_variable(std::size_t from) {
+  const std::size_t size = out.buffer.size() - from;
+  const bool large = fixed_result == kVariable && size > inline_limit;
+  if (large || !out.refs.empty()) {
+    Oddity oddity;
+    oddity.index = next;
+    oddity.refs = std::move(out.refs);
+    out.refs.clear();
+    if (large) {
+      oddity.is_stored = true;
+      if (from == 0) {
+        oddity.stored = std::move(out.buffer);  // no copy of a large value
+        out.buffer = Buffer();
+      } else {
+        oddity.stored.append(out.buffer.data() + from, size);
+        out.buffer.shrink(from);
+      }
+    }
+    oddities.push_back(std::move(oddity));
+  }
+  if (fixed_result == kVariable) ends.push_back(static_cast<std::uint32_t>(out.buffer.size()));
+}
+
+void TaskRun::fail(std::size_t from) noexcept {
+  out.buffer.shrink(from);
+  out.refs.clear();
+  if (fixed_result == kVariable) {
+    ends.push_back(static_cast<std::uint32_t>(from));
+  } else {
+    std::memset(out.buffer.extend(fixed_result), 0, fixed_result);
+  }
+  Oddity oddity;
+  oddity.index = next;
+  oddity.error = std::current_exception();
+  oddities.push_back(std::move(oddity));
+}
+
+void Encoder::ref(const Handle& handle) {
+  if (!handle) throw std::invalid_argument("mobula: an empty Ref can't be passed on; it refers to nothing");
+  const ObjectId id = handle.id();
+  bytes(&id.span.value, sizeof id.span.value);
+  bytes(&id.index, sizeof id.index);
+  refs.push_back(handle);
+}
+
+Handle Decoder::ref() {
+  ObjectId id;
+  id.span.value = get<std::uint64_t>();
+  id.index = get<std::uint32_t>();
+  exec::Engine& engine = api::engine();
+  if (id.span.owner() >= engine.transport().wire().size()) throw_damaged("a ref names a rank that does not exist");
+  const exec::Engine::Lock lock(engine);
+  return engine.objects().handle_of(id);
+}
+
+}  // namespace mobula::detail

@@ -1,0 +1,58 @@
+// How errors travel: an exception becomes an ErrorRecord where it was thrown, and an exception again where the value is
+// asked for.
+#pragma once
+
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "mobula/detail/ids.hpp"
+#include "mobula/error.hpp"
+
+namespace mobula::core {
+
+enum class ErrorKind : std::uint8_t {
+  standard,  // a standard exception type, named by ErrorRecord::type
+  task,      // any other exception
+  worker_lost,
+  object_lost,
+  infeasible,
+  store_full,
+  timed_out,
+  cancelled,
+  protocol,
+  last = protocol,
+};
+
+struct ErrorRecord {
+  ErrorKind kind = ErrorKind::task;
+  std::string type;     // the exception's type
+  std::string message;  // what() as it was thrown
+  int code = 0;         // std::system_error: the value in the generic or system category
+  bool system_category = false;
+  Failure failure;
+
+  template <class V>
+  void fields(V&& visit) {
+    visit(kind, type, message, code, system_category, failure.task, failure.id, failure.rank, failure.host,
+          failure.attempt);
+  }
+};
+using ErrorPtr = std::shared_ptr<const ErrorRecord>;
+
+// The record of a caught exception. One that came out of a Ref keeps the failure it carries: the first task's.
+ErrorRecord capture(const std::exception_ptr& error, const Failure& where);
+
+// Throws what the record stands for, carrying the failure.
+[[noreturn]] void raise(const ErrorRecord& record);
+
+std::string to_string(detail::ObjectId id);
+std::string demangle(const char* name);
+
+[[noreturn]] void check_failed(const char* condition, const char* file, int line, const std::string& message);
+
+// Invariants that stay on in release builds.
+#define MOBULA_CHECK(condition, message) \
+  (static_cast<bool>(condition) ? void() : ::mobula::core::check_failed(#condition, __FILE__, __LINE__, (message)))
+
+}  // namespace mobula::core

@@ -1,0 +1,77 @@
+#include "core/functions.hpp"
+
+#include <vector>
+
+namespace mobula::core {
+namespace {
+
+std::vector<detail::FunctionInfo*>& table() {
+  static std::vector<detail::FunctionInfo*> functions;
+  return functions;
+}
+
+void mix(std::uint64_t& hash, const void* data, std::size_t size) {  // FNV-1a
+  const auto* bytes = static_cast<const unsigned char*>(data);
+  for (std::size_t i = 0; i < size; ++i) hash = (hash ^ bytes[i]) * 0x100'0000'01B3ULL;
+}
+
+}  // namespace
+
+std::uint32_t function_count() { return static_cast<std::uint32_t>(table().size()); }
+
+const detail::FunctionInfo* function_at(std::uint32_t index) {
+  return index < table().size() ? table()[index] : nullptr;
+}
+
+std::string_view function_name(std::uint32_t index) {
+  const auto* info = function_at(index);
+  return info != nullptr ? std::string_view(info->name) : "?";
+}
+
+std::uint64_t function_digest() {
+  std::uint64_t hash = 0xCBF2'9CE4'8422'2325ULL;
+  for (const auto* info : table()) {
+    mix(hash, info->signature.data(), info->signature.size());
+    mix(hash, &info->fixed_args, sizeof info->fixed_args);
+    mix(hash, &info->fixed_result, sizeof info->fixed_result);
+    // Where the code lies tells apart builds whose signatures are equal. Relative, since programs are loaded anywhere.
+    const std::intptr_t offset = reinterpret_cast<std::intptr_t>(info->invoke) - reinterpret_cast<std::intptr_t>(&function_count);
+    mix(hash, &offset, sizeof offset);
+  }
+  return hash;
+}
+
+std::string short_name(std::string_view signature) {
+  const auto from = signature.find("F = ");
+  if (from == std::string_view::npos) return std::string(signature);
+  std::string_view name = signature.substr(from + 4);
+  int depth = 0;
+  for (std::size_t i = 0; i < name.size(); ++i) {
+    const char c = name[i];
+    if (c == '<' || c == '(' || c == '{') ++depth;
+    if (c == '>' || c == ')' || c == '}') --depth;
+    if (depth < 0 || (depth == 0 && (c == ';' || c == ']'))) {
+      name = name.substr(0, i);
+      break;
+    }
+  }
+  if (name.starts_with('&')) name.remove_prefix(1);
+  if (name.find("lambda") != std::string_view::npos) return "lambda";
+  return std::string(name);
+}
+
+}  // namespace mobula::core
+
+namespace mobula::detail {
+
+FunctionInfo::FunctionInfo(std::string_view signature_, Invoke invoke_, std::uint32_t args, std::uint32_t result)
+    : name(core::short_name(signature_)),
+      signature(signature_),
+      invoke(invoke_),
+      fixed_args(args),
+      fixed_result(result),
+      index(core::function_count()) {
+  core::table().push_back(this);
+}
+
+}  // namespace mobula::detail

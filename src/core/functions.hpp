@@ -1,0 +1,22 @@
+// The table of functions that this binary can run remotely. Filled before main, by the static FunctionInfo objects; the
+// linker fixes their order, so it is the same on all ranks that run the same binary.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "mobula/detail/task.hpp"
+
+namespace mobula::core {
+
+std::uint32_t function_count();
+const detail::FunctionInfo* function_at(std::uint32_t index);  // nullptr if there is none
+std::string_view function_name(std::uint32_t index);
+
+// Equal on ranks that run the same binary, and different, as far as 64 bits go, on others.
+std::uint64_t function_digest();
+
+// The short name in the compiler's signature of a function template with one `auto F` parameter.
+std::string short_name(std::string_view signature);
+
+}  // namespace mobula::core

@@ -1,0 +1,414 @@
+// The whole protocol: every message that crosses a rank, one plain struct each.
+//
+// A frame is a run of messages: type (1 byte), length (4 bytes), fields. Between two ranks frames arrive in the order
+// sent; between three nothing is promised. What rests on that order is said beside the message.
+//
+//   client  what every rank is: it submits, holds refs, and waits
+//   head    rank 0: knows every task and every object that is known beyond one rank
+//   worker  a rank with slots
+//
+// To add a message: its struct here, a line in kMessages, a `handle` overload in the role that receives it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/error.hpp"
+#include "core/wire.hpp"
+#include "mobula/detail/ids.hpp"
+#include "mobula/options.hpp"
+
+namespace mobula::core {
+
+using detail::ObjectId;
+using detail::RankId;
+using detail::SpanId;
+
+struct Range {
+  SpanId span;
+  std::uint32_t begin = 0;
+  std::uint32_t end = 0;
+};
+
+struct Hold {  // an object, and the span element that is concerned
+  std::uint32_t index = 0;
+  ObjectId object;
+};
+
+struct IndexedError {
+  std::uint32_t index = 0;
+  ErrorRecord error;
+  template <class V>
+  void fields(V&& visit) {
+    visit(index, error);
+  }
+};
+
+struct StoredResult {  // a result too large to travel inline: it stays where it was made
+  std::uint32_t index = 0;
+  std::uint64_t size = 0;
+};
+
+struct WireDemand {
+  double cpus = 1;
+  double gpus = 0;
+  std::uint64_t memory = 0;
+  std::map<std::string, double> resources;
+  template <class V>
+  void fields(V&& visit) {
+    visit(cpus, gpus, memory, resources);
+  }
+};
+
+struct WireOptions {
+  std::vector<WireDemand> demands;  // first choice first; never empty
+  std::int32_t retries = 3;
+  bool retry_exceptions = false;
+  std::int32_t priority = 0;
+  std::string name;
+  std::int64_t timeout_ns = -1;
+  std::int64_t time_request_ns = -1;
+  Placement::Kind placement = Placement::Kind::any;
+  std::uint32_t place_index = 0;
+  ObjectId near;
+
+  template <class V>
+  void fields(V&& visit) {
+    visit(demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index, near);
+  }
+};
+
+// What a stretch of tasks needs to run, as the client made it.
+struct TaskBody {
+  std::uint32_t function = 0;
+  std::uint64_t dep_mask = 0;
+  ByteView args;                     // of all tasks, back to back, without those that are dependencies
+  std::vector<std::uint32_t> ends;   // where each task's arguments end; empty if the function's are of one size
+  bool has_options = false;
+  WireOptions options;
+
+  template <class V>
+  void fields(V&& visit) {
+    visit(function, dep_mask, args, ends, has_options);
+    if (has_options) visit(options);
+  }
+};
+
+// ---- client or worker to head ------------------------------------------------------------------------------------
+
+struct Join {
+  std::uint64_t digest = 0;
+  std::string version;
+  std::string host;
+  std::uint32_t node = 0;
+  std::uint32_t slots = 0;
+  WireDemand offers;  // cpus = slots
+  template <class V>
+  void fields(V&& visit) {
+    visit(digest, version, host, node, slots, offers);
+  }
+};
+
+// Tasks of one function with the same dependencies. The head counts the tasks as holders of `deps` and `refs` from
+// here on; the client's own Drop of them comes after this on the same path.
+struct Submit {
+  Range range;
+  bool kept = false;  // the sender runs them itself unless they are taken back
+  TaskBody body;
+  std::vector<ObjectId> deps;
+  std::vector<ObjectId> refs;  // objects held by argument values
+  template <class V>
+  void fields(V&& visit) {
+    visit(range, kept, body, deps, refs);
+  }
+};
+
+// An object that was made without the head knowing has become visible to others.
+struct Made {
+  ObjectId id;
+  std::uint64_t size = 0;
+  std::vector<ObjectId> refs;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id, size, refs);
+  }
+};
+
+// Tasks ended at the sender. The results of those that are in neither list went inline to the span's owner.
+struct Done {
+  Range range;
+  std::uint64_t elapsed_ns = 0;
+  std::vector<IndexedError> errors;
+  std::vector<StoredResult> stored;
+  std::vector<Hold> refs;  // objects held by result values; the sender holds them until after this message
+  template <class V>
+  void fields(V&& visit) {
+    visit(range, elapsed_ns, errors, stored, refs);
+  }
+};
+
+// The sender's handles: first of an object that others made (hold), last of one (drop). In order.
+struct Holds {
+  std::vector<ObjectId> holds;
+  std::vector<ObjectId> drops;
+  std::vector<SpanId> spans;  // spans of the sender's own of which nothing is left there
+  template <class V>
+  void fields(V&& visit) {
+    visit(holds, drops, spans);
+  }
+};
+
+struct Locate {  // answered by Located once the object exists or its task has a rank
+  ObjectId id;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id);
+  }
+};
+
+struct Copied {  // the sender keeps a copy of a large object until told to free it
+  ObjectId id;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id);
+  }
+};
+
+struct GaveBack {  // the answer to TakeBack, also when nothing could be given
+  std::vector<Range> ranges;
+  template <class V>
+  void fields(V&& visit) {
+    visit(ranges);
+  }
+};
+
+struct Lending {  // cpus of the sender whose tasks wait for others
+  double cpus = 0;
+  template <class V>
+  void fields(V&& visit) {
+    visit(cpus);
+  }
+};
+
+enum class Question : std::uint8_t { cancel, explain, cluster, feasible, last = feasible };
+struct Ask {
+  std::uint64_t token = 0;
+  Question question = Question::cancel;
+  ObjectId id;
+  WireOptions options;  // of a task that might be submitted: feasible
+  template <class V>
+  void fields(V&& visit) {
+    visit(token, question, id, options);
+  }
+};
+
+// ---- head to client or worker ------------------------------------------------------------------------------------
+
+enum class Where : std::uint8_t { inlined, rank, unknown, last = unknown };
+struct DepSource {
+  ObjectId id;
+  Where where = Where::unknown;
+  RankId rank = detail::kNoRank;  // that has it or will make it
+  ByteView value;                 // if inlined
+  template <class V>
+  void fields(V&& visit) {
+    visit(id, where, rank, value);
+  }
+};
+
+struct Assign {
+  Range range;
+  std::uint32_t attempt = 1;
+  std::uint64_t estimate_ns = 0;  // of one task; 0: unknown
+  TaskBody body;
+  std::vector<DepSource> deps;
+  template <class V>
+  void fields(V&& visit) {
+    visit(range, attempt, estimate_ns, body, deps);
+  }
+};
+
+struct TakeBack {
+  std::uint32_t tasks = 0;  // at most
+  template <class V>
+  void fields(V&& visit) {
+    visit(tasks);
+  }
+};
+
+struct CancelTask {
+  std::uint64_t token = 0;  // for the answer, CancelResult
+  ObjectId id;
+  template <class V>
+  void fields(V&& visit) {
+    visit(token, id);
+  }
+};
+
+struct CancelResult {  // worker to head
+  std::uint64_t token = 0;
+  ObjectId id;
+  bool cancelled = false;
+  template <class V>
+  void fields(V&& visit) {
+    visit(token, id, cancelled);
+  }
+};
+
+struct Located {
+  ObjectId id;
+  RankId rank = detail::kNoRank;  // that has it or will make it; kNoRank: see error
+  ErrorRecord error;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id, rank, error);
+  }
+};
+
+struct Free {  // nobody holds these any more
+  std::vector<ObjectId> ids;
+  template <class V>
+  void fields(V&& visit) {
+    visit(ids);
+  }
+};
+
+struct RankLost {
+  RankId rank = detail::kNoRank;
+  template <class V>
+  void fields(V&& visit) {
+    visit(rank);
+  }
+};
+
+struct Answer {
+  std::uint64_t token = 0;
+  bool yes = false;
+  std::string text;
+  template <class V>
+  void fields(V&& visit) {
+    visit(token, yes, text);
+  }
+};
+
+struct Stop {
+  std::int32_t code = 0;
+  std::string reason;  // for people; empty for an ordinary end
+  template <class V>
+  void fields(V&& visit) {
+    visit(code, reason);
+  }
+};
+
+// ---- any rank to any rank ----------------------------------------------------------------------------------------
+
+// Results for the owner of the span, who holds the refs. Sent by the rank that ran the tasks, or by the head for tasks
+// that will not run. On the way to the head's rank it comes before the Done of the same tasks.
+struct Result {
+  Range range;
+  std::uint32_t fixed = 0;          // bytes of each value, or kVariable
+  ByteView values;                  // back to back; errors and stored ones count as zeros or as empty
+  std::vector<std::uint32_t> ends;  // where each value ends, if variable
+  std::vector<IndexedError> errors;
+  std::vector<std::uint32_t> stored;   // stay at `rank`
+  std::vector<std::uint32_t> holding;  // values that hold objects
+  RankId rank = detail::kNoRank;
+  template <class V>
+  void fields(V&& visit) {
+    visit(range, fixed, values, ends, errors, stored, holding, rank);
+  }
+};
+
+struct Fetch {  // answered by Data as soon as the object exists at the receiver, or by NotHere if it will not
+  ObjectId id;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id);
+  }
+};
+
+struct Data {
+  ObjectId id;
+  bool failed = false;
+  ErrorRecord error;
+  ByteView value;            // if it is inline
+  std::uint64_t size = 0;    // if not: the bytes follow as a block with this key
+  std::uint64_t block = 0;   // 0: inline
+  template <class V>
+  void fields(V&& visit) {
+    visit(id, failed);
+    if (failed) {
+      visit(error);
+    } else {
+      visit(value, size, block);
+    }
+  }
+};
+
+struct NotHere {
+  ObjectId id;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id);
+  }
+};
+
+template <class... M>
+struct MessageList {
+  template <class T>
+  static constexpr std::uint8_t type_of() {
+    std::uint8_t index = 0;
+    const bool found = ((std::is_same_v<T, M> ? true : (++index, false)) || ...);
+    return found ? index : 255;
+  }
+  // Calls visit(message) with the message of that type, decoded. Throws ProtocolError.
+  template <class F>
+  static void decode(std::uint8_t type, ByteView bytes, F&& visit) {
+    std::uint8_t index = 0;
+    const bool found = ((index++ == type ? (decode_one<M>(bytes, visit), true) : false) || ...);
+    if (!found) detail::throw_damaged("there is no such message");
+  }
+
+ private:
+  template <class T, class F>
+  static void decode_one(ByteView bytes, F& visit) {
+    T message;
+    WireReader in(bytes);
+    message.fields(in);
+    if (in.remaining() != 0) detail::throw_damaged("a message is longer than its fields");
+    visit(message);
+  }
+};
+
+using Messages = MessageList<Join, Submit, Made, Done, Holds, Locate, Copied, GaveBack, Lending, Ask, Assign, TakeBack,
+                             CancelTask, CancelResult, Located, Free, RankLost, Answer, Stop, Result, Fetch, Data, NotHere>;
+
+// Appends a message to a frame.
+template <class M>
+void append_message(detail::Buffer& frame, const M& message) {
+  static_assert(Messages::type_of<M>() != 255, "list the message in Messages");
+  const std::uint8_t type = Messages::type_of<M>();
+  frame.append(&type, 1);
+  const std::size_t length_at = frame.size();
+  frame.extend(sizeof(std::uint32_t));
+  WireWriter out(frame);
+  const_cast<M&>(message).fields(out);
+  const std::size_t length = frame.size() - length_at - sizeof(std::uint32_t);
+  MOBULA_CHECK(length <= 0xffff'ffff, "a message is larger than 4 GiB");
+  const auto length32 = static_cast<std::uint32_t>(length);
+  std::memcpy(frame.data() + length_at, &length32, sizeof length32);
+}
+
+// Calls visit(message) for each message of a frame. Throws ProtocolError at the first damage.
+template <class F>
+void read_frame(ByteView frame, F&& visit) {
+  detail::Decoder in(frame);
+  while (in.remaining() != 0) {
+    const auto type = in.get<std::uint8_t>();
+    const auto length = in.get<std::uint32_t>();
+    const std::byte* body = in.take(length);
+    Messages::decode(type, ByteView(body, length), visit);
+  }
+}
+
+}  // namespace mobula::core

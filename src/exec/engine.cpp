@@ -1,0 +1,430 @@
+#include "exec/engine.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+
+#include "core/functions.hpp"
+#include "core/log.hpp"
+#include "topology/topology.hpp"
+
+namespace mobula::exec {
+
+using detail::kHeadRank;
+
+std::atomic<int> g_signal{0};
+
+namespace {
+
+constexpr Time kFlushAfter = 20'000;        // ns that results may wait for company
+constexpr Time kPumpAfter = 500'000;        // ns without a step after which the pump makes one
+constexpr Time kPumpBusy = 1'000'000;       // its pace while the rank computes
+constexpr Time kPumpIdle = 10'000'000;      // its pace while somebody else polls
+constexpr Time kTickEvery = 500'000;
+constexpr Time kSpareIdle = 1'000'000'000;  // ns after which a thread beyond the slots ends
+constexpr std::uint32_t kSubmitsPerStep = 64;
+
+thread_local worker::Run* t_run = nullptr;
+thread_local int t_bound_slot = -1;
+
+}  // namespace
+
+Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* head_settings)
+    : settings_(std::move(settings)), wire_(wire), transport_(wire), objects_(wire.rank()) {
+  worker_ = std::make_unique<worker::Worker>(transport_, objects_, settings_.worker);
+  if (head_settings != nullptr) head_ = std::make_unique<head::Head>(transport_, objects_, *head_settings);
+  on_frame_ = [this](detail::RankId from, detail::ByteView frame) { dispatch(from, frame); };
+  started_ = core::now();
+}
+
+Engine::~Engine() { stop_threads(); }
+
+worker::Run* Engine::current_run() { return t_run; }
+
+// ---- messages ----------------------------------------------------------------------------------------------------
+
+template <class M>
+void Engine::deliver(detail::RankId from, const M& message) {
+  if constexpr (requires(head::Head& head) { head.handle(from, message); }) {
+    if (!head_) detail::throw_damaged("a message for the head came to another rank");
+    head_->handle(from, message);
+  } else if constexpr (std::is_same_v<M, core::Stop>) {
+    stop_code_ = message.code;
+    if (!message.reason.empty() && message.code != 0) core::log_info("stopping: " + message.reason);
+    stopping_.store(true, std::memory_order_relaxed);
+  } else {
+    worker_->handle(from, message);
+  }
+}
+
+void Engine::dispatch(detail::RankId from, detail::ByteView frame) {
+  core::read_frame(frame, [this, from](const auto& message) { deliver(from, message); });
+}
+
+bool Engine::step() {
+  const Time now = core::now();
+  last_step_ = now;
+  since_step_ = 0;
+  worker_->flush(now);
+  bool happened = false;
+  for (int round = 0; round < 8; ++round) {
+    if (!transport_.poll(on_frame_)) break;
+    happened = true;
+    if (head_) head_->step(now);
+    worker_->flush(now);
+    if (!transport_.has_own()) break;
+  }
+  if (now - last_tick_ > kTickEvery) {
+    last_tick_ = now;
+    worker_->tick(now);
+    if (head_) {
+      if (settings_.time_limit_s > 0) {
+        head_->set_time_left(settings_.time_limit_s - static_cast<double>(now - started_) / 1e9);
+      }
+      head_->step(now);
+    }
+  }
+  transport_.flush();
+  if (happened) wake();
+  return happened;
+}
+
+void Engine::submitted(Lock& lock, std::uint32_t tasks) {
+  since_step_ += tasks;
+  if (since_step_ >= kSubmitsPerStep || (head_ && head_->hungry())) step();
+  // Memory is bounded by slowing down those who fill it: what is under way must shrink before more comes.
+  constexpr std::size_t kMostBacklog = 64 << 20;
+  if (transport_.backlog() > kMostBacklog && t_run == nullptr) {
+    wait(lock, [this] { return transport_.backlog() <= kMostBacklog / 2 || stopping(); }, kNever);
+  }
+}
+
+void Engine::wait_for_room(Lock& lock) {
+  if (!head_) return;
+  // Enough to keep thousands of workers busy, and little memory.
+  constexpr std::uint64_t kMostTasks = 2 << 20;
+  constexpr std::size_t kMostBytes = 256 << 20;
+  const auto room = [this] {
+    return (head_->unfinished() < kMostTasks && head_->queued_bytes() < kMostBytes) || stopping();
+  };
+  if (!room()) wait(lock, room, kNever);
+}
+
+// ---- waiting -----------------------------------------------------------------------------------------------------
+
+// Wakes those whose wish is met, and sees to it that there is a thread for what can run.
+void Engine::wake() {
+  for (Waiter* waiter : waiters_) {
+    if (waiter->woken || !(*waiter->met)()) continue;
+    waiter->woken = true;
+    if (waiter->in_bell) {
+      wire_.interrupt();
+    } else {
+      waiter->changed.notify_one();
+    }
+  }
+  if (idle_ == 0 && !slots_.empty() && worker_->has_runnable()) spawn();
+}
+
+// Sleeps until something may have come. One thread at a time; false if another sleeps there.
+bool Engine::sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns) {
+  if (bell_taken_) return false;
+  bell_taken_ = true;
+  if (waiter != nullptr) waiter->in_bell = true;
+  wire_.arm();
+  // What came before the bell was armed did not ring it.
+  const bool happened = step();
+  const bool met = waiter != nullptr && (waiter->woken || (*waiter->met)());
+  if (!happened && !met && !ending_.load()) {
+    // What is under way moves only while we poll.
+    const std::int64_t most = transport_.busy() ? 50'000 : wire_.longest_sleep_ns();
+    lock.unlock();
+    wire_.sleep(std::min(most, most_ns));
+    lock.lock();
+  }
+  wire_.disarm();
+  bell_taken_ = false;
+  if (waiter != nullptr) waiter->in_bell = false;
+  return true;
+}
+
+bool Engine::wait(Lock& lock, const std::function<bool()>& met, Time deadline) {
+  if (met()) return true;
+  Waiter waiter{&met, {}, false, false};
+  Time quiet_since = core::now();
+  bool slept = false;
+  std::list<Waiter*>::iterator place = waiters_.end();
+  const auto leave = [&](bool result) {
+    if (place != waiters_.end()) waiters_.erase(place);
+    // Nobody may be left to hear the bell: another sleeper takes it over.
+    if (slept && !bell_taken_ && !waiters_.empty()) {
+      for (Waiter* other : waiters_) {
+        if (!other->woken) {
+          other->woken = true;
+          other->changed.notify_one();
+          break;
+        }
+      }
+    }
+    return result;
+  };
+  while (true) {
+    const bool happened = step();
+    if (met()) return leave(true);
+    const Time now = core::now();
+    if (now >= deadline) return leave(false);
+    if (happened) quiet_since = now;
+    const Time quiet = now - quiet_since;
+    if (quiet < settings_.spin_ns + settings_.yield_ns) {
+      lock.unlock();
+      if (quiet >= settings_.spin_ns || contenders_.load(std::memory_order_relaxed) != 0) {
+        sched_yield();
+      } else {
+        for (int i = 0; i < 4; ++i) __builtin_ia32_pause();
+      }
+      lock.lock();
+      if (met()) return leave(true);
+      continue;
+    }
+    if (place == waiters_.end()) place = waiters_.insert(waiters_.end(), &waiter);
+    waiter.woken = false;
+    slept = true;
+    const Time left = deadline == kNever ? kSpareIdle : deadline - now;
+    if (!sleep_in_bell(lock, &waiter, left)) {
+      waiter.changed.wait_for(lock, std::chrono::nanoseconds(std::min<Time>(left, 100'000'000)));
+    }
+    if (met()) return leave(true);
+    // Woken for news that was not for this thread, or by a bell: look around, but don't start to spin anew.
+  }
+}
+
+bool Engine::wait_lending(Lock& lock, const std::function<bool()>& met, Time deadline) {
+  if (met()) return true;
+  worker::Run* run = t_run;
+  if (run == nullptr) return wait(lock, met, deadline);
+  const std::function<bool()> met_or_over = [&] { return met() || ending_.load(std::memory_order_relaxed); };
+  core::trace(core::Event::blocked, core::now(), run->range.span, run->task.next, run->range.end, 0);
+  worker_->lend(*run);
+  wake();
+  const bool result = wait(lock, met_or_over, deadline);
+  if (!worker_->resume(*run)) {
+    worker_->want_resume(1);
+    wait(lock, [this, run] { return worker_->resume(*run) || ending_.load(std::memory_order_relaxed); }, kNever);
+    worker_->want_resume(-1);
+  }
+  if (ending_.load() && !met()) throw Cancelled("mobula: the job ended while the task waited");
+  core::trace(core::Event::resumed, core::now(), run->range.span, run->task.next, run->range.end, 0);
+  return result;
+}
+
+bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline) {
+  const detail::Record& record = *handle.record();
+  const std::uint32_t index = handle.index();
+  const auto here = [&record, index] {
+    if (!record.ready(index)) return false;
+    const store::Slot* slot = record.slot(index);
+    return slot == nullptr || slot->kind != store::Slot::Kind::remote;
+  };
+  if (here()) return true;
+  if (t_run != nullptr) {
+    if (auto run = worker_->claim(handle, *t_run, core::now())) {
+      execute(lock, std::move(run));
+      if (here()) return true;
+    }
+  }
+  // Large results stay where they were made until somebody here wants them.
+  const auto met = [&] {
+    if (here()) return true;
+    if (record.ready(index) || !record.mine) worker_->request(handle);
+    return here();
+  };
+  return wait_lending(lock, met, deadline);
+}
+
+// ---- threads -----------------------------------------------------------------------------------------------------
+
+void Engine::start_threads() {
+  Lock lock(*this);
+  for (std::uint32_t i = 0; i < settings_.worker.slots; ++i) spawn();
+  if (head_) pump_ = std::thread([this] { pump_main(); });
+}
+
+void Engine::spawn() {
+  if (threads_ >= kMaxThreads || ending_.load()) return;
+  for (auto it = slots_.begin(); it != slots_.end();) {
+    if (it->ended) {
+      it->thread.join();
+      it = slots_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  Thread& thread = slots_.emplace_back();
+  ++threads_;
+  threads_most_ = std::max(threads_most_, threads_);
+  ++idle_;
+  thread.thread = std::thread([this, &thread] { slot_main(thread); });
+}
+
+void Engine::bind_to(const worker::Run& run) {
+  if (settings_.slot_cpus.empty() || run.slot == t_bound_slot) return;
+  if (run.slots.size() <= 1) {
+    topology::bind_thread(settings_.slot_cpus[static_cast<std::size_t>(run.slot) % settings_.slot_cpus.size()]);
+    t_bound_slot = run.slot;
+    return;
+  }
+  std::vector<int> cpus;
+  for (const int slot : run.slots) {
+    const auto& of = settings_.slot_cpus[static_cast<std::size_t>(slot) % settings_.slot_cpus.size()];
+    cpus.insert(cpus.end(), of.begin(), of.end());
+  }
+  topology::bind_thread(cpus);
+  t_bound_slot = -1;
+}
+
+void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
+  lock.unlock();
+  bind_to(*run);
+  worker::Run* const outer = std::exchange(t_run, run.get());
+  run->body->function->invoke(run->task);
+  t_run = outer;
+  lock.lock();
+  worker_->finish(std::move(run), core::now());
+}
+
+void Engine::slot_main(Thread& self) {
+  pthread_setname_np(pthread_self(), "mobula-slot");
+  Lock lock(*this);
+  const auto runnable = [this] { return worker_->has_runnable() || ending_.load(std::memory_order_relaxed); };
+  while (true) {
+    const bool spare = threads_ > settings_.worker.slots;
+    const bool met = wait(lock, runnable, spare ? core::now() + kSpareIdle : kNever);
+    if (ending_.load()) break;
+    if (!met) {
+      if (threads_ > settings_.worker.slots) break;
+      continue;
+    }
+    auto run = worker_->next_run(core::now());
+    if (run == nullptr) continue;
+    --idle_;
+    if (worker_->has_runnable()) wake();  // more can run: others come for it
+    const bool answer_waits = transport_.has_unsent();
+    if (answer_waits && core::now() - last_step_ > kFlushAfter) transport_.flush();
+    execute(lock, std::move(run));
+    ++idle_;
+    if (!worker_->has_runnable() || core::now() - last_step_ > kFlushAfter) {
+      step();
+    }
+    if (!waiters_.empty()) wake();
+  }
+  --idle_;
+  --threads_;
+  self.ended = true;
+}
+
+// Steps when nobody else has for a while.
+void Engine::pump_main() {
+  pthread_setname_np(pthread_self(), "mobula-pump");
+  while (!ending_.load() && !(stopping() && !head_)) {
+    if (const int signal = g_signal.load(); signal != 0 && on_signal) on_signal(signal);
+    Time pace = kPumpIdle;
+    {
+      Lock lock(*this);
+      const Time now = core::now();
+      if (now - last_step_ > kPumpAfter) {
+        step();
+        wake();
+        const bool polled = bell_taken_;
+        if (!polled) {
+          pace = kPumpBusy;
+          // All threads compute: the doorbell is ours, so that messages of this node are heard at once.
+          sleep_in_bell(lock, nullptr, kPumpBusy);
+          continue;
+        }
+      }
+      if (worker_->running() != 0 || !bell_taken_) pace = kPumpBusy;
+    }
+    std::this_thread::sleep_for(std::chrono::nanoseconds(pace));
+  }
+}
+
+int Engine::serve() {
+  pump_main();
+  return stop_code_;
+}
+
+void Engine::join(const std::string& version, std::uint64_t digest) {
+  Lock lock(*this);
+  core::Join join;
+  join.digest = digest;
+  join.version = version;
+  join.host = settings_.host;
+  join.node = settings_.node;
+  join.slots = settings_.worker.slots;
+  join.offers = settings_.worker.offers;
+  join.offers.cpus = settings_.worker.slots;
+  transport_.send(kHeadRank, join);
+  step();
+  if (!head_) return;
+  wait(lock, [this] { return head_->all_joined() || g_signal.load() != 0; }, kNever);
+  if (!head_->join_error().empty()) throw VersionMismatch(head_->join_error());
+}
+
+void Engine::send_stop(int code, const std::string& reason) {
+  Lock lock(*this);
+  stopping_.store(true);
+  for (detail::RankId rank = 1; rank < wire_.size(); ++rank) {
+    if (head_->ranks()[rank].alive || !head_->all_joined()) transport_.send(rank, core::Stop{code, reason});
+  }
+  // A receiver that does not take it must not hold up the others, nor this rank for long.
+  const Time until = core::now() + 1'000'000'000;
+  do {
+    transport_.flush();
+    wire_.poll([](detail::RankId, detail::ByteView) {});
+  } while (wire_.busy() && core::now() < until);
+  wake();
+}
+
+bool Engine::stop_threads() {
+  {
+    Lock lock(*this);
+    if (ending_.exchange(true)) return true;
+    for (Waiter* waiter : waiters_) waiter->changed.notify_one();
+    wire_.interrupt();
+  }
+  if (pump_.joinable()) pump_.join();
+  const Time until = core::now() + std::chrono::nanoseconds(settings_.stop_grace).count();
+  bool all = false;
+  while (!all) {
+    {
+      Lock lock(*this);
+      all = std::all_of(slots_.begin(), slots_.end(), [](const Thread& t) { return t.ended; });
+      for (Waiter* waiter : waiters_) waiter->changed.notify_one();
+      wire_.interrupt();
+    }
+    if (all || core::now() > until) break;
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  if (!all) return false;
+  for (Thread& thread : slots_) thread.thread.join();
+  slots_.clear();
+  return true;
+}
+
+Context Engine::context() const {
+  Context context;
+  context.rank = wire_.rank();
+  context.node = settings_.node;
+  context.host = settings_.host;
+  context.cores = topology::thread_cpus();
+  if (const worker::Run* run = t_run) {
+    context.slot = run->slot;
+    context.task = run->body->options && !run->body->options->name.empty() ? run->body->options->name : run->body->function->name;
+    context.id = core::to_string({run->range.span, run->task.next});
+    context.attempt = static_cast<int>(run->body->attempt);
+  }
+  return context;
+}
+
+}  // namespace mobula::exec

@@ -1,0 +1,169 @@
+// The loop that feeds one rank's reactors: threads, waiting, and the clock. One lock guards the reactors, the objects and
+// the transport; whoever waits moves them on, so that the common round trip has no hand-over between threads.
+//
+// Waiting goes from polling to yielding to sleeping. Of the sleeping threads one sleeps on the rank's doorbell, which
+// other ranks of the node ring, the rest on condition variables; whoever makes a step wakes those whose wish it met. A
+// pump thread steps while all others are busy in user code, so that messages are answered then too.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "head/head.hpp"
+#include "mobula/run.hpp"
+#include "store/objects.hpp"
+#include "transport/transport.hpp"
+#include "worker/worker.hpp"
+
+namespace mobula::exec {
+
+using core::Time;
+
+struct Settings {
+  worker::Settings worker;
+  std::vector<std::vector<int>> slot_cpus;  // OS indexes, by slot; empty: not pinned
+  std::int64_t spin_ns = 20'000;            // polling at full speed
+  std::int64_t yield_ns = 100'000;          // polling with yields
+  std::uint32_t node = 0;
+  std::string host;
+  double time_limit_s = 0;
+  std::chrono::milliseconds stop_grace{500};
+};
+
+class Engine {
+ public:
+  static constexpr std::uint32_t kMaxThreads = 1024;  // that run tasks; more of them would only wait
+
+  // `head_settings` on rank 0 only.
+  Engine(transport::Wire& wire, Settings settings, const head::Settings* head_settings);
+  ~Engine();
+
+  // A mutex whose waiters a polling thread lets in.
+  class Lock {
+   public:
+    explicit Lock(Engine& engine) : engine_(engine) { lock(); }
+    ~Lock() {
+      if (held_) unlock();
+    }
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+    void lock() {
+      if (!engine_.mutex_.try_lock()) {
+        engine_.contenders_.fetch_add(1, std::memory_order_relaxed);
+        engine_.mutex_.lock();
+        engine_.contenders_.fetch_sub(1, std::memory_order_relaxed);
+      }
+      held_ = true;
+    }
+    void unlock() {
+      held_ = false;
+      engine_.mutex_.unlock();
+    }
+
+   private:
+    Engine& engine_;
+    bool held_ = false;
+  };
+
+  void start_threads();
+  // Joins the job: tells the head, and on the head waits until all ranks have. Throws VersionMismatch.
+  void join(const std::string& version, std::uint64_t digest);
+  // Serves until the head says Stop; returns its code.
+  int serve();
+  // On the head: tells all ranks to stop.
+  void send_stop(int code, const std::string& reason);
+  // Ends the threads; false if tasks still ran after the grace.
+  bool stop_threads();
+
+  // One round: takes in messages, decides, sends. Requires the lock.
+  bool step();
+  // Waits until `met`, which is called under the lock; false if the deadline passes first. Requires the lock.
+  bool wait(Lock& lock, const std::function<bool()>& met, Time deadline);
+  static constexpr Time kNever = std::numeric_limits<Time>::max();
+
+  // Waits until a value is here or has failed. Runs the task itself if it is queued on this rank.
+  bool wait_for(Lock& lock, const detail::Handle& handle, Time deadline);
+  // The same for anything else that a task may wait for: its slot is lent meanwhile.
+  bool wait_lending(Lock& lock, const std::function<bool()>& met, Time deadline);
+  // After something was submitted: moves on if someone is hungry or much has gathered. Requires the lock.
+  void submitted(Lock& lock, std::uint32_t tasks);
+
+  // Waits while more is queued at the head than is good for its memory.
+  void wait_for_room(Lock& lock);
+
+  worker::Worker& worker() { return *worker_; }
+  head::Head* head() { return head_.get(); }
+  store::ObjectTable& objects() { return objects_; }
+  transport::Transport& transport() { return transport_; }
+  const Settings& settings() const { return settings_; }
+  static worker::Run* current_run();
+  Context context() const;
+  std::uint32_t threads() const { return threads_; }
+  std::uint32_t threads_most() const { return threads_most_; }
+  bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
+  // Called by the pump when the process got a signal; on the head it must not return.
+  std::function<void(int signal)> on_signal;
+  void interrupt() { wire_.interrupt(); }
+
+ private:
+  struct Waiter {
+    const std::function<bool()>* met;
+    std::condition_variable_any changed;
+    bool in_bell = false;  // sleeps on the doorbell
+    bool woken = false;
+  };
+  struct Thread {
+    std::thread thread;
+    bool ended = false;
+  };
+
+  void dispatch(detail::RankId from, detail::ByteView frame);
+  template <class M>
+  void deliver(detail::RankId from, const M& message);
+  void wake();
+  void slot_main(Thread& self);
+  void pump_main();
+  void spawn();
+  void execute(Lock& lock, std::unique_ptr<worker::Run> run);
+  void bind_to(const worker::Run& run);
+  bool sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns);
+
+  Settings settings_;
+  transport::Wire& wire_;
+  transport::Transport transport_;
+  store::ObjectTable objects_;
+  std::unique_ptr<worker::Worker> worker_;
+  std::unique_ptr<head::Head> head_;
+  transport::Wire::OnFrame on_frame_;
+
+  std::mutex mutex_;
+  std::atomic<int> contenders_{0};
+  // All below is guarded by mutex_.
+  std::list<Waiter*> waiters_;
+  bool bell_taken_ = false;
+  Time last_step_ = 0;
+  Time last_tick_ = 0;
+  std::uint32_t since_step_ = 0;  // tasks submitted since
+  std::list<Thread> slots_;
+  std::uint32_t threads_ = 0;
+  std::uint32_t threads_most_ = 0;
+  std::uint32_t idle_ = 0;
+  Time started_ = 0;
+  bool version_mismatch_ = false;
+  int stop_code_ = 0;
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> ending_{false};  // the threads are to end
+  std::thread pump_;
+};
+
+// The signal that asked this process to end, or 0.
+extern std::atomic<int> g_signal;
+
+}  // namespace mobula::exec

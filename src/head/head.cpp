@@ -1,0 +1,1006 @@
+#include "head/head.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/cluster.hpp"
+#include "core/functions.hpp"
+
+namespace mobula::head {
+
+using core::ErrorKind;
+using core::ErrorRecord;
+using core::Event;
+using detail::kHeadRank;
+using detail::kNoRank;
+using detail::kVariable;
+
+namespace {
+
+ErrorPtr make_error(ErrorKind kind, std::string message, std::string task, ObjectId id, RankId rank, int attempt) {
+  auto error = std::make_shared<ErrorRecord>();
+  error->kind = kind;
+  error->message = std::move(message);
+  error->failure = {std::move(task), core::to_string(id), rank == kNoRank ? 0 : rank, "", attempt};
+  return error;
+}
+
+}  // namespace
+
+bool Head::Entry::held() const {
+  if (inner > 0) return true;
+  return std::any_of(ranks.begin(), ranks.end(), [](const auto& holder) { return holder.second > 0; });
+}
+
+ByteView Head::Work::args_of(std::uint32_t begin, std::uint32_t end) const {
+  if (ends.empty()) return args.view().subspan(std::size_t{begin - base} * fixed, std::size_t{end - begin} * fixed);
+  const std::size_t from = begin == base ? 0 : ends[begin - base - 1];
+  return args.view().subspan(from, ends[end - base - 1] - from);
+}
+
+Head::Head(transport::Transport& transport, store::ObjectTable& objects, Settings settings)
+    : transport_(transport),
+      objects_(objects),
+      settings_(std::move(settings)),
+      scheduler_(settings_.ranks, core::function_count()),
+      ranks_(settings_.ranks),
+      assigned_(settings_.ranks),
+      deferred_(settings_.ranks) {}
+
+Head::~Head() = default;
+
+// ---- ranks -------------------------------------------------------------------------------------------------------
+
+void Head::handle(RankId from, const core::Join& m) {
+  RankState& rank = ranks_[from];
+  if (rank.joined) return;
+  if (m.digest != settings_.digest || m.version != settings_.version) {
+    if (join_error_.empty()) {
+      join_error_ = "rank " + std::to_string(from) + " on " + m.host + " runs another program than rank 0 (Mobula " +
+                    m.version + " there, " + settings_.version +
+                    " here; or another build of the program): start all ranks from one binary, and see that all nodes "
+                    "read the same file";
+    }
+  }
+  rank = {true, true, m.host, m.node, m.slots};
+  ++joined_;
+  scheduler_.add_worker(from, m.node, m.offers);
+}
+
+void Head::worker_lost(RankId lost) {
+  if (!ranks_[lost].alive) return;
+  ranks_[lost].alive = false;
+  core::trace(Event::lost, now_, {}, 0, 0, lost);
+
+  std::vector<Piece*> pieces(assigned_[lost].begin(), assigned_[lost].end());
+  // In a fixed order, so that a simulated run repeats exactly.
+  std::sort(pieces.begin(), pieces.end(), [](const Piece* a, const Piece* b) {
+    return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
+  });
+  for (Piece* piece : pieces) {
+    scheduler_.ended(*piece, piece->size());
+    assigned_[lost].erase(piece);
+    piece->state = sched::Piece::State::waiting;
+    piece->worker = kNoRank;
+  }
+  scheduler_.remove_worker(lost);
+  transport_.abandon(lost);
+  for (RankId rank = 0; rank < ranks_.size(); ++rank) {
+    if (ranks_[rank].alive) transport_.send(rank, core::RankLost{lost});
+  }
+
+  // What only the lost rank held goes; tasks that nobody else wants with it: their parent's retry makes them anew.
+  std::vector<ObjectId> ids;
+  for (const auto& [id, entry] : entries_) ids.push_back(id);
+  std::sort(ids.begin(), ids.end());
+  for (const ObjectId& id : ids) {
+    Entry* entry = find_entry(id);
+    if (entry == nullptr) continue;
+    std::erase(entry->copies, lost);
+    std::erase(entry->locators, lost);
+    const bool was_there = entry->stored ? entry->at == lost : id.span.owner() == lost;
+    if (was_there && standing(id) == Standing::ended && entry->error == nullptr) {
+      if (!entry->copies.empty()) {
+        entry->stored = true;
+        entry->at = entry->copies.back();
+        entry->copies.pop_back();
+      } else {
+        entry->error = make_error(ErrorKind::object_lost,
+                                  "the value of object " + core::to_string(id) + " was on rank " + std::to_string(lost) +
+                                      ", which is gone, and there is no copy",
+                                  "", id, lost, 0);
+      }
+    }
+    std::erase_if(entry->ranks, [lost](const auto& holder) { return holder.first == lost; });
+    maybe_free(id);
+  }
+  std::vector<SpanId> orphaned;
+  for (const auto& [id, span] : spans_) {
+    if (id.owner() == lost) orphaned.push_back(id);
+  }
+  std::sort(orphaned.begin(), orphaned.end());
+  for (const SpanId& id : orphaned) {
+    owner_dropped(id);
+    const auto span = spans_.find(id);
+    if (span == spans_.end()) continue;
+    std::vector<ObjectId> unwanted;
+    for (const auto& [begin, piece] : span->second.pieces) {
+      for (std::uint32_t i = piece->range.begin; i < piece->range.end; ++i) {
+        const Entry* entry = find_entry({id, i});
+        if (entry == nullptr || !entry->held()) unwanted.push_back({id, i});
+      }
+    }
+    for (const ObjectId& task : unwanted) {
+      Piece* piece = piece_with(task);
+      if (piece == nullptr) continue;
+      if (piece->state == sched::Piece::State::assigned) continue;  // runs elsewhere; its result is dropped
+      if (piece->range.begin != task.index) piece = &split(*piece, task.index);
+      if (piece->size() > 1) split(*piece, task.index + 1);
+      std::erase(pieces, piece);
+      fail(*piece, make_error(ErrorKind::cancelled, "the task that made it was lost", task_name(*piece->work), task, lost,
+                              static_cast<int>(piece->attempt)));
+    }
+  }
+  // Pieces may have been split or dropped above: run again what is left of the lost ones.
+  for (auto& [id, span] : spans_) {
+    for (auto& [begin, piece] : span.pieces) {
+      if (piece->state == sched::Piece::State::waiting && piece->missing == 0 && piece->worker == kNoRank &&
+          std::find(pieces.begin(), pieces.end(), piece.get()) == pieces.end() && piece->deferred_to == kNoRank) {
+        pieces.push_back(piece.get());
+      }
+    }
+  }
+  std::sort(pieces.begin(), pieces.end(), [](const Piece* a, const Piece* b) {
+    return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
+  });
+  for (Piece* piece : pieces) {
+    const int retries = piece->work->options ? piece->work->options->retries : core::WireOptions().retries;
+    if (static_cast<int>(piece->attempt) > retries) {
+      fail(*piece, make_error(ErrorKind::worker_lost,
+                              "rank " + std::to_string(lost) + " on " + ranks_[lost].host + " was lost while it ran the task, and its " +
+                                  std::to_string(retries) + " retries are used up",
+                              task_name(*piece->work), {piece->range.span, piece->range.begin}, lost,
+                              static_cast<int>(piece->attempt)));
+    } else {
+      retried_ += piece->size();
+      ++piece->attempt;
+      set_up(*piece);
+    }
+  }
+  for (const ObjectId& id : deferred_[lost]) {
+    if (Piece* piece = piece_with(id); piece != nullptr && piece->deferred_to == lost) {
+      piece->deferred_to = kNoRank;
+      consider(*piece);
+    }
+  }
+  deferred_[lost].clear();
+  fail_dependents();
+}
+
+void Head::handle(RankId from, const core::Lending& m) {
+  if (!std::isfinite(m.cpus) || m.cpus < -0.5) detail::throw_damaged("a rank lends a negative number of cpus");
+  scheduler_.set_lent(from, std::max(0.0, m.cpus));
+}
+
+// ---- pieces ------------------------------------------------------------------------------------------------------
+
+Head::Piece* Head::piece_with(ObjectId id) const {
+  const auto span = spans_.find(id.span);
+  if (span == spans_.end()) return nullptr;
+  const auto after = span->second.pieces.upper_bound(id.index);
+  if (after == span->second.pieces.begin()) return nullptr;
+  Piece* piece = std::prev(after)->second.get();
+  return id.index < piece->range.end ? piece : nullptr;
+}
+
+Head::Standing Head::standing(ObjectId id, RankId* worker) const {
+  const Piece* piece = piece_with(id);
+  if (piece == nullptr) return Standing::ended;
+  if (worker != nullptr) *worker = piece->worker;
+  switch (piece->state) {
+    case sched::Piece::State::assigned: return Standing::assigned;
+    case sched::Piece::State::queued: return Standing::queued;
+    default: return Standing::waiting;
+  }
+}
+
+Head::Piece& Head::add_piece(const Range& range, std::shared_ptr<Work> work) {
+  auto piece = std::make_unique<Piece>();
+  piece->range = range;
+  piece->function = work->function;
+  piece->priority = work->options ? work->options->priority : 0;
+  piece->work = std::move(work);
+  Piece& added = *piece;
+  MOBULA_CHECK(spans_[range.span].pieces.emplace(range.begin, std::move(piece)).second, "a task was submitted twice");
+  return added;
+}
+
+Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
+  Piece& rest = add_piece({piece.range.span, at, piece.range.end}, piece.work);
+  rest.klass = piece.klass;
+  rest.bytes = piece.bytes;
+  rest.preferred = piece.preferred;
+  rest.attempt = piece.attempt;
+  rest.demand = piece.demand;
+  rest.estimate_ns = piece.estimate_ns;
+  const std::uint32_t n = piece.range.end - at;
+  if (piece.state == sched::Piece::State::queued) {
+    scheduler_.resized(piece, -static_cast<std::int64_t>(n));
+    piece.range.end = at;
+    scheduler_.enqueue(rest);
+  } else {
+    piece.range.end = at;
+    rest.state = piece.state;
+    rest.worker = piece.worker;
+    if (piece.state == sched::Piece::State::assigned) assigned_[piece.worker].insert(&rest);
+    if (piece.state == sched::Piece::State::waiting) {
+      rest.missing = piece.missing;
+      rest.unplaced = piece.unplaced;
+      for (const ObjectId& dep : piece.work->deps) {
+        if (Entry* entry = find_entry(dep)) {
+          if (std::find(entry->dependents.begin(), entry->dependents.end(), &piece) != entry->dependents.end()) {
+            entry->dependents.push_back(&rest);
+          }
+        }
+      }
+    }
+  }
+  return rest;
+}
+
+void Head::unhook(Piece& piece) {
+  if (piece.state == sched::Piece::State::queued) scheduler_.dequeue(piece);
+  if (piece.missing != 0) {
+    for (const ObjectId& dep : piece.work->deps) {
+      if (Entry* entry = find_entry(dep)) std::erase(entry->dependents, &piece);
+    }
+    piece.missing = 0;
+  }
+}
+
+void Head::erase_piece(Piece& piece) {
+  const SpanId id = piece.range.span;
+  const auto span = spans_.find(id);
+  span->second.pieces.erase(piece.range.begin);
+  if (span->second.pieces.empty() && span->second.owner_gone && span->second.entries.empty()) spans_.erase(span);
+}
+
+void Head::handle(RankId from, const core::Submit& m) {
+  ++messages_;
+  const auto* function = core::function_at(m.body.function);
+  const std::uint32_t n = m.range.end - m.range.begin;
+  if (function == nullptr || m.range.end <= m.range.begin || m.range.span.owner() != from) {
+    detail::throw_damaged("it submits no task of this program");
+  }
+  const bool fixed = function->fixed_args != kVariable && m.body.dep_mask == 0;
+  if (fixed ? m.body.args.size() != std::size_t{function->fixed_args} * n
+            : m.body.ends.size() != n || m.body.ends.back() != m.body.args.size() ||
+                  !std::is_sorted(m.body.ends.begin(), m.body.ends.end())) {
+    detail::throw_damaged("a task's arguments are not of its function's size");
+  }
+  if (m.deps.size() != static_cast<std::size_t>(std::popcount(m.body.dep_mask)) ||
+      (m.body.has_options && m.body.options.demands.empty())) {
+    detail::throw_damaged("a task's dependencies are not those of its arguments");
+  }
+  auto work = std::make_shared<Work>();
+  work->function = m.body.function;
+  if (m.body.has_options) work->options = std::make_shared<core::WireOptions>(m.body.options);
+  work->args = Buffer(m.body.args);
+  if (!fixed) work->ends = m.body.ends;
+  work->base = m.range.begin;
+  work->fixed = fixed ? function->fixed_args : 0;
+  work->dep_mask = m.body.dep_mask;
+  work->deps = m.deps;
+  work->holds = m.deps;
+  work->holds.insert(work->holds.end(), m.refs.begin(), m.refs.end());
+  work->unfinished = n;
+  for (const ObjectId& id : work->holds) hold(id);
+  unfinished_ += n;
+  queued_bytes_ += work->args.size();
+  core::trace(Event::submitted, now_, m.range.span, m.range.begin, m.range.end, from);
+
+  Piece& piece = add_piece(m.range, std::move(work));
+  Work& of = *piece.work;
+  piece.klass = scheduler_.classify(of.options.get());
+  piece.bytes = static_cast<std::uint32_t>(of.args.size() / n);
+  if (of.options && of.options->placement == Placement::Kind::near) {
+    RankId worker = kNoRank;
+    if (standing(of.options->near, &worker) != Standing::assigned) worker = location(of.options->near, find_entry(of.options->near));
+    piece.preferred = worker;
+  }
+  if (m.kept) {
+    scheduler_.assigned(piece, from, 0);
+    assigned_[from].insert(&piece);
+    placed(piece);
+    return;
+  }
+  if (auto why = scheduler_.why_infeasible(piece.klass); why || (why = short_of_time(of.options.get()))) {
+    fail(piece, make_error(ErrorKind::infeasible, *why, task_name(of), {m.range.span, m.range.begin}, kNoRank, 0));
+  } else {
+    set_up(piece);
+  }
+  fail_dependents();
+}
+
+std::optional<std::string> Head::short_of_time(const core::WireOptions* options) const {
+  if (options == nullptr || options->time_request_ns < 0 || time_left_s_ < 0) return std::nullopt;
+  const double asked = static_cast<double>(options->time_request_ns) / 1e9;
+  if (asked <= time_left_s_) return std::nullopt;
+  return "the task asks for " + std::to_string(asked) + " s, and the allocation has only " +
+         std::to_string(time_left_s_) + " s left";
+}
+
+// Looks at the dependencies anew, and queues the piece or has it wait.
+void Head::set_up(Piece& piece) {
+  piece.missing = 0;
+  piece.unplaced = 0;
+  piece.state = sched::Piece::State::waiting;
+  std::uint64_t most = settings_.inline_limit;
+  const std::vector<ObjectId>& deps = piece.work->deps;
+  for (std::size_t i = 0; i < deps.size(); ++i) {
+    const ObjectId& dep = deps[i];
+    if (std::find(deps.begin(), deps.begin() + static_cast<std::ptrdiff_t>(i), dep) != deps.begin() + static_cast<std::ptrdiff_t>(i)) continue;
+    Entry& of = entry(dep);
+    const Standing stands = standing(dep);
+    if (stands == Standing::ended) {
+      if (of.error != nullptr) {
+        failing_.emplace_back(&piece, of.error);
+        return;
+      }
+      if (of.size > most) {  // a task goes where most of its bytes are
+        most = of.size;
+        piece.preferred = location(dep, &of);
+      }
+      continue;
+    }
+    of.dependents.push_back(&piece);
+    ++piece.missing;
+    if (stands != Standing::assigned) ++piece.unplaced;
+  }
+  consider(piece);
+}
+
+void Head::consider(Piece& piece) {
+  if (piece.missing == 0) {
+    core::trace(Event::queued, now_, piece.range.span, piece.range.begin, piece.range.end, 0);
+    scheduler_.enqueue(piece);
+  } else if (piece.unplaced == 0) {
+    place_ahead(piece);
+  }
+}
+
+// All inputs that are missing have a rank that makes them: the piece goes to the rank with most of the inputs at once,
+// and the ranks pass the values on among themselves.
+void Head::place_ahead(Piece& piece) {
+  if (piece.klass != sched::kPlain) return;
+  std::vector<std::pair<RankId, std::uint32_t>> votes;
+  for (const ObjectId& dep : piece.work->deps) {
+    RankId at = kNoRank;
+    if (standing(dep, &at) != Standing::assigned) at = location(dep, find_entry(dep));
+    if (at == kNoRank || !scheduler_.has_worker(at) || ranks_[at].slots == 0) continue;
+    const auto vote = std::find_if(votes.begin(), votes.end(), [at](const auto& v) { return v.first == at; });
+    if (vote == votes.end()) {
+      votes.emplace_back(at, 1);
+    } else {
+      ++vote->second;
+    }
+  }
+  if (votes.empty()) return;
+  const auto best = std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (!scheduler_.has_room_ahead(best->first)) {
+    piece.deferred_to = best->first;
+    deferred_[best->first].push_back({piece.range.span, piece.range.begin});
+    return;
+  }
+  assign(piece, best->first, 0);
+}
+
+void Head::assign(Piece& piece, RankId worker, std::uint32_t demand) {
+  const Work& work = *piece.work;
+  core::Assign message;
+  message.range = piece.range;
+  message.attempt = piece.attempt;
+  message.estimate_ns = scheduler_.estimate_ns(piece.function);
+  message.body.function = work.function;
+  message.body.dep_mask = work.dep_mask;
+  message.body.args = work.args_of(piece.range.begin, piece.range.end);
+  if (!work.ends.empty()) {
+    const std::uint32_t from = piece.range.begin == work.base ? 0 : work.ends[piece.range.begin - work.base - 1];
+    message.body.ends.reserve(piece.size());
+    for (std::uint32_t i = piece.range.begin; i < piece.range.end; ++i) message.body.ends.push_back(work.ends[i - work.base] - from);
+  }
+  message.body.has_options = work.options != nullptr;
+  if (work.options) {
+    message.body.options = *work.options;
+    if (demand != 0) std::swap(message.body.options.demands[0], message.body.options.demands[demand]);
+  }
+  std::vector<store::ValuePtr> keep;
+  for (const ObjectId& dep : work.deps) {
+    core::DepSource source{dep, core::Where::unknown, kNoRank, {}};
+    RankId at = kNoRank;
+    if (standing(dep, &at) == Standing::ended) {
+      const Entry* of = find_entry(dep);
+      at = location(dep, of);
+      if (at == kHeadRank && worker != kHeadRank) {
+        if (const auto* record = objects_.find(dep); record != nullptr && record->ready(dep.index)) {
+          if (auto value = store::ObjectTable::value_of(*record, dep.index); value != nullptr && value->size() <= settings_.inline_limit) {
+            source.where = core::Where::inlined;
+            source.value = value->view();
+            keep.push_back(std::move(value));
+          }
+        }
+      }
+    }
+    if (source.where != core::Where::inlined && at != kNoRank && ranks_[at].alive) {
+      source.where = core::Where::rank;
+      source.rank = at;
+    }
+    message.deps.push_back(source);
+  }
+  if (piece.missing != 0) unhook(piece);  // the worker sees to the rest
+  scheduler_.assigned(piece, worker, demand);
+  assigned_[worker].insert(&piece);
+  core::trace(Event::assigned, now_, piece.range.span, piece.range.begin, piece.range.end, worker);
+  transport_.send(worker, message);
+  placed(piece);
+}
+
+// Tells those who wait for objects of the piece that a rank will make them.
+void Head::placed(const Piece& piece) {
+  const auto span = spans_.find(piece.range.span);
+  auto& watched = span->second.entries;
+  if (watched.empty()) return;
+  const RankId worker = piece.worker;
+  const Range range = piece.range;
+  std::vector<Piece*> ready;
+  for (auto it = watched.lower_bound(range.begin); it != watched.end() && *it < range.end; ++it) {
+    Entry* of = find_entry({range.span, *it});
+    for (const RankId locator : of->locators) transport_.send(locator, core::Located{{range.span, *it}, worker, {}});
+    of->locators.clear();
+    for (Piece* dependent : of->dependents) {
+      if (dependent->unplaced != 0 && --dependent->unplaced == 0) ready.push_back(dependent);
+    }
+  }
+  for (Piece* dependent : ready) {
+    if (dependent->state == sched::Piece::State::waiting && dependent->missing != 0) place_ahead(*dependent);
+  }
+}
+
+void Head::step(Time now) {
+  now_ = now;
+  while (auto decision = scheduler_.place()) {
+    auto& piece = static_cast<Piece&>(*decision->piece);
+    if (decision->tasks < piece.size()) {
+      // The front goes; the rest stays at the head of its queue.
+      Piece& front = add_front(piece, decision->tasks);
+      assign(front, decision->worker, decision->demand);
+    } else {
+      scheduler_.dequeue(piece);
+      assign(piece, decision->worker, decision->demand);
+    }
+  }
+  if (scheduler_.may_rebalance()) {
+    while (const auto take = scheduler_.rebalance(now)) transport_.send(take->worker, core::TakeBack{take->tasks});
+  }
+  free_queued();
+  for (auto& [rank, message] : frees_) {
+    if (ranks_[rank].alive && !message.ids.empty()) transport_.send(rank, message);
+    message.ids.clear();
+  }
+}
+
+// Splits n tasks off the front of a queued piece.
+Head::Piece& Head::add_front(Piece& piece, std::uint32_t n) {
+  const Range whole = piece.range;
+  auto& pieces = spans_.find(whole.span)->second.pieces;
+  auto node = pieces.extract(whole.begin);
+  scheduler_.resized(piece, -static_cast<std::int64_t>(n));
+  piece.range.begin = whole.begin + n;
+  node.key() = piece.range.begin;
+  pieces.insert(std::move(node));
+  Piece& front = add_piece({whole.span, whole.begin, whole.begin + n}, piece.work);
+  front.klass = piece.klass;
+  front.bytes = piece.bytes;
+  front.preferred = piece.preferred;
+  front.attempt = piece.attempt;
+  return front;
+}
+
+// Calls visit(piece) with pieces that the worker was assigned and that together make up the range, cut to fit. Parts that
+// it was not assigned are passed over: they are from before it was declared lost, or damaged.
+template <class F>
+void Head::for_each_part(const Range& range, RankId worker, F&& visit) {
+  std::uint32_t at = range.begin;
+  while (at < range.end) {
+    Piece* piece = piece_with({range.span, at});
+    if (piece == nullptr) {
+      const auto span = spans_.find(range.span);
+      if (span == spans_.end()) return;
+      const auto next = span->second.pieces.lower_bound(at);
+      if (next == span->second.pieces.end()) return;
+      at = next->first;
+      continue;
+    }
+    const std::uint32_t end = std::min(piece->range.end, range.end);
+    if (piece->state == sched::Piece::State::assigned && piece->worker == worker) {
+      if (piece->range.begin < at) piece = &split(*piece, at);
+      if (piece->range.end > end) split(*piece, end);
+      visit(*piece);
+    }
+    at = end;
+  }
+}
+
+void Head::handle(RankId from, const core::Done& m) {
+  ++messages_;
+  if (m.range.end <= m.range.begin) detail::throw_damaged("no task is done");
+  std::unordered_map<std::uint32_t, const ErrorRecord*> errors;
+  for (const auto& e : m.errors) errors.emplace(e.index, &e.error);
+  bool any = false;
+  const RankId owner = m.range.span.owner();
+  for_each_part(m.range, from, [&](Piece& piece) {
+    any = true;
+    const Range range = piece.range;
+    const auto& options = piece.work->options;
+    scheduler_.ended(piece, piece.size());
+    assigned_[from].erase(&piece);
+    if (!errors.empty() && options && options->retry_exceptions && static_cast<int>(piece.attempt) <= options->retries) {
+      // The worker leaves the decision to us; an error that came with an input is not the task's own.
+      MOBULA_CHECK(piece.size() == 1, "tasks that retry exceptions run one by one");
+      const ErrorRecord& error = *errors.begin()->second;
+      piece.state = sched::Piece::State::waiting;
+      piece.worker = kNoRank;
+      if (error.failure.id == core::to_string({range.span, range.begin})) {
+        ++piece.attempt;
+        ++retried_;
+        set_up(piece);
+      } else {
+        fail(piece, std::make_shared<ErrorRecord>(error));
+      }
+      return;
+    }
+    finish_tasks(piece, piece.size());
+    erase_piece(piece);
+    const bool orphan = !ranks_[owner].alive || spans_.find(range.span) == spans_.end();
+    for (const auto& stored : m.stored) {
+      if (stored.index < range.begin || stored.index >= range.end) continue;
+      Entry& of = entry({range.span, stored.index});
+      of.stored = true;
+      of.at = from;
+      of.size = stored.size;
+      to_free_.push_back({range.span, stored.index});
+    }
+    for (const auto& held : m.refs) {
+      if (held.index < range.begin || held.index >= range.end) continue;
+      hold(held.object);
+      entry({range.span, held.index}).contains.push_back(held.object);
+      to_free_.push_back({range.span, held.index});
+    }
+    if (orphan) {
+      for (std::uint32_t i = range.begin; i < range.end; ++i) to_free_.push_back({range.span, i});
+    }
+    if (errors.empty()) {
+      elements_ended(range, nullptr);
+    } else {
+      for (std::uint32_t i = range.begin; i < range.end; ++i) {
+        const auto error = errors.find(i);
+        elements_ended({range.span, i, i + 1}, error != errors.end() ? std::make_shared<ErrorRecord>(*error->second) : nullptr);
+      }
+    }
+  });
+  if (any && m.elapsed_ns != 0) {
+    scheduler_.measured(last_function_, m.elapsed_ns, m.range.end - m.range.begin);
+  }
+  if (from < deferred_.size()) {
+    auto& deferred = deferred_[from];
+    while (!deferred.empty() && scheduler_.has_room_ahead(from)) {
+      const ObjectId id = deferred.front();
+      deferred.pop_front();
+      Piece* piece = piece_with(id);
+      if (piece == nullptr || piece->deferred_to != from) continue;
+      piece->deferred_to = kNoRank;
+      if (piece->state == sched::Piece::State::waiting && piece->missing != 0) place_ahead(*piece);
+    }
+  }
+  fail_dependents();
+}
+
+// Tasks of an assigned piece, or of one that fails, will not run again.
+void Head::finish_tasks(Piece& piece, std::uint32_t n) {
+  Work& work = *piece.work;
+  last_function_ = work.function;
+  work.unfinished -= n;
+  unfinished_ -= n;
+  ended_ += n;
+  if (work.unfinished == 0) {
+    queued_bytes_ -= work.args.size();
+    for (const ObjectId& id : work.holds) unhold(id);
+    work.holds.clear();
+  }
+}
+
+// The elements have their final state: wakes those who wait for them.
+void Head::elements_ended(const Range& range, const ErrorPtr& error) {
+  const auto span = spans_.find(range.span);
+  if (span == spans_.end() || span->second.entries.empty()) return;
+  std::vector<std::uint32_t> watched;
+  for (auto it = span->second.entries.lower_bound(range.begin); it != span->second.entries.end() && *it < range.end; ++it) {
+    watched.push_back(*it);
+  }
+  for (const std::uint32_t index : watched) {
+    const ObjectId id{range.span, index};
+    Entry* of = find_entry(id);
+    if (of == nullptr) continue;
+    of->error = error;
+    const std::vector<Piece*> dependents = std::exchange(of->dependents, {});
+    for (const RankId locator : std::exchange(of->locators, {})) {
+      if (error != nullptr) {
+        transport_.send(locator, core::Located{id, kNoRank, *error});
+      } else {
+        transport_.send(locator, core::Located{id, location(id, of), {}});
+      }
+    }
+    for (Piece* dependent : dependents) {
+      if (error != nullptr) {
+        failing_.emplace_back(dependent, error);
+      } else if (--dependent->missing == 0 && dependent->state == sched::Piece::State::waiting) {
+        if (dependent->deferred_to != kNoRank) dependent->deferred_to = kNoRank;
+        set_up(*dependent);
+      } else if (dependent->unplaced != 0) {
+        // It ended without the head having placed it, or its place was not told: count it as placed.
+        std::uint32_t unplaced = 0;
+        for (const ObjectId& dep : dependent->work->deps) {
+          const Standing stands = standing(dep);
+          if (stands != Standing::ended && stands != Standing::assigned) ++unplaced;
+        }
+        dependent->unplaced = unplaced;
+        if (unplaced == 0 && dependent->missing != 0) place_ahead(*dependent);
+      }
+    }
+    maybe_free(id);
+  }
+}
+
+// Fails what was found to depend on what failed. Apart from finding it, since it takes pieces away. To be called at the
+// end of whatever may have found some.
+void Head::fail_dependents() {
+  while (!failing_.empty()) {
+    const auto [piece, cause] = failing_.back();
+    std::erase_if(failing_, [p = piece](const auto& f) { return f.first == p; });
+    fail(*piece, cause);
+  }
+  free_queued();
+}
+
+void Head::fail(Piece& piece, const ErrorPtr& error) {
+  unhook(piece);
+  const Range range = piece.range;
+  core::trace(Event::failed, now_, range.span, range.begin, range.end, 0);
+  finish_tasks(piece, piece.size());
+  erase_piece(piece);
+  send_error(range, error);
+  elements_ended(range, error);
+  if (!ranks_[range.span.owner()].alive) {
+    for (std::uint32_t i = range.begin; i < range.end; ++i) to_free_.push_back({range.span, i});
+  }
+}
+
+void Head::send_error(const Range& range, const ErrorPtr& error) {
+  const RankId owner = range.span.owner();
+  if (!ranks_[owner].alive) return;
+  core::Result result;
+  result.range = range;
+  result.fixed = kVariable;
+  result.ends.assign(range.end - range.begin, 0);
+  for (std::uint32_t i = range.begin; i < range.end; ++i) result.errors.push_back({i, *error});
+  transport_.send(owner, result);
+}
+
+void Head::handle(RankId from, const core::GaveBack& m) {
+  ++messages_;
+  std::uint32_t tasks = 0;
+  for (const Range& range : m.ranges) {
+    for_each_part(range, from, [&](Piece& piece) {
+      tasks += piece.size();
+      scheduler_.ended(piece, piece.size());
+      assigned_[from].erase(&piece);
+      piece.worker = kNoRank;
+      set_up(piece);
+    });
+  }
+  scheduler_.gave_back(from, tasks, now_);
+  fail_dependents();
+}
+
+// ---- objects -----------------------------------------------------------------------------------------------------
+
+Head::Entry* Head::find_entry(ObjectId id) {
+  const auto found = entries_.find(id);
+  return found != entries_.end() ? &found->second : nullptr;
+}
+
+Head::Entry& Head::entry(ObjectId id) {
+  const auto [found, fresh] = entries_.try_emplace(id);
+  if (fresh) {
+    Span& span = spans_[id.span];
+    span.entries.insert(id.index);
+    const RankId owner = id.span.owner();
+    if (owner < ranks_.size() && ranks_[owner].alive && !span.owner_gone) found->second.ranks.emplace_back(owner, 1);
+  }
+  return found->second;
+}
+
+void Head::hold(ObjectId id) {
+  if (id.span.owner() >= ranks_.size()) detail::throw_damaged("a ref names a rank that does not exist");
+  ++entry(id).inner;
+}
+
+void Head::unhold(ObjectId id) {
+  Entry* of = find_entry(id);
+  if (of == nullptr) return;
+  --of->inner;
+  to_free_.push_back(id);
+}
+
+void Head::change(ObjectId id, RankId rank, std::int32_t by) {
+  Entry& of = entry(id);
+  const auto holder = std::find_if(of.ranks.begin(), of.ranks.end(), [rank](const auto& h) { return h.first == rank; });
+  if (holder == of.ranks.end()) {
+    of.ranks.emplace_back(rank, by);
+  } else if ((holder->second += by) == 0) {
+    of.ranks.erase(holder);
+  }
+  to_free_.push_back(id);
+}
+
+void Head::handle(RankId from, const core::Holds& m) {
+  ++messages_;
+  for (const ObjectId& id : m.holds) {
+    if (id.span.owner() >= ranks_.size()) detail::throw_damaged("a ref names a rank that does not exist");
+    change(id, from, 1);
+  }
+  for (const ObjectId& id : m.drops) {
+    if (find_entry(id) != nullptr) change(id, from, -1);
+  }
+  for (const SpanId& id : m.spans) {
+    if (id.owner() != from) detail::throw_damaged("a rank drops a span of another");
+    owner_dropped(id);
+  }
+  free_queued();
+}
+
+void Head::owner_dropped(SpanId id) {
+  const auto span = spans_.find(id);
+  if (span == spans_.end() || span->second.owner_gone) return;
+  span->second.owner_gone = true;
+  for (const std::uint32_t index : span->second.entries) {
+    Entry* of = find_entry({id, index});
+    std::erase_if(of->ranks, [owner = id.owner()](const auto& holder) { return holder.first == owner; });
+    to_free_.push_back({id, index});
+  }
+  if (span->second.pieces.empty() && span->second.entries.empty()) spans_.erase(span);
+}
+
+void Head::maybe_free(ObjectId id) { to_free_.push_back(id); }
+
+// Frees what nobody holds. A queue, since freeing a value lets go of what it holds.
+void Head::free_queued() {
+  if (freeing_) return;
+  freeing_ = true;
+  while (!to_free_.empty()) {
+    const ObjectId id = to_free_.back();
+    to_free_.pop_back();
+    Entry* of = find_entry(id);
+    if (of == nullptr || of->held() || !of->dependents.empty() || standing(id) != Standing::ended) continue;
+    const RankId owner = id.span.owner();
+    std::vector<RankId> to = of->copies;
+    if (of->stored) to.push_back(of->at);
+    if (std::find(to.begin(), to.end(), owner) == to.end()) to.push_back(owner);
+    for (const RankId rank : to) frees_[rank].ids.push_back(id);
+    for (const RankId locator : of->locators) {
+      transport_.send(locator, core::Located{id, kNoRank, *make_error(ErrorKind::object_lost, "object " + core::to_string(id) + " was freed", "", id, owner, 0)});
+    }
+    const std::vector<ObjectId> contains = std::move(of->contains);
+    entries_.erase(id);
+    core::trace(Event::freed, now_, id.span, id.index, id.index + 1, owner);
+    const auto span = spans_.find(id.span);
+    span->second.entries.erase(id.index);
+    if (span->second.owner_gone && span->second.pieces.empty() && span->second.entries.empty()) spans_.erase(span);
+    for (const ObjectId& held : contains) unhold(held);
+  }
+  freeing_ = false;
+}
+
+RankId Head::location(ObjectId id, const Entry* entry) const {
+  return entry != nullptr && entry->stored ? entry->at : id.span.owner();
+}
+
+void Head::handle(RankId from, const core::Made& m) {
+  ++messages_;
+  if (m.id.span.owner() != from) detail::throw_damaged("a rank made an object of another");
+  Entry& of = entry(m.id);
+  of.stored = true;
+  of.at = from;
+  of.size = m.size;
+  for (const ObjectId& id : m.refs) {
+    hold(id);
+    entry(m.id).contains.push_back(id);
+  }
+}
+
+void Head::handle(RankId from, const core::Locate& m) {
+  ++messages_;
+  RankId worker = kNoRank;
+  const Standing stands = standing(m.id, &worker);
+  Entry* of = find_entry(m.id);
+  if (stands == Standing::assigned) {
+    transport_.send(from, core::Located{m.id, worker, {}});
+  } else if (stands != Standing::ended) {
+    entry(m.id).locators.push_back(from);
+  } else if (of != nullptr && of->error != nullptr) {
+    transport_.send(from, core::Located{m.id, kNoRank, *of->error});
+  } else if (const RankId at = location(m.id, of); at < ranks_.size() && ranks_[at].alive) {
+    transport_.send(from, core::Located{m.id, at, {}});
+  } else {
+    transport_.send(from, core::Located{m.id, kNoRank,
+                                        *make_error(ErrorKind::object_lost,
+                                                    "the value of object " + core::to_string(m.id) +
+                                                        " was on a rank that is gone, and there is no copy",
+                                                    "", m.id, at, 0)});
+  }
+}
+
+void Head::handle(RankId from, const core::Copied& m) {
+  ++messages_;
+  if (Entry* of = find_entry(m.id)) {
+    of->copies.push_back(from);
+  } else {
+    frees_[from].ids.push_back(m.id);  // freed while it was on its way
+  }
+}
+
+// ---- questions ---------------------------------------------------------------------------------------------------
+
+void Head::answer(RankId to, std::uint64_t token, bool yes, std::string text) {
+  transport_.send(to, core::Answer{token, yes, std::move(text)});
+}
+
+void Head::handle(RankId from, const core::Ask& m) {
+  ++messages_;
+  switch (m.question) {
+    case core::Question::explain: answer(from, m.token, true, explain(m.id)); return;
+    case core::Question::cluster: answer(from, m.token, true, cluster_bytes()); return;
+    case core::Question::feasible: {
+      if (m.options.demands.empty()) detail::throw_damaged("a task has no demand");
+      const auto why = why_infeasible(m.options);
+      answer(from, m.token, !why, why.value_or(""));
+      return;
+    }
+    case core::Question::cancel: break;
+  }
+  Piece* piece = piece_with(m.id);
+  if (piece == nullptr) {
+    answer(from, m.token, false);
+    return;
+  }
+  if (piece->state == sched::Piece::State::assigned) {
+    cancels_.emplace(next_cancel_, Asked{from, m.token});
+    transport_.send(piece->worker, core::CancelTask{next_cancel_++, m.id});
+    return;
+  }
+  if (piece->range.begin != m.id.index) piece = &split(*piece, m.id.index);
+  if (piece->size() > 1) split(*piece, m.id.index + 1);
+  fail(*piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece->work), m.id,
+                          kNoRank, static_cast<int>(piece->attempt) - 1));
+  fail_dependents();
+  answer(from, m.token, true);
+}
+
+void Head::handle(RankId from, const core::CancelResult& m) {
+  ++messages_;
+  const auto asked = cancels_.find(m.token);
+  if (m.cancelled) {
+    for_each_part({m.id.span, m.id.index, m.id.index + 1}, from, [&](Piece& piece) {
+      scheduler_.ended(piece, piece.size());
+      assigned_[from].erase(&piece);
+      piece.state = sched::Piece::State::waiting;
+      fail(piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece.work), m.id,
+                             from, static_cast<int>(piece.attempt) - 1));
+    });
+    fail_dependents();
+  }
+  if (asked == cancels_.end()) return;
+  answer(asked->second.from, asked->second.token, m.cancelled);
+  cancels_.erase(asked);
+}
+
+std::string Head::task_name(const Work& work) const {
+  return work.options && !work.options->name.empty() ? work.options->name : std::string(core::function_name(work.function));
+}
+
+std::optional<std::string> Head::why_infeasible(const core::WireOptions& options) {
+  if (auto why = scheduler_.why_infeasible(scheduler_.classify(&options))) return why;
+  return short_of_time(&options);
+}
+
+std::string Head::explain(ObjectId id) const {
+  const Piece* piece = piece_with(id);
+  if (piece == nullptr) {
+    const auto found = entries_.find(id);
+    if (found != entries_.end() && found->second.error != nullptr) return "it failed: " + found->second.error->message;
+    return "it is there: the task has run, or the value was put";
+  }
+  const std::string name = "task " + task_name(*piece->work) + " (" + core::to_string(id) + ", attempt " +
+                           std::to_string(piece->attempt) + ") ";
+  switch (piece->state) {
+    case sched::Piece::State::assigned:
+      return name + "is at rank " + std::to_string(piece->worker) + " on " + ranks_[piece->worker].host +
+             ", which has " + std::to_string(scheduler_.outstanding(piece->worker)) + " tasks and " +
+             std::to_string(ranks_[piece->worker].slots) + " slots: it runs, or waits there for a slot or an input";
+    case sched::Piece::State::queued: return name + "waits for a rank: " + scheduler_.describe(*piece);
+    case sched::Piece::State::waiting: break;
+  }
+  std::string text = name + "waits for " + std::to_string(piece->missing) + " inputs:";
+  int shown = 0;
+  for (const ObjectId& dep : piece->work->deps) {
+    const Piece* of = piece_with(dep);
+    if (of == nullptr) continue;
+    if (++shown > 5) {
+      text += " …";
+      break;
+    }
+    text += (shown == 1 ? " " : ", ") + core::to_string(dep) + " (" + task_name(*of->work) + ", " +
+            (of->state == sched::Piece::State::assigned ? "at rank " + std::to_string(of->worker)
+             : of->state == sched::Piece::State::queued ? "queued"
+                                                        : "waits itself") +
+            ")";
+  }
+  return text;
+}
+
+std::string Head::cluster_bytes() const {
+  ClusterInfo info;
+  std::map<std::uint32_t, NodeInfo> nodes;
+  for (RankId rank = 0; rank < ranks_.size(); ++rank) {
+    const RankState& r = ranks_[rank];
+    const std::string name = r.slots == 0 ? "head" : "worker " + std::to_string(rank);
+    info.ranks.push_back({rank, r.node, r.host, rank == 0 && r.slots != 0 ? "head and worker" : name,
+                          static_cast<int>(r.slots), r.alive});
+    NodeInfo& node = nodes[r.node];
+    node.node = r.node;
+    if (node.host.empty()) node.host = r.host;
+    node.ranks.push_back(rank);
+    if (r.alive) info.slots += static_cast<int>(r.slots);
+  }
+  for (auto& [index, node] : nodes) info.nodes.push_back(std::move(node));
+  const auto list = [](const core::WireDemand& d) {
+    std::map<std::string, double> all = d.resources;
+    all["cpus"] = d.cpus;
+    all["gpus"] = d.gpus;
+    all["memory"] = static_cast<double>(d.memory);
+    return all;
+  };
+  info.total = list(scheduler_.total());
+  info.free = list(scheduler_.free());
+  return core::encode_cluster(info);
+}
+
+void Head::check_invariants() const {
+  scheduler_.check_invariants();
+  std::uint64_t unfinished = 0;
+  for (const auto& [id, span] : spans_) {
+    std::uint32_t end = 0;
+    for (const auto& [begin, piece] : span.pieces) {
+      MOBULA_CHECK(begin == piece->range.begin && begin < piece->range.end && begin >= end, "pieces do not overlap");
+      end = piece->range.end;
+      unfinished += piece->size();
+      const bool at_worker = piece->worker != kNoRank && assigned_[piece->worker].contains(piece.get());
+      MOBULA_CHECK(at_worker == (piece->state == sched::Piece::State::assigned), "assigned pieces are listed");
+      MOBULA_CHECK(piece->state != sched::Piece::State::waiting || piece->missing != 0, "a piece that waits, waits for something");
+    }
+    for (const std::uint32_t index : span.entries) MOBULA_CHECK(entries_.contains({id, index}), "a span lists its entries");
+  }
+  MOBULA_CHECK(unfinished == unfinished_, "unfinished tasks are counted");
+}
+
+}  // namespace mobula::head

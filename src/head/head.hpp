@@ -1,0 +1,205 @@
+// Rank 0's other side: it knows every task and every object that is known beyond one rank, and carries out what the
+// scheduler decides. A reactor like the worker: messages and the time come in, messages go out. It never blocks, starts
+// no thread and reads no clock. Called under the rank's lock.
+//
+// Of a span the head keeps the pieces that have not ended; a task that is in none of them has ended, and its result is
+// with the span's owner unless an Entry says otherwise. So a batch of millions costs what its unfinished parts cost.
+//
+// An Entry stands for an object that someone besides its owner has to do with: it is a dependency, is held by others,
+// stays where it was made, or holds objects itself. Its holders are ranks, tasks, and objects; when the last goes, the
+// value is freed wherever it lies. Holders can be counted one by one, since what a rank says arrives in order: a task's
+// submission before the submitter drops its own handle, a rank's hold before the end of the task that gave it the ref.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "core/messages.hpp"
+#include "core/trace.hpp"
+#include "sched/scheduler.hpp"
+#include "store/objects.hpp"
+#include "transport/transport.hpp"
+
+namespace mobula::head {
+
+using core::ErrorPtr;
+using core::Range;
+using core::Time;
+using detail::Buffer;
+using detail::ByteView;
+using detail::ObjectId;
+using detail::RankId;
+using detail::SpanId;
+
+struct Settings {
+  std::uint32_t ranks = 1;
+  std::string version;
+  std::uint64_t digest = 0;
+  std::size_t inline_limit = 4096;
+};
+
+struct RankState {
+  bool joined = false;
+  bool alive = false;
+  std::string host;
+  std::uint32_t node = 0;
+  std::uint32_t slots = 0;
+};
+
+class Head {
+ public:
+  // `objects` is the table of this rank, for values that travel with a task.
+  Head(transport::Transport& transport, store::ObjectTable& objects, Settings settings);
+  ~Head();
+
+  void handle(RankId from, const core::Join& message);
+  void handle(RankId from, const core::Submit& message);
+  void handle(RankId from, const core::Made& message);
+  void handle(RankId from, const core::Done& message);
+  void handle(RankId from, const core::Holds& message);
+  void handle(RankId from, const core::Locate& message);
+  void handle(RankId from, const core::Copied& message);
+  void handle(RankId from, const core::GaveBack& message);
+  void handle(RankId from, const core::Lending& message);
+  void handle(RankId from, const core::Ask& message);
+  void handle(RankId from, const core::CancelResult& message);
+
+  // The rank is gone: what it ran runs elsewhere, what only it had is lost.
+  void worker_lost(RankId rank);
+  // Places what can be placed, evens out, and tells what is to be told. To be called after messages were handled.
+  void step(Time now);
+  // Seconds that the allocation has left, for time requests; negative: no limit.
+  void set_time_left(double seconds) { time_left_s_ = seconds; }
+
+  std::optional<std::string> why_infeasible(const core::WireOptions& options);
+  std::string explain(ObjectId id) const;
+  std::string cluster_bytes() const;  // a ClusterInfo, encoded
+
+  bool all_joined() const { return joined_ == settings_.ranks; }
+  const std::string& join_error() const { return join_error_; }
+  bool hungry() const { return scheduler_.hungry(); }
+  // Submitted and not ended.
+  std::uint64_t unfinished() const { return unfinished_; }
+  std::uint64_t ended() const { return ended_; }
+  std::size_t queued_bytes() const { return queued_bytes_; }
+  std::size_t entries() const { return entries_.size(); }
+  std::size_t spans() const { return spans_.size(); }
+  std::uint64_t retried() const { return retried_; }
+  std::uint64_t messages() const { return messages_; }
+  const std::vector<RankState>& ranks() const { return ranks_; }
+  sched::Scheduler& scheduler() { return scheduler_; }
+  void check_invariants() const;
+
+ private:
+  // What the tasks of one Submit share.
+  struct Work {
+    std::uint32_t function = 0;
+    std::shared_ptr<const core::WireOptions> options;
+    Buffer args;
+    std::vector<std::uint32_t> ends;
+    std::uint32_t base = 0;
+    std::uint32_t fixed = 0;           // bytes of one task's arguments where `ends` is empty
+    std::uint64_t dep_mask = 0;
+    std::vector<ObjectId> deps;
+    std::vector<ObjectId> holds;       // deps, and objects in argument values: released with the last task
+    std::uint32_t unfinished = 0;
+    ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
+  };
+  struct Piece : sched::Piece {
+    std::shared_ptr<Work> work;
+    std::uint32_t attempt = 1;
+    std::uint32_t missing = 0;         // dependencies that have not ended
+    std::uint32_t unplaced = 0;        // of those, not assigned yet
+    RankId deferred_to = detail::kNoRank;
+  };
+  struct Span {
+    std::map<std::uint32_t, std::unique_ptr<Piece>> pieces;
+    std::set<std::uint32_t> entries;   // elements that have an Entry
+    bool owner_gone = false;           // the owner holds none of it
+  };
+  struct Entry {
+    std::vector<std::pair<RankId, std::int32_t>> ranks;  // holders; counts may go negative for a while
+    std::int32_t inner = 0;            // tasks and objects that hold it
+    bool stored = false;               // at `at`; otherwise with the owner
+    RankId at = detail::kNoRank;
+    std::uint64_t size = 0;
+    std::vector<RankId> copies;
+    std::vector<ObjectId> contains;
+    std::vector<Piece*> dependents;
+    std::vector<RankId> locators;
+    ErrorPtr error;
+    bool held() const;
+  };
+  enum class Standing : std::uint8_t { waiting, queued, assigned, ended };
+
+  Piece* piece_with(ObjectId id) const;
+  Standing standing(ObjectId id, RankId* worker = nullptr) const;
+  Entry& entry(ObjectId id);
+  Entry* find_entry(ObjectId id);
+  void hold(ObjectId id);
+  void unhold(ObjectId id);
+  void change(ObjectId id, RankId rank, std::int32_t by);
+  void maybe_free(ObjectId id);
+  void free_queued();
+  void owner_dropped(SpanId id);
+  RankId location(ObjectId id, const Entry* entry) const;
+
+  Piece& add_piece(const Range& range, std::shared_ptr<Work> work);
+  Piece& split(Piece& piece, std::uint32_t at);  // the part from `at` on becomes a piece of its own
+  Piece& add_front(Piece& piece, std::uint32_t n);
+  void erase_piece(Piece& piece);
+  void set_up(Piece& piece);
+  void unhook(Piece& piece);
+  void consider(Piece& piece);
+  void place_ahead(Piece& piece);
+  void assign(Piece& piece, RankId worker, std::uint32_t demand);
+  void placed(const Piece& piece);
+  void elements_ended(const Range& range, const ErrorPtr& error);
+  void finish_tasks(Piece& piece, std::uint32_t n);
+  void fail(Piece& piece, const ErrorPtr& error);
+  void fail_dependents();
+  template <class F>
+  void for_each_part(const Range& range, RankId worker, F&& visit);
+  void answer(RankId to, std::uint64_t token, bool yes, std::string text = {});
+  void send_error(const Range& range, const ErrorPtr& error);
+  std::string task_name(const Work& work) const;
+  std::optional<std::string> short_of_time(const core::WireOptions* options) const;
+
+  transport::Transport& transport_;
+  store::ObjectTable& objects_;
+  Settings settings_;
+  sched::Scheduler scheduler_;
+  std::vector<RankState> ranks_;
+  std::uint32_t joined_ = 0;
+  std::string join_error_;
+
+  std::unordered_map<SpanId, Span> spans_;
+  std::unordered_map<ObjectId, Entry> entries_;
+  std::vector<std::set<Piece*>> assigned_;          // by rank
+  std::vector<std::deque<ObjectId>> deferred_;      // by rank: first tasks of pieces that wait for room there
+  std::unordered_map<RankId, core::Free> frees_;
+  std::vector<ObjectId> to_free_;
+  bool freeing_ = false;
+  struct Asked {
+    RankId from;
+    std::uint64_t token;
+  };
+  std::unordered_map<std::uint64_t, Asked> cancels_;
+  std::uint64_t next_cancel_ = 1;
+  std::vector<std::pair<Piece*, ErrorPtr>> failing_;
+  std::uint32_t last_function_ = 0;
+  Time now_ = 0;
+  double time_left_s_ = -1;
+  std::uint64_t unfinished_ = 0;
+  std::uint64_t ended_ = 0;
+  std::uint64_t retried_ = 0;
+  std::uint64_t messages_ = 0;
+  std::size_t queued_bytes_ = 0;
+};
+
+}  // namespace mobula::head

@@ -1,0 +1,412 @@
+#include "sched/scheduler.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+namespace mobula::sched {
+namespace {
+
+constexpr double kSlack = 1e-9;
+constexpr int kLook = 64;  // candidates looked at for the emptiest
+
+std::string describe_demand(const core::WireDemand& d) {
+  std::string text;
+  const auto add = [&text](const std::string& name, double amount) {
+    if (amount == 0) return;
+    std::string number = std::to_string(amount);
+    number.erase(number.find_last_not_of('0') + 1);
+    if (number.ends_with('.')) number.pop_back();
+    text += (text.empty() ? "" : ", ") + number + " " + name;
+  };
+  add("cpus", d.cpus);
+  add("gpus", d.gpus);
+  add("bytes of memory", static_cast<double>(d.memory));
+  for (const auto& [name, amount] : d.resources) add(name, amount);
+  return text.empty() ? "nothing" : text;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(std::uint32_t ranks, std::uint32_t functions) : workers_(ranks), estimates_(functions, 0) {
+  for (BitSet* set : {&idle_, &low_, &rich_}) set->resize(ranks);
+  classes_.emplace_back();
+  classes_[kPlain].demands.emplace_back();
+}
+
+void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offer) {
+  Worker& worker = workers_[rank];
+  worker = Worker();
+  worker.alive = true;
+  worker.node = node;
+  worker.offers = worker.free = offer;
+  worker.slots = offer.cpus;
+  slots_ += offer.cpus;
+  members_.push_back(rank);
+  for (Class& klass : classes_) {
+    if (klass.candidates.size() != 0) klass.candidates.set(rank, allowed(klass, rank));
+  }
+  update(rank);
+}
+
+void Scheduler::remove_worker(RankId rank) {
+  Worker& worker = workers_[rank];
+  MOBULA_CHECK(worker.tasks == 0, "a worker is removed with tasks assigned to it");
+  slots_ -= worker.slots;
+  worker.alive = false;
+  std::erase(members_, rank);
+  for (Class& klass : classes_) {
+    if (klass.candidates.size() != 0) klass.candidates.reset(rank);
+  }
+  update(rank);
+}
+
+void Scheduler::set_lent(RankId rank, double cpus) {
+  workers_[rank].lent = cpus;
+  update(rank);
+}
+
+Scheduler::Room Scheduler::room(const Worker& worker) const {
+  if (!worker.alive || worker.slots == 0) return Room::none;
+  const double capacity = worker.capacity();
+  if (worker.tasks + kSlack < capacity) return Room::idle;
+  if (worker.tasks < 2 * capacity || (static_cast<double>(worker.load_ns) < static_cast<double>(kTarget) * capacity &&
+                                      worker.tasks < kAhead * 32)) {
+    return Room::low;
+  }
+  return Room::none;
+}
+
+void Scheduler::update(RankId rank) {
+  const Worker& worker = workers_[rank];
+  const Room r = room(worker);
+  idle_.set(rank, r == Room::idle);
+  low_.set(rank, r == Room::low);
+  rich_.set(rank, worker.alive && !worker.taking && worker.tasks > worker.capacity() + kSlack);
+}
+
+ClassId Scheduler::classify(const core::WireOptions* options) {
+  if (options == nullptr) return kPlain;
+  const auto& first = options->demands.front();
+  const bool ordinary = options->demands.size() == 1 && first.cpus == 1 && first.gpus == 0 && first.memory == 0 &&
+                        first.resources.empty();
+  // `near` is a preference of the piece.
+  const auto placement = options->placement == Placement::Kind::near ? Placement::Kind::any : options->placement;
+  if (ordinary && placement == Placement::Kind::any) return kPlain;
+  detail::Buffer key;
+  core::WireWriter write(key);
+  write(options->demands, placement, options->place_index);
+  const std::string text(reinterpret_cast<const char*>(key.data()), key.size());
+  const auto [found, fresh] = class_ids_.emplace(text, static_cast<ClassId>(classes_.size()));
+  if (fresh) {
+    Class klass;
+    klass.demands = options->demands;
+    klass.placement = placement;
+    klass.place_index = options->place_index;
+    klass.ordinary = ordinary;
+    klass.candidates.resize(static_cast<std::uint32_t>(workers_.size()));
+    for (const RankId rank : members_) klass.candidates.set(rank, allowed(klass, rank));
+    classes_.push_back(std::move(klass));
+  }
+  return found->second;
+}
+
+bool Scheduler::offers(const core::WireDemand& offer, const core::WireDemand& demand) {
+  if (demand.cpus > offer.cpus + kSlack || demand.gpus > offer.gpus + kSlack || demand.memory > offer.memory) return false;
+  return std::all_of(demand.resources.begin(), demand.resources.end(), [&offer](const auto& entry) {
+    const auto found = offer.resources.find(entry.first);
+    return entry.second <= (found != offer.resources.end() ? found->second : 0) + kSlack;
+  });
+}
+
+// Whether the rank can ever run tasks of the class.
+bool Scheduler::allowed(const Class& klass, RankId rank) const {
+  const Worker& worker = workers_[rank];
+  if (!worker.alive || worker.slots == 0) return false;
+  if (klass.placement == Placement::Kind::on_rank && klass.place_index != rank) return false;
+  if (klass.placement == Placement::Kind::on_node && klass.place_index != worker.node) return false;
+  return std::any_of(klass.demands.begin(), klass.demands.end(),
+                     [&worker](const auto& demand) { return offers(worker.offers, demand); });
+}
+
+std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
+  const Class& klass = classes_[id];
+  core::WireDemand largest;
+  largest.cpus = 0;
+  bool any_place = false;
+  for (const RankId rank : members_) {
+    if (allowed(klass, rank)) return std::nullopt;
+    const Worker& worker = workers_[rank];
+    if (worker.slots == 0) continue;
+    if (klass.placement == Placement::Kind::on_rank && klass.place_index != rank) continue;
+    if (klass.placement == Placement::Kind::on_node && klass.place_index != worker.node) continue;
+    any_place = true;
+    largest.cpus = std::max(largest.cpus, worker.offers.cpus);
+    largest.gpus = std::max(largest.gpus, worker.offers.gpus);
+    largest.memory = std::max(largest.memory, worker.offers.memory);
+    for (const auto& [name, amount] : worker.offers.resources) {
+      largest.resources[name] = std::max(largest.resources[name], amount);
+    }
+  }
+  if (members_.empty()) return "there is no worker rank";
+  if (!any_place) {
+    const std::string place = klass.placement == Placement::Kind::on_rank ? "rank " : "node ";
+    return "the task is to run on " + place + std::to_string(klass.place_index) +
+           ", which is not there or has no slots";
+  }
+  std::string text = "no rank can ever meet the demand: asked for " + describe_demand(klass.demands.front());
+  for (std::size_t i = 1; i < klass.demands.size(); ++i) text += ", or " + describe_demand(klass.demands[i]);
+  return text + "; of each, the largest rank has " + describe_demand(largest);
+}
+
+std::string Scheduler::describe(const Piece& piece) const {
+  const Class& klass = classes_[piece.klass];
+  std::uint32_t busy = 0;
+  std::uint32_t unfit = 0;
+  for (const RankId rank : members_) {
+    if (workers_[rank].slots == 0) continue;
+    ++(allowed(klass, rank) ? busy : unfit);
+  }
+  std::string text = "it asks for " + describe_demand(klass.demands.front()) + "; " + std::to_string(busy) +
+                     " ranks can run it and have no room now";
+  if (unfit != 0) text += ", " + std::to_string(unfit) + " ranks can never run it";
+  std::size_t ahead = 0;
+  for (const auto& [priority, queue] : klass.queues) {
+    for (const Piece* other : queue) {
+      if (other == &piece) return text + "; " + std::to_string(ahead) + " tasks are before it in its queue";
+      ahead += other->size();
+    }
+  }
+  return text;
+}
+
+void Scheduler::enqueue(Piece& piece) {
+  piece.state = Piece::State::queued;
+  Class& klass = classes_[piece.klass];
+  klass.queues[piece.priority].push_back(&piece);
+  klass.tasks += piece.size();
+  queued_tasks_ += piece.size();
+}
+
+void Scheduler::dequeue(Piece& piece) {
+  Class& klass = classes_[piece.klass];
+  const auto level = klass.queues.find(piece.priority);
+  auto& queue = level->second;
+  if (queue.front() == &piece) {
+    queue.pop_front();
+  } else {
+    queue.erase(std::find(queue.begin(), queue.end(), &piece));
+  }
+  if (queue.empty()) klass.queues.erase(level);
+  klass.tasks -= piece.size();
+  queued_tasks_ -= piece.size();
+  piece.state = Piece::State::waiting;
+}
+
+void Scheduler::resized(Piece& piece, std::int64_t change) {
+  classes_[piece.klass].tasks += static_cast<std::size_t>(change);
+  queued_tasks_ += static_cast<std::size_t>(change);
+}
+
+std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& worker) const {
+  if (klass.ordinary) return room(worker) != Room::none ? std::optional<std::uint32_t>(0) : std::nullopt;
+  for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
+    if (offers(worker.free, klass.demands[i])) return i;
+  }
+  return std::nullopt;
+}
+
+std::optional<RankId> Scheduler::choose_plain() {
+  auto found = idle_.next(cursor_);
+  if (!found) found = low_.next(cursor_);
+  if (found) cursor_ = *found + 1;
+  return found;
+}
+
+std::optional<std::pair<RankId, std::uint32_t>> Scheduler::choose(Class& klass, RankId preferred) {
+  if (preferred < workers_.size() && allowed(klass, preferred)) {
+    if (const auto demand = fits(klass, workers_[preferred])) return std::pair{preferred, *demand};
+  }
+  if (&klass == &classes_[kPlain]) {
+    const auto rank = choose_plain();
+    return rank ? std::optional(std::pair{*rank, std::uint32_t{0}}) : std::nullopt;
+  }
+  RankId from = klass.placement == Placement::Kind::pack ? 0 : cursor_;
+  std::optional<std::pair<RankId, std::uint32_t>> best;
+  for (int looked = 0; looked < kLook; ++looked) {
+    const auto rank = klass.candidates.next(from);
+    if (!rank) break;
+    if (best && *rank < from) break;  // once round
+    from = *rank + 1;
+    const auto demand = fits(klass, workers_[*rank]);
+    if (!demand) {
+      klass.candidates.reset(*rank);
+      continue;
+    }
+    if (!best || workers_[*rank].tasks < workers_[best->first].tasks) best = {*rank, *demand};
+    if (klass.placement == Placement::Kind::pack) break;
+    if (klass.placement != Placement::Kind::spread && workers_[*rank].tasks == 0) break;
+  }
+  if (best) cursor_ = best->first + 1;
+  return best;
+}
+
+// How many tasks of the piece the worker gets now.
+std::uint32_t Scheduler::share(const Class& klass, const Piece& piece, const Worker& worker) const {
+  if (!klass.ordinary) return 1;
+  const std::uint64_t known = estimates_[piece.function];
+  const std::uint64_t estimate = known != 0 ? known : kUnknown;
+  const auto by_time = static_cast<std::uint64_t>(std::max(1.0, static_cast<double>(kTarget) * worker.slots / static_cast<double>(estimate)));
+  // Towards the end parts get smaller, so that all slots end together.
+  const auto by_rest = static_cast<std::uint64_t>(static_cast<double>(klass.tasks) / (2 * std::max(slots_, 1.0))) + 1;
+  const std::uint64_t by_size = std::max<std::uint64_t>(1, kBytes / std::max<std::uint32_t>(piece.bytes, 1));
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>({by_time, by_rest, by_size, piece.size()}));
+}
+
+std::optional<Scheduler::Decision> Scheduler::place() {
+  if (queued_tasks_ == 0) return std::nullopt;
+  // Classes in order of what is first in their queues. There are few; most programs have one.
+  const auto place_in = [this](Class& klass, int priority) -> std::optional<Decision> {
+    const auto level = klass.queues.find(priority);
+    Piece& piece = *level->second.front();
+    const auto chosen = choose(klass, piece.preferred);
+    if (!chosen) return std::nullopt;
+    return Decision{&piece, share(klass, piece, workers_[chosen->first]), chosen->first, chosen->second};
+  };
+  if (classes_.size() == 1) return place_in(classes_[kPlain], classes_[kPlain].queues.begin()->first);
+  std::vector<std::pair<int, ClassId>> order;
+  for (ClassId id = 0; id < classes_.size(); ++id) {
+    // Scarce resources first where priorities are equal: a plain task fits anywhere.
+    for (const auto& [priority, queue] : classes_[id].queues) {
+      order.emplace_back(-priority, static_cast<ClassId>(classes_.size() - id));
+      break;
+    }
+  }
+  std::sort(order.begin(), order.end());
+  for (const auto& [priority, reversed] : order) {
+    if (auto decision = place_in(classes_[classes_.size() - reversed], -priority)) return decision;
+  }
+  return std::nullopt;
+}
+
+void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand) {
+  piece.state = Piece::State::assigned;
+  piece.worker = rank;
+  piece.demand = demand;
+  const std::uint64_t known = estimates_[piece.function];
+  piece.estimate_ns = known != 0 ? known : kUnknown;
+  Worker& worker = workers_[rank];
+  worker.tasks += piece.size();
+  worker.load_ns += piece.estimate_ns * piece.size();
+  const Class& klass = classes_[piece.klass];
+  if (!klass.ordinary) {
+    const auto& d = klass.demands[demand];
+    worker.free.cpus -= d.cpus * piece.size();
+    worker.free.gpus -= d.gpus * piece.size();
+    worker.free.memory -= d.memory * piece.size();
+    for (const auto& [name, amount] : d.resources) worker.free.resources[name] -= amount * piece.size();
+  }
+  update(rank);
+}
+
+void Scheduler::ended(const Piece& piece, std::uint32_t tasks) {
+  Worker& worker = workers_[piece.worker];
+  worker.tasks -= tasks;
+  worker.load_ns -= piece.estimate_ns * tasks;
+  const Class& klass = classes_[piece.klass];
+  if (!klass.ordinary) {
+    const auto& d = klass.demands[piece.demand];
+    worker.free.cpus += d.cpus * tasks;
+    worker.free.gpus += d.gpus * tasks;
+    worker.free.memory += d.memory * tasks;
+    for (const auto& [name, amount] : d.resources) worker.free.resources[name] += amount * tasks;
+  }
+  for (std::size_t i = 1; i < classes_.size(); ++i) classes_[i].candidates.set(piece.worker, allowed(classes_[i], piece.worker));
+  update(piece.worker);
+}
+
+void Scheduler::measured(std::uint32_t function, std::uint64_t elapsed_ns, std::uint32_t tasks) {
+  const std::uint64_t each = std::max<std::uint64_t>(elapsed_ns / std::max<std::uint32_t>(tasks, 1), 1);
+  std::uint64_t& estimate = estimates_[function];
+  estimate = estimate == 0 ? each : std::max<std::uint64_t>((estimate * 7 + each) / 8, 1);
+}
+
+std::optional<Scheduler::TakeBack> Scheduler::rebalance(Time now) {
+  if (!may_rebalance() || classes_[kPlain].tasks != 0) return std::nullopt;
+  const RankId first = rich_.next(rich_cursor_).value();
+  RankId rank = first;
+  do {
+    rich_cursor_ = rank + 1;
+    Worker& worker = workers_[rank];
+    if (now >= worker.rest_until) {
+      const auto excess = static_cast<std::uint32_t>(worker.tasks - std::floor(worker.capacity()));
+      worker.taking = true;
+      update(rank);
+      const std::uint32_t hungry = idle_.count();
+      return TakeBack{rank, std::max<std::uint32_t>(1, std::min(excess, std::max(excess / 2, std::min(excess, hungry))))};
+    }
+    rank = rich_.next(rich_cursor_).value();
+  } while (rank != first && rich_cursor_ < first + kLook);
+  return std::nullopt;
+}
+
+void Scheduler::gave_back(RankId rank, std::uint32_t tasks, Time now) {
+  Worker& worker = workers_[rank];
+  worker.taking = false;
+  // One that had nothing to give is left in peace for a while, longer each time.
+  worker.rest = tasks != 0 ? 0 : std::clamp<Time>(worker.rest * 2, 100'000, 10'000'000);
+  worker.rest_until = now + worker.rest;
+  update(rank);
+}
+
+core::WireDemand Scheduler::total() const {
+  core::WireDemand sum;
+  sum.cpus = 0;
+  for (const RankId rank : members_) {
+    const auto& offers = workers_[rank].offers;
+    sum.cpus += offers.cpus;
+    sum.gpus += offers.gpus;
+    sum.memory += offers.memory;
+    for (const auto& [name, amount] : offers.resources) sum.resources[name] += amount;
+  }
+  return sum;
+}
+
+core::WireDemand Scheduler::free() const {
+  core::WireDemand sum;
+  sum.cpus = 0;
+  for (const RankId rank : members_) {
+    const Worker& worker = workers_[rank];
+    sum.cpus += std::max(0.0, worker.capacity() - worker.tasks);
+    sum.gpus += worker.free.gpus;
+    sum.memory += worker.free.memory;
+    for (const auto& [name, amount] : worker.free.resources) sum.resources[name] += amount;
+  }
+  return sum;
+}
+
+void Scheduler::check_invariants() const {
+  std::size_t queued = 0;
+  for (const Class& klass : classes_) {
+    std::size_t tasks = 0;
+    for (const auto& [priority, queue] : klass.queues) {
+      for (const Piece* piece : queue) {
+        MOBULA_CHECK(piece->state == Piece::State::queued, "a piece in a queue is in state queued");
+        tasks += piece->size();
+      }
+    }
+    MOBULA_CHECK(tasks == klass.tasks, "a class counts its queued tasks");
+    queued += tasks;
+  }
+  MOBULA_CHECK(queued == queued_tasks_, "the queued tasks are counted");
+  for (const Worker& worker : workers_) {
+    if (!worker.alive) continue;
+    MOBULA_CHECK(worker.free.gpus > -1e-6, "gpus never go negative");
+    MOBULA_CHECK(worker.free.memory <= worker.offers.memory, "memory never goes negative");
+    for (const auto& [name, amount] : worker.free.resources) {
+      MOBULA_CHECK(amount > -1e-6, "resource " + name + " never goes negative");
+    }
+  }
+}
+
+}  // namespace mobula::sched

@@ -1,0 +1,156 @@
+// Decides which tasks go to which worker. A pure state machine: it is told what is queued, what workers offer, what was
+// assigned and what ended, and answers with decisions, which the head carries out and reports back. It knows no
+// messages, no clock, no threads, and nothing of functions but how long they take.
+//
+// Tasks with equal demands and wishes form a class. Plain tasks (one cpu, anywhere) are sent ahead of need, so that a
+// worker always has about a millisecond of work; others go where what they need is free. Nothing here looks at all
+// workers or all tasks: workers with room are in bit sets, queued tasks in one queue per class and priority.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/messages.hpp"
+#include "core/trace.hpp"
+#include "sched/bitset.hpp"
+
+namespace mobula::sched {
+
+using core::Range;
+using core::Time;
+using detail::RankId;
+
+using ClassId = std::uint32_t;
+inline constexpr ClassId kPlain = 0;
+
+// A stretch of tasks that are in the same state. The head derives from it what it needs besides.
+struct Piece {
+  enum class State : std::uint8_t { waiting, queued, assigned };
+
+  std::uint32_t size() const { return range.end - range.begin; }
+
+  Range range;
+  State state = State::waiting;
+  ClassId klass = kPlain;
+  std::int32_t priority = 0;
+  std::uint32_t function = 0;
+  std::uint32_t bytes = 0;                  // of one task's arguments, about
+  RankId preferred = detail::kNoRank;
+  // while assigned
+  RankId worker = detail::kNoRank;
+  std::uint32_t demand = 0;                 // which of its class
+  std::uint64_t estimate_ns = 0;            // of one task, when it was assigned
+};
+
+class Scheduler {
+ public:
+  explicit Scheduler(std::uint32_t ranks, std::uint32_t functions);
+
+  void add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offers);
+  void remove_worker(RankId rank);
+  void set_lent(RankId rank, double cpus);
+  bool has_worker(RankId rank) const { return rank < workers_.size() && workers_[rank].alive; }
+
+  // The class of tasks with such options (nullptr: plain). `why_infeasible` says why no rank can ever run them.
+  ClassId classify(const core::WireOptions* options);
+  std::optional<std::string> why_infeasible(ClassId klass) const;
+  // What each kind of rank lacks at present, for people.
+  std::string describe(const Piece& piece) const;
+
+  void enqueue(Piece& piece);  // behind others of its priority
+  void dequeue(Piece& piece);
+  void resized(Piece& piece, std::int64_t change);  // a queued piece grew or shrank
+  std::size_t queued_tasks() const { return queued_tasks_; }
+
+  struct Decision {
+    Piece* piece = nullptr;  // queued; its first `tasks` go to `worker`
+    std::uint32_t tasks = 0;
+    RankId worker = detail::kNoRank;
+    std::uint32_t demand = 0;
+  };
+  std::optional<Decision> place();
+
+  // Whether tasks that still wait for others may be sent ahead to the worker.
+  bool has_room_ahead(RankId rank) const { return workers_[rank].alive && workers_[rank].tasks < kAhead; }
+
+  void assigned(Piece& piece, RankId worker, std::uint32_t demand);  // sets the piece's fields
+  void ended(const Piece& piece, std::uint32_t tasks);               // of an assigned piece: done, given back or lost
+  void measured(std::uint32_t function, std::uint64_t elapsed_ns, std::uint32_t tasks);
+  std::uint64_t estimate_ns(std::uint32_t function) const { return estimates_[function]; }
+
+  struct TakeBack {
+    RankId worker = detail::kNoRank;
+    std::uint32_t tasks = 0;
+  };
+  // Work that should be asked back from a worker for others that run dry.
+  std::optional<TakeBack> rebalance(Time now);
+  void gave_back(RankId worker, std::uint32_t tasks, Time now);
+  bool may_rebalance() const { return !idle_.empty() && !rich_.empty(); }
+
+  // Some worker has nothing to do.
+  bool hungry() const { return !idle_.empty(); }
+  double slots() const { return slots_; }
+  std::uint32_t outstanding(RankId rank) const { return workers_[rank].tasks; }
+  core::WireDemand total() const;
+  core::WireDemand free() const;
+  void check_invariants() const;
+
+ private:
+  static constexpr std::uint32_t kAhead = 2048;         // tasks that a worker may hold ahead of their inputs
+  static constexpr std::uint64_t kTarget = 1'000'000;   // ns of work that a slot should have
+  static constexpr std::uint64_t kUnknown = 20'000;     // ns that a task of unknown length is taken for
+  static constexpr std::uint32_t kBytes = 32 << 10;     // of arguments in one assignment
+
+  struct Worker {
+    bool alive = false;
+    std::uint32_t node = 0;
+    double slots = 0;
+    double lent = 0;
+    core::WireDemand offers;
+    core::WireDemand free;       // what no task of a class but the plain one holds
+    std::uint32_t tasks = 0;     // assigned and not ended
+    std::uint64_t load_ns = 0;   // the time that those take, as estimated
+    bool taking = false;         // a TakeBack is under way
+    Time rest_until = 0;         // no TakeBack before
+    Time rest = 0;
+    double capacity() const { return slots + lent; }
+  };
+  struct Class {
+    std::vector<core::WireDemand> demands;
+    Placement::Kind placement = Placement::Kind::any;
+    std::uint32_t place_index = 0;
+    bool ordinary = true;        // the demand is that of a plain task
+    std::map<int, std::deque<Piece*>, std::greater<>> queues;
+    std::size_t tasks = 0;
+    BitSet candidates;           // workers that may fit; unset when found not to
+  };
+
+  enum class Room : std::uint8_t { none, low, idle };
+  Room room(const Worker& worker) const;
+  void update(RankId rank);
+  bool allowed(const Class& klass, RankId rank) const;
+  static bool offers(const core::WireDemand& offer, const core::WireDemand& demand);
+  std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker) const;
+  std::optional<RankId> choose_plain();
+  std::optional<std::pair<RankId, std::uint32_t>> choose(Class& klass, RankId preferred);
+  std::uint32_t share(const Class& klass, const Piece& piece, const Worker& worker) const;
+
+  std::vector<Worker> workers_;
+  std::vector<RankId> members_;
+  std::vector<Class> classes_;
+  std::map<std::string, ClassId> class_ids_;  // by the encoded demand and placement
+  std::vector<std::uint64_t> estimates_;
+  BitSet idle_;  // fewer tasks than capacity
+  BitSet low_;   // room for more ahead
+  BitSet rich_;  // more tasks than capacity, and may be asked
+  RankId cursor_ = 0;
+  RankId rich_cursor_ = 0;
+  std::size_t queued_tasks_ = 0;
+  double slots_ = 0;
+};
+
+}  // namespace mobula::sched

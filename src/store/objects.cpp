@@ -1,0 +1,406 @@
+#include "store/objects.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace mobula::detail {
+
+ObjectId Handle::id() const { return {record_->id, index_}; }
+
+void Handle::acquire() const noexcept { record_->refs(index_).fetch_add(1, std::memory_order_relaxed); }
+
+void Handle::release() const noexcept {
+  std::atomic<std::uint32_t>& refs = record_->refs(index_);
+  std::uint32_t n = refs.load(std::memory_order_relaxed);
+  while (n > 1) {
+    if (refs.compare_exchange_weak(n, n - 1, std::memory_order_release, std::memory_order_relaxed)) return;
+  }
+  store::ObjectTable::release_last(*record_, index_);
+}
+
+BatchHandle::BatchHandle(const BatchHandle& other) noexcept : record_(other.record_), count_(other.count_) {
+  if (record_ != nullptr) record_->batches.fetch_add(1, std::memory_order_relaxed);
+}
+
+BatchHandle::~BatchHandle() {
+  if (record_ == nullptr) return;
+  std::uint32_t n = record_->batches.load(std::memory_order_relaxed);
+  while (n > 1) {
+    if (record_->batches.compare_exchange_weak(n, n - 1, std::memory_order_release, std::memory_order_relaxed)) return;
+  }
+  store::ObjectTable::release_last(*record_, Record::kWhole);
+}
+
+Handle BatchHandle::element(std::uint32_t index) const {
+  if (index >= count_) throw std::out_of_range("mobula::Batch: no element " + std::to_string(index));
+  // The batch's own count keeps the record while the element's goes from 0 to 1.
+  if (record_->refs(index).fetch_add(1, std::memory_order_relaxed) == 0) {
+    record_->live.fetch_add(1, std::memory_order_relaxed);
+  }
+  return Handle(record_, index);
+}
+
+std::atomic<std::uint32_t>& Record::refs(std::uint32_t index) {
+  const std::uint32_t i = index - base;
+  Chunk& chunk = *chunks_[i / per_chunk];
+  std::atomic<std::uint32_t>* refs = chunk.refs.load(std::memory_order_acquire);
+  if (refs == nullptr) {
+    auto* made = new std::atomic<std::uint32_t>[per_chunk]();
+    if (chunk.refs.compare_exchange_strong(refs, made, std::memory_order_acq_rel)) {
+      refs = made;
+    } else {
+      delete[] made;
+    }
+  }
+  return refs[i % per_chunk];
+}
+
+const store::Slot* Record::slot(std::uint32_t index) const {
+  const std::uint32_t i = index - base;
+  const Chunk& chunk = *chunks_[i / per_chunk];
+  if (chunk.slots == nullptr) return nullptr;
+  const store::Slot& slot = chunk.slots[i % per_chunk];
+  return slot.kind == store::Slot::Kind::none ? nullptr : &slot;
+}
+
+std::optional<ByteView> Record::value(std::uint32_t index) const {
+  if (const store::Slot* s = slot(index)) {
+    switch (s->kind) {
+      case store::Slot::Kind::small: return ByteView(s->small, s->length);
+      case store::Slot::Kind::block: return (*s->block)->view();
+      case store::Slot::Kind::error: core::raise(**s->error);
+      default: return std::nullopt;
+    }
+  }
+  if (packed == 0) return ByteView();
+  const std::uint32_t i = index - base;
+  return ByteView(chunks_[i / per_chunk]->values.get() + std::size_t{i % per_chunk} * packed, packed);
+}
+
+void Record::copy_packed(std::uint32_t n, std::byte* to) const {
+  for (std::uint32_t index = 0; index < n; index += per_chunk) {
+    const std::uint32_t here = std::min(n - index, per_chunk);
+    const Chunk& chunk = *chunks_[index / per_chunk];
+    if (chunk.slots == nullptr) {
+      std::memcpy(to + std::size_t{index} * packed, chunk.values.get(), std::size_t{here} * packed);
+      continue;
+    }
+    for (std::uint32_t i = index; i < index + here; ++i) {
+      const std::optional<ByteView> bytes = value(i);
+      if (bytes->size() != packed) throw_damaged("a result is not of its function's size");
+      std::memcpy(to + std::size_t{i} * packed, bytes->data(), packed);
+    }
+  }
+}
+
+}  // namespace mobula::detail
+
+namespace mobula::store {
+
+using detail::kVariable;
+
+void Slot::clear() {
+  if (kind == Kind::block) delete block;
+  if (kind == Kind::error) delete error;
+  kind = Kind::none;
+  secret = false;
+}
+
+ObjectTable::~ObjectTable() = default;
+
+Handle ObjectTable::mint() {
+  if (singles_ == nullptr || singles_->count_ == kSingles) {
+    if (singles_ != nullptr) {
+      Record& full = *std::exchange(singles_, nullptr);
+      full.minting_ = false;
+      settle(full);
+    }
+    const SpanId id = SpanId::make(rank_, next_span_++);
+    auto record = std::make_unique<Record>(*this, id, true, 0, kSingles, kVariable);
+    record->chunks_.push_back(std::make_unique<Record::Chunk>(kSingles));
+    record->minting_ = true;
+    singles_ = record.get();
+    mine_.emplace(id, std::move(record));
+  }
+  const std::uint32_t index = singles_->count_++;
+  singles_->refs(index).store(1, std::memory_order_relaxed);
+  singles_->live.fetch_add(1, std::memory_order_relaxed);
+  return Handle(singles_, index);
+}
+
+Record* ObjectTable::new_batch(std::uint32_t packed) {
+  const SpanId id = SpanId::make(rank_, next_span_++);
+  auto record = std::make_unique<Record>(*this, id, true, 0, kChunk, packed);
+  record->minting_ = true;
+  record->batches.store(1, std::memory_order_relaxed);
+  record->live.store(1, std::memory_order_relaxed);
+  Record* raw = record.get();
+  mine_.emplace(id, std::move(record));
+  return raw;
+}
+
+void ObjectTable::append(Record& record, std::uint32_t n) {
+  record.count_ += n;
+  while (record.chunks_.size() * record.per_chunk < record.count_) {
+    record.chunks_.push_back(std::make_unique<Record::Chunk>(record.per_chunk));
+  }
+}
+
+Record* ObjectTable::find(ObjectId id) {
+  if (id.span.owner() == rank_) {
+    const auto found = mine_.find(id.span);
+    return found != mine_.end() && id.index < found->second->count_ ? found->second.get() : nullptr;
+  }
+  const auto found = foreign_.find(id);
+  return found != foreign_.end() ? found->second.get() : nullptr;
+}
+
+Handle ObjectTable::handle_of(ObjectId id) {
+  Record* record = find(id);
+  if (record == nullptr) {
+    if (id.span.owner() == rank_) detail::throw_damaged("it holds a Ref to an object that no longer exists");
+    auto made = std::make_unique<Record>(*this, id.span, false, id.index, 1, kVariable);
+    made->chunks_.push_back(std::make_unique<Record::Chunk>(1));
+    made->count_ = 1;
+    made->tracked_[id.index] = false;
+    record = made.get();
+    foreign_.emplace(id, std::move(made));
+  }
+  if (record->refs(id.index).fetch_add(1, std::memory_order_relaxed) == 0) {
+    record->live.fetch_add(1, std::memory_order_relaxed);
+  }
+  if (const auto tracked = record->tracked_.find(id.index); tracked != record->tracked_.end() && !tracked->second) {
+    tracked->second = true;
+    unsaid_.holds.push_back(id);
+  }
+  return Handle(record, id.index);
+}
+
+Slot& ObjectTable::slot_for(Record& record, std::uint32_t index) {
+  const std::uint32_t i = index - record.base;
+  Record::Chunk& chunk = *record.chunks_[i / record.per_chunk];
+  if (chunk.slots == nullptr) chunk.slots = std::make_unique<Slot[]>(record.per_chunk);
+  Slot& slot = chunk.slots[i % record.per_chunk];
+  slot.clear();
+  return slot;
+}
+
+// Whether a result still has a reader: a handle here, or someone that the head counts.
+bool ObjectTable::wanted(Record& record, std::uint32_t index) {
+  if (record.batches.load(std::memory_order_acquire) != 0) return true;
+  return record.refs(index).load(std::memory_order_acquire) != 0 || record.tracked_.contains(index);
+}
+
+void ObjectTable::make_ready(Record& record, std::uint32_t index) {
+  const std::uint32_t i = index - record.base;
+  const std::uint64_t bit = std::uint64_t{1} << (i % record.per_chunk % 64);
+  auto& word = record.chunks_[i / record.per_chunk]->ready[i % record.per_chunk / 64];
+  if ((word.fetch_or(bit, std::memory_order_acq_rel) & bit) == 0) record.ready_count.fetch_add(1, std::memory_order_relaxed);
+  if (record.waiters_ != 0) news_ = true;
+  if (!record.watchers_.empty()) {
+    const auto [from, to] = record.watchers_.equal_range(index);
+    for (auto it = from; it != to; ++it) it->second.first->ready(it->second.second);
+    record.watchers_.erase(from, to);
+    news_ = true;
+  }
+}
+
+void ObjectTable::set_packed(Record& record, std::uint32_t begin, std::uint32_t n, const std::byte* values) {
+  while (n != 0) {
+    Record::Chunk& chunk = *record.chunks_[begin / record.per_chunk];
+    const std::uint32_t at = begin % record.per_chunk;
+    const std::uint32_t here = std::min(n, record.per_chunk - at);
+    if (record.packed != 0) {
+      if (chunk.values == nullptr) {
+        chunk.values = std::make_unique_for_overwrite<std::byte[]>(std::size_t{record.per_chunk} * record.packed);
+      }
+      std::memcpy(chunk.values.get() + std::size_t{at} * record.packed, values, std::size_t{here} * record.packed);
+      values += std::size_t{here} * record.packed;
+    }
+    if (record.watchers_.empty()) {
+      std::uint32_t fresh = 0;
+      for (std::uint32_t i = at; i < at + here;) {  // a word at a time
+        const std::uint32_t to = std::min((i / 64 + 1) * 64, at + here);
+        const std::uint32_t bits = to - i;
+        const std::uint64_t mask = (bits == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1) << (i % 64);
+        const std::uint64_t old = chunk.ready[i / 64].fetch_or(mask, std::memory_order_acq_rel);
+        fresh += static_cast<std::uint32_t>(std::popcount(mask & ~old));
+        i = to;
+      }
+      record.ready_count.fetch_add(fresh, std::memory_order_relaxed);
+      if (record.waiters_ != 0) news_ = true;
+    } else {
+      for (std::uint32_t i = 0; i < here; ++i) make_ready(record, begin + i);
+    }
+    begin += here;
+    n -= here;
+  }
+}
+
+void ObjectTable::set_value(Record& record, std::uint32_t index, ByteView value) {
+  if (!wanted(record, index)) return;
+  if (value.size() > Slot::kSmall) {
+    set_block(record, index, std::make_shared<Buffer>(value));
+    return;
+  }
+  Slot& slot = slot_for(record, index);
+  slot.kind = Slot::Kind::small;
+  slot.length = static_cast<std::uint8_t>(value.size());
+  if (!value.empty()) std::memcpy(slot.small, value.data(), value.size());
+  make_ready(record, index);
+}
+
+void ObjectTable::set_block(Record& record, std::uint32_t index, ValuePtr value) {
+  if (!wanted(record, index)) return;
+  Slot& slot = slot_for(record, index);
+  slot.block = new ValuePtr(std::move(value));
+  slot.kind = Slot::Kind::block;
+  make_ready(record, index);
+}
+
+void ObjectTable::set_error(Record& record, std::uint32_t index, ErrorPtr error) {
+  if (!wanted(record, index)) return;
+  Slot& slot = slot_for(record, index);
+  slot.error = new ErrorPtr(std::move(error));
+  slot.kind = Slot::Kind::error;
+  make_ready(record, index);
+}
+
+void ObjectTable::track_made(Record& record, std::uint32_t index) {
+  if (record.tracked_.contains(index)) return;
+  track(record, index);
+  if (record.batches.load(std::memory_order_acquire) == 0 && record.refs(index).load(std::memory_order_acquire) == 0) {
+    unheld(record, index);  // dropped before it was made
+  }
+}
+
+void ObjectTable::set_secret(Record& record, std::uint32_t index) {
+  const std::uint32_t i = index - record.base;
+  Record::Chunk& chunk = *record.chunks_[i / record.per_chunk];
+  if (chunk.slots != nullptr) chunk.slots[i % record.per_chunk].secret = true;
+}
+
+bool ObjectTable::take_secret(Record& record, std::uint32_t index) {
+  const std::uint32_t i = index - record.base;
+  Record::Chunk& chunk = *record.chunks_[i / record.per_chunk];
+  return chunk.slots != nullptr && std::exchange(chunk.slots[i % record.per_chunk].secret, false);
+}
+
+void ObjectTable::set_remote(Record& record, std::uint32_t index, RankId rank) {
+  track_made(record, index);
+  Slot& slot = slot_for(record, index);
+  slot.remote = rank;
+  slot.kind = Slot::Kind::remote;
+  make_ready(record, index);
+}
+
+ValuePtr ObjectTable::value_of(const Record& record, std::uint32_t index) {
+  if (!record.ready(index)) return nullptr;
+  if (const Slot* slot = record.slot(index)) {
+    if (slot->kind == Slot::Kind::block) return *slot->block;
+    if (slot->kind != Slot::Kind::small) return nullptr;
+  }
+  return std::make_shared<Buffer>(*record.value(index));
+}
+
+void ObjectTable::track(Record& record, std::uint32_t index) {
+  record.known_ = true;
+  record.tracked_.try_emplace(index, true);
+}
+
+void ObjectTable::free(ObjectId id) {
+  Record* record = find(id);
+  if (record == nullptr) return;
+  record->tracked_.erase(id.index);
+  if (record->batches.load() == 0 && record->refs(id.index).load() == 0) {
+    if (record->slot(id.index) != nullptr) slot_for(*record, id.index);
+  }
+  settle(*record);
+}
+
+void ObjectTable::watch(Record& record, std::uint32_t index, Watcher& watcher, std::size_t position) {
+  record.watchers_.emplace(index, std::pair{&watcher, position});
+}
+
+void ObjectTable::unwatch(Record& record, std::uint32_t index, Watcher& watcher) {
+  const auto [from, to] = record.watchers_.equal_range(index);
+  for (auto it = from; it != to;) it = it->second.first == &watcher ? record.watchers_.erase(it) : std::next(it);
+}
+
+void ObjectTable::release_last(Record& record, std::uint32_t index) {
+  ObjectTable& table = record.table;
+  while (table.drop_lock_.test_and_set(std::memory_order_acquire)) {
+  }
+  // Counting down and queueing are one step for `drain`. A record stays while a drop of it is in the queue: `live`
+  // still counts that.
+  std::atomic<std::uint32_t>& refs = index == Record::kWhole ? record.batches : record.refs(index);
+  if (refs.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    table.dropped_.emplace_back(&record, index);
+    table.dropped_any_.store(true, std::memory_order_relaxed);
+  }
+  table.drop_lock_.clear(std::memory_order_release);
+}
+
+// The element has no handle here any more.
+void ObjectTable::unheld(Record& record, std::uint32_t index) {
+  const auto tracked = record.tracked_.find(index);
+  if (tracked != record.tracked_.end()) {
+    if (tracked->second) {
+      tracked->second = false;
+      unsaid_.drops.push_back({record.id, index});
+    }
+    if (!record.mine) record.tracked_.erase(tracked);
+  } else if (record.slot(index) != nullptr) {
+    slot_for(record, index);
+  }
+}
+
+// Deletes the record if nothing is left of it.
+bool ObjectTable::settle(Record& record) {
+  if (record.minting_ || record.live.load() != 0 || !record.tracked_.empty()) return false;
+  if (record.mine) {
+    if (record.known_) unsaid_.spans.push_back(record.id);
+    mine_.erase(record.id);
+  } else {
+    foreign_.erase({record.id, record.base});
+  }
+  return true;
+}
+
+void ObjectTable::drain(core::Holds& tell) {
+  if (dropped_any_.load(std::memory_order_relaxed)) {
+    while (drop_lock_.test_and_set(std::memory_order_acquire)) {
+    }
+    draining_.swap(dropped_);
+    dropped_any_.store(false, std::memory_order_relaxed);
+    drop_lock_.clear(std::memory_order_release);
+    for (const auto& [record, index] : draining_) {
+      record->live.fetch_sub(1, std::memory_order_relaxed);
+      if (index == Record::kWhole) {
+        std::vector<std::uint32_t> tracked;
+        for (const auto& entry : record->tracked_) tracked.push_back(entry.first);
+        for (const std::uint32_t i : tracked) {
+          if (record->refs(i).load(std::memory_order_acquire) == 0) unheld(*record, i);
+        }
+      } else if (record->refs(index).load(std::memory_order_acquire) == 0 &&
+                 record->batches.load(std::memory_order_acquire) == 0) {
+        unheld(*record, index);
+      }
+    }
+    // A record may stand for several drops: it goes after the last of them.
+    std::sort(draining_.begin(), draining_.end());
+    for (std::size_t i = 0; i < draining_.size(); ++i) {
+      if (i + 1 == draining_.size() || draining_[i + 1].first != draining_[i].first) settle(*draining_[i].first);
+    }
+    draining_.clear();
+  }
+  const auto move_to = [](auto& from, auto& to) {
+    to.insert(to.end(), from.begin(), from.end());
+    from.clear();
+  };
+  move_to(unsaid_.holds, tell.holds);
+  move_to(unsaid_.drops, tell.drops);
+  move_to(unsaid_.spans, tell.spans);
+}
+
+}  // namespace mobula::store

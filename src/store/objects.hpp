@@ -1,0 +1,213 @@
+// What one rank knows of objects: its handles, and the values it holds.
+//
+// A Record stands for a span of ids. Spans that this rank minted have one record each: `singles` for tasks and puts one
+// by one (kSingles ids each), and one for each batch. An object of another rank has a record of its own, made when its
+// first handle comes. Handles are counted by any thread, without the rank's lock; all else happens under it. A value is
+// immutable once its element is ready, and stays where it is while a handle lives, so it is read without the lock.
+//
+// Who tells the head what: an element is *tracked* when the head keeps a count for it (it was passed on, stays at another
+// rank, or belongs to another rank). Of a tracked element the head is told when the last handle here goes (Drop) and when
+// a first one comes (Hold), and the value stays until the head says Free. Of the rest the head knows that the owner holds
+// them, until it is told that the whole span is gone.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "core/error.hpp"
+#include "core/messages.hpp"
+#include "mobula/detail/codec.hpp"
+#include "mobula/detail/core.hpp"
+#include "mobula/detail/handle.hpp"
+
+namespace mobula::store {
+
+using core::ErrorPtr;
+using detail::Buffer;
+using detail::ByteView;
+using detail::Handle;
+using detail::ObjectId;
+using detail::RankId;
+using detail::Record;
+using detail::SpanId;
+
+using ValuePtr = std::shared_ptr<const Buffer>;
+
+class ObjectTable;
+
+// Where one element stands. Of a packed record only what is not an inline value has one.
+struct Slot {
+  enum class Kind : std::uint8_t { none, small, block, error, remote };
+  static constexpr std::size_t kSmall = 21;
+
+  Slot() = default;
+  Slot(const Slot&) = delete;
+  Slot& operator=(const Slot&) = delete;
+  ~Slot() { clear(); }
+  void clear();
+
+  Kind kind = Kind::none;
+  bool secret = false;                // made here, and the head was not told
+  std::uint8_t length = 0;            // small
+  std::byte small[kSmall];
+  union {
+    ValuePtr* block;
+    ErrorPtr* error;
+    RankId remote;
+    std::uint64_t none = 0;
+  };
+};
+
+// Told when elements become ready. Used under the rank's lock.
+class Watcher {
+ public:
+  virtual ~Watcher() = default;
+  virtual void ready(std::size_t position) = 0;
+};
+
+}  // namespace mobula::store
+
+namespace mobula::detail {
+
+class Record {
+ public:
+  static constexpr std::uint32_t kWhole = 0xffff'ffff;  // the index that stands for a batch handle
+
+  Record(store::ObjectTable& table, SpanId id, bool mine, std::uint32_t base, std::uint32_t per_chunk,
+         std::uint32_t packed)
+      : table(table), id(id), mine(mine), base(base), per_chunk(per_chunk), packed(packed) {}
+
+  struct Chunk {
+    explicit Chunk(std::uint32_t n) : ready(std::make_unique<std::atomic<std::uint64_t>[]>((n + 63) / 64)) {}
+    ~Chunk() { delete[] refs.load(); }
+    std::unique_ptr<std::atomic<std::uint64_t>[]> ready;
+    std::atomic<std::atomic<std::uint32_t>*> refs{nullptr};  // made with the first handle
+    std::unique_ptr<std::byte[]> values;                     // packed ones
+    std::unique_ptr<store::Slot[]> slots;
+  };
+
+  std::uint32_t count() const { return count_; }
+  bool ready(std::uint32_t index) const {
+    const std::uint32_t i = index - base;
+    return (chunks_[i / per_chunk]->ready[i % per_chunk / 64].load(std::memory_order_acquire) >> (i % per_chunk % 64) & 1) != 0;
+  }
+  std::atomic<std::uint32_t>& refs(std::uint32_t index);
+  // The bytes of a ready element that is here. Errors are thrown. nullopt if it stays at another rank.
+  std::optional<ByteView> value(std::uint32_t index) const;
+  // The first n values of a packed record, all of them ready and here. Throws the first error.
+  void copy_packed(std::uint32_t n, std::byte* to) const;
+  const store::Slot* slot(std::uint32_t index) const;  // nullptr if it has none
+
+  store::ObjectTable& table;
+  const SpanId id;
+  const bool mine;
+  const std::uint32_t base;
+  const std::uint32_t per_chunk;
+  const std::uint32_t packed;               // bytes of each inline value, or kVariable
+  std::atomic<std::uint32_t> batches{0};    // batch handles
+  std::atomic<std::uint32_t> live{0};       // elements with handles, and batch handles as one, and drops that wait to be handled
+  std::atomic<std::uint32_t> ready_count{0};
+
+ private:
+  friend class store::ObjectTable;
+  std::vector<std::unique_ptr<Chunk>> chunks_;
+  std::uint32_t count_ = 0;
+  bool minting_ = false;                      // more ids may come
+  bool known_ = false;                        // the head knows of the span
+  std::uint32_t waiters_ = 0;                 // threads that wait for one of these
+  std::unordered_map<std::uint32_t, bool> tracked_;  // index -> the head counts a hold of this rank
+  std::unordered_multimap<std::uint32_t, std::pair<store::Watcher*, std::size_t>> watchers_;
+};
+
+}  // namespace mobula::detail
+
+namespace mobula::store {
+
+class ObjectTable {
+ public:
+  static constexpr std::uint32_t kSingles = 256;
+  static constexpr std::uint32_t kChunk = 1024;
+
+  explicit ObjectTable(RankId rank) : rank_(rank) {}
+  ~ObjectTable();
+
+  RankId rank() const { return rank_; }
+
+  // The next id of this rank, with one handle counted.
+  Handle mint();
+  Record* new_batch(std::uint32_t packed);
+  void append(Record& record, std::uint32_t n);  // n more elements
+  void close(Record& record) { record.minting_ = false; }
+
+  // A handle to any object, by id. Under the rank's lock.
+  Handle handle_of(ObjectId id);
+  // The record of an object, if this rank has one.
+  Record* find(ObjectId id);
+
+  // Results. Ignored where nobody holds the element any more.
+  void set_packed(Record& record, std::uint32_t begin, std::uint32_t n, const std::byte* values);
+  void set_value(Record& record, std::uint32_t index, ByteView value);
+  void set_block(Record& record, std::uint32_t index, ValuePtr value);
+  void set_error(Record& record, std::uint32_t index, ErrorPtr error);
+  void set_remote(Record& record, std::uint32_t index, RankId rank);  // tracked from here on
+  // The value as a block of its own; nullptr if it is not here.
+  static ValuePtr value_of(const Record& record, std::uint32_t index);
+
+  // The head counts this element from now on.
+  void track(Record& record, std::uint32_t index);
+  // The same for one that the head counts from its making on, though nobody may hold it here any more.
+  void track_made(Record& record, std::uint32_t index);
+  // An object of a singles record that this rank made by itself; `take` says whether it was, and ends it.
+  void set_secret(Record& record, std::uint32_t index);
+  bool take_secret(Record& record, std::uint32_t index);
+  void clear_secret(Record& record, std::uint32_t index) { take_secret(record, index); }
+  bool is_tracked(const Record& record, std::uint32_t index) const { return record.tracked_.contains(index); }
+  void know(Record& record) { record.known_ = true; }
+  void free(ObjectId id);
+
+  void watch(Record& record, std::uint32_t index, Watcher& watcher, std::size_t position);
+  void unwatch(Record& record, std::uint32_t index, Watcher& watcher);
+  void add_waiter(Record& record) { ++record.waiters_; }
+  void remove_waiter(Record& record) { --record.waiters_; }
+  // True once after something became ready that a thread waits for.
+  bool take_news() { return std::exchange(news_, false); }
+
+  // Handles the drops since the last call; what the head must be told is added to `tell`.
+  void drain(core::Holds& tell);
+  bool has_drops() const { return dropped_any_.load(std::memory_order_relaxed) || !unsaid_.holds.empty() ||
+           !unsaid_.drops.empty() || !unsaid_.spans.empty();
+  }
+
+  // Called by handles, on any thread.
+  static void release_last(Record& record, std::uint32_t index);
+
+  std::size_t records() const { return mine_.size() + foreign_.size(); }
+
+ private:
+  friend class detail::Record;
+  void make_ready(Record& record, std::uint32_t index);
+  Slot& slot_for(Record& record, std::uint32_t index);
+  bool wanted(Record& record, std::uint32_t index);
+  void unheld(Record& record, std::uint32_t index);
+  bool settle(Record& record);
+
+  const RankId rank_;
+  std::uint64_t next_span_ = 1;
+  Record* singles_ = nullptr;
+  std::unordered_map<SpanId, std::unique_ptr<Record>> mine_;
+  std::unordered_map<ObjectId, std::unique_ptr<Record>> foreign_;
+  core::Holds unsaid_;
+  bool news_ = false;
+
+  // The drops: a spin lock, since it is held for a few instructions only.
+  std::atomic_flag drop_lock_;
+  std::vector<std::pair<Record*, std::uint32_t>> dropped_;  // guarded by drop_lock_
+  std::atomic<bool> dropped_any_{false};
+  std::vector<std::pair<Record*, std::uint32_t>> draining_;
+};
+
+}  // namespace mobula::store

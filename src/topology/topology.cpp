@@ -1,0 +1,120 @@
+#include "topology/topology.hpp"
+
+#include <hwloc.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+namespace mobula::topology {
+
+Cores allowed_cores() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  sched_getaffinity(0, sizeof mask, &mask);
+  Cores cores;
+  hwloc_topology_t topology = nullptr;
+  if (hwloc_topology_init(&topology) == 0) {
+    // Only what is asked for: reading everything takes long on large nodes.
+    hwloc_topology_set_all_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE);
+    hwloc_topology_set_type_filter(topology, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL);
+    hwloc_topology_set_flags(topology, HWLOC_TOPOLOGY_FLAG_NO_DISTANCES | HWLOC_TOPOLOGY_FLAG_NO_MEMATTRS | HWLOC_TOPOLOGY_FLAG_NO_CPUKINDS);
+    if (hwloc_topology_load(topology) == 0) {
+      const int n = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
+      for (int i = 0; i < n; ++i) {
+        const hwloc_obj_t core = hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, static_cast<unsigned>(i));
+        std::vector<int> cpus;
+        for (int cpu = hwloc_bitmap_first(core->cpuset); cpu != -1; cpu = hwloc_bitmap_next(core->cpuset, cpu)) {
+          if (cpu < CPU_SETSIZE && CPU_ISSET(cpu, &mask)) cpus.push_back(cpu);
+        }
+        if (!cpus.empty()) cores.push_back(std::move(cpus));
+      }
+    }
+    hwloc_topology_destroy(topology);
+  }
+  if (cores.empty()) {  // no core objects known: take each CPU for one
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &mask)) cores.push_back({cpu});
+    }
+  }
+  return cores;
+}
+
+Cores divide(const std::vector<Cores>& masks, const std::vector<bool>& runs_tasks, std::size_t mine) {
+  const Cores& cores = masks[mine];
+  std::vector<std::size_t> workers;
+  std::size_t others = 0;
+  for (std::size_t i = 0; i < masks.size(); ++i) {
+    if (masks[i] != cores) continue;
+    if (runs_tasks[i]) {
+      workers.push_back(i);
+    } else {
+      ++others;
+    }
+  }
+  const std::size_t spared = cores.size() > workers.size() ? std::min(others, cores.size() - workers.size()) : 0;
+  if (!runs_tasks[mine]) return {cores.front()};
+  const std::size_t shared = cores.size() - spared;
+  const auto position = static_cast<std::size_t>(std::find(workers.begin(), workers.end(), mine) - workers.begin());
+  if (shared < workers.size()) return {cores[spared + position % shared]};
+  const std::size_t from = spared + shared * position / workers.size();
+  const std::size_t to = spared + shared * (position + 1) / workers.size();
+  return {cores.begin() + static_cast<std::ptrdiff_t>(from), cores.begin() + static_cast<std::ptrdiff_t>(to)};
+}
+
+bool bind_thread(const std::vector<int>& cpus) {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  for (const int cpu : cpus) CPU_SET(cpu, &mask);
+  return sched_setaffinity(0, sizeof mask, &mask) == 0;
+}
+
+std::vector<int> thread_cpus() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  sched_getaffinity(0, sizeof mask, &mask);
+  std::vector<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &mask)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+std::string encode(const Cores& cores) {
+  std::ostringstream out;
+  for (const auto& core : cores) {
+    for (const int cpu : core) out << cpu << ' ';
+    out << "; ";
+  }
+  return out.str();
+}
+
+Cores decode(const std::string& text) {
+  Cores cores;
+  std::istringstream in(text);
+  std::string word;
+  std::vector<int> core;
+  while (in >> word) {
+    if (word == ";") {
+      cores.push_back(std::move(core));
+      core.clear();
+    } else {
+      core.push_back(std::stoi(word));
+    }
+  }
+  return cores;
+}
+
+std::size_t usable_memory() {
+  std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGE_SIZE));
+  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    std::size_t limit = 0;
+    if (std::ifstream(path) >> limit && limit != 0) bytes = std::min(bytes, limit);
+  }
+  return bytes;
+}
+
+}  // namespace mobula::topology

@@ -1,0 +1,349 @@
+#include "transport/mpi_wire.hpp"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <list>
+#include <vector>
+
+#include "core/error.hpp"
+#include "transport/doorbell.hpp"
+
+namespace mobula::transport {
+namespace {
+
+constexpr int kFrameTag = 1;
+constexpr int kBlockTag = 16;
+constexpr std::uint64_t kBlockTags = 16'000;  // MPI promises tags up to 32,767
+constexpr std::size_t kChunk = 32 << 20;
+constexpr std::size_t kReceives = 16;
+
+void check(int code, const char* call) {
+  if (code == MPI_SUCCESS) return;
+  std::array<char, MPI_MAX_ERROR_STRING> text{};
+  int length = 0;
+  MPI_Error_string(code, text.data(), &length);
+  throw Error(std::string(call) + " failed: " + std::string(text.data(), static_cast<std::size_t>(length)));
+}
+
+class MpiWireImpl final : public MpiWire {
+ public:
+  MpiWireImpl(int* argc, char*** argv) {
+    int running = 0;
+    MPI_Initialized(&running);
+    if (running == 0) {
+      check(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &thread_level_), "MPI_Init_thread");
+      started_here_ = true;
+    } else {
+      MPI_Query_thread(&thread_level_);
+    }
+    if (thread_level_ < MPI_THREAD_SERIALIZED) {
+      throw Error("this MPI library grants no MPI_THREAD_SERIALIZED; build or configure it with thread support");
+    }
+    check(MPI_Comm_dup(MPI_COMM_WORLD, &comm_), "MPI_Comm_dup");
+    MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
+    int rank = 0;
+    int size = 0;
+    MPI_Comm_rank(comm_, &rank);
+    MPI_Comm_size(comm_, &size);
+    rank_ = static_cast<RankId>(rank);
+    size_ = static_cast<std::uint32_t>(size);
+    std::array<char, 256> host{};
+    gethostname(host.data(), host.size() - 1);
+    host_ = host.data();
+    find_node();
+    for (auto& receive : receives_) {
+      receive.bytes.resize(kFrameMax);
+      check(MPI_Recv_init(receive.bytes.data(), static_cast<int>(kFrameMax), MPI_BYTE, MPI_ANY_SOURCE, kFrameTag, comm_,
+                          &receive.request),
+            "MPI_Recv_init");
+      check(MPI_Start(&receive.request), "MPI_Start");
+    }
+  }
+
+  RankId rank() const override { return rank_; }
+  std::uint32_t size() const override { return size_; }
+  std::uint32_t node() const override { return node_; }
+  const std::string& host() const override { return host_; }
+  std::uint32_t node_size() const override { return node_size_; }
+  std::uint32_t node_rank() const override { return node_rank_; }
+  int thread_level() const override { return thread_level_; }
+
+  std::vector<std::string> gather_on_node(const std::string& mine) override {
+    const int size = static_cast<int>(mine.size());
+    std::vector<int> sizes(node_size_);
+    check(MPI_Allgather(&size, 1, MPI_INT, sizes.data(), 1, MPI_INT, node_comm_), "MPI_Allgather");
+    std::vector<int> offsets(node_size_, 0);
+    for (std::size_t i = 1; i < sizes.size(); ++i) offsets[i] = offsets[i - 1] + sizes[i - 1];
+    std::string all(static_cast<std::size_t>(offsets.back() + sizes.back()), '\0');
+    check(MPI_Allgatherv(mine.data(), size, MPI_CHAR, all.data(), sizes.data(), offsets.data(), MPI_CHAR, node_comm_),
+          "MPI_Allgatherv");
+    std::vector<std::string> result;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      result.push_back(all.substr(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(sizes[i])));
+    }
+    return result;
+  }
+
+  void send(RankId to, Buffer frame) override {
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Isend(frame.data(), static_cast<int>(frame.size()), MPI_BYTE, static_cast<int>(to), kFrameTag, comm_, &request),
+          "MPI_Isend");
+    int done = 0;
+    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    if (done == 0) sends_.push_back({request, std::move(frame), to});
+    if (Doorbell* bell = bell_of(to)) bell->ring();
+  }
+
+  bool poll(const OnFrame& on_frame) override {
+    bool happened = false;
+    // A bounded number of frames a call, so that a flood leaves room for other work.
+    for (std::size_t n = 0; n < kReceives; ++n) {
+      Receive& receive = receives_[oldest_];
+      int done = 0;
+      MPI_Status status;
+      check(MPI_Test(&receive.request, &done, &status), "MPI_Test");
+      if (done == 0) break;
+      int size = 0;
+      MPI_Get_count(&status, MPI_BYTE, &size);
+      // Receives complete in the order in which they were posted, so the oldest is always the next frame.
+      oldest_ = (oldest_ + 1) % kReceives;
+      on_frame(static_cast<RankId>(status.MPI_SOURCE), ByteView(receive.bytes.data(), static_cast<std::size_t>(size)));
+      check(MPI_Start(&receive.request), "MPI_Start");
+      happened = true;
+    }
+    if (!sends_.empty()) happened |= test_sends();
+    if (!out_blocks_.empty()) happened |= move_out_blocks();
+    if (!in_blocks_.empty()) happened |= move_in_blocks();
+    return happened;
+  }
+
+  void send_block(RankId to, std::uint64_t key, ByteView bytes, std::shared_ptr<const void> keep) override {
+    out_blocks_.push_back({to, key, bytes, std::move(keep), 0, {}});
+    move_out_blocks();
+    if (Doorbell* bell = bell_of(to)) bell->ring();
+  }
+
+  void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) override {
+    in_blocks_.push_back({from, key, into, std::move(done), 0, {}});
+    move_in_blocks();
+  }
+
+  bool busy() const override { return !sends_.empty() || !out_blocks_.empty() || !in_blocks_.empty(); }
+
+  void abandon(RankId rank) override {
+    // Requests to a dead rank never complete: they and their memory are left alone on purpose.
+    for (auto& send : sends_) {
+      if (send.to == rank) new Buffer(std::move(send.bytes));
+    }
+    std::erase_if(sends_, [rank](const Send& send) { return send.to == rank; });
+    for (auto& block : out_blocks_) {
+      if (block.peer == rank) new std::shared_ptr<const void>(std::move(block.keep));
+    }
+    out_blocks_.remove_if([rank](const OutBlock& block) { return block.peer == rank; });
+    for (auto& block : in_blocks_) {
+      if (block.peer == rank) new OnBlock(std::move(block.done));  // owns the memory that MPI may still write to
+    }
+    in_blocks_.remove_if([rank](const InBlock& block) { return block.peer == rank; });
+  }
+
+  void arm() override { own_bell().arm(); }
+  void disarm() override { own_bell().disarm(); }
+  void sleep(std::int64_t max_ns) override { own_bell().sleep(max_ns); }
+  void interrupt() override { own_bell().ring(); }
+  std::int64_t longest_sleep_ns() const override { return node_size_ == size_ ? 100'000'000 : 1'000'000; }
+
+  void finalize() override {
+    if (comm_ == MPI_COMM_NULL) return;
+    for (auto& receive : receives_) {
+      MPI_Cancel(&receive.request);
+      MPI_Wait(&receive.request, MPI_STATUS_IGNORE);
+      MPI_Request_free(&receive.request);
+    }
+    MPI_Win_free(&window_);
+    MPI_Comm_free(&node_comm_);
+    MPI_Comm_free(&comm_);
+    if (started_here_) MPI_Finalize();
+  }
+
+ private:
+  struct Receive {
+    std::vector<std::byte> bytes;
+    MPI_Request request = MPI_REQUEST_NULL;
+  };
+  struct Send {
+    MPI_Request request;
+    Buffer bytes;
+    RankId to;
+  };
+  struct OutBlock {
+    RankId peer;
+    std::uint64_t key;
+    ByteView bytes;
+    std::shared_ptr<const void> keep;
+    std::size_t started;  // bytes for which a request was made
+    std::deque<MPI_Request> requests;
+  };
+  struct InBlock {
+    RankId peer;
+    std::uint64_t key;
+    std::span<std::byte> into;
+    OnBlock done;
+    std::size_t started;
+    std::deque<MPI_Request> requests;
+  };
+
+  static int tag_of(std::uint64_t key) { return kBlockTag + static_cast<int>(key % kBlockTags); }
+
+  bool test_sends() {
+    bool happened = false;
+    for (std::size_t i = 0; i < sends_.size();) {
+      int done = 0;
+      MPI_Test(&sends_[i].request, &done, MPI_STATUS_IGNORE);
+      if (done == 0) {
+        // Later ones to other ranks may be complete, but memory is bounded by the window in any case.
+        if (++i >= 8) break;
+        continue;
+      }
+      sends_.erase(sends_.begin() + static_cast<std::ptrdiff_t>(i));
+      happened = true;
+    }
+    return happened;
+  }
+
+  // Keeps two chunks of a block under way. `start(offset, size)` makes the request for a chunk.
+  template <class B, class Start>
+  static bool move_chunks(B& block, std::size_t size, Start start) {
+    bool happened = false;
+    while (!block.requests.empty()) {
+      int done = 0;
+      MPI_Test(&block.requests.front(), &done, MPI_STATUS_IGNORE);
+      if (done == 0) break;
+      block.requests.pop_front();
+      happened = true;
+    }
+    while (block.requests.size() < 2 && block.started < size) {
+      const std::size_t chunk = std::min(kChunk, size - block.started);
+      block.requests.push_back(start(block.started, chunk));
+      block.started += chunk;
+      happened = true;
+    }
+    return happened;
+  }
+
+  bool move_out_blocks() {
+    bool happened = false;
+    for (auto block = out_blocks_.begin(); block != out_blocks_.end();) {
+      happened |= move_chunks(*block, block->bytes.size(), [&](std::size_t at, std::size_t size) {
+        MPI_Request request = MPI_REQUEST_NULL;
+        check(MPI_Isend(block->bytes.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block->peer),
+                        tag_of(block->key), comm_, &request),
+              "MPI_Isend");
+        return request;
+      });
+      const bool complete = block->requests.empty() && block->started == block->bytes.size();
+      block = complete ? out_blocks_.erase(block) : std::next(block);
+    }
+    return happened;
+  }
+
+  bool move_in_blocks() {
+    bool happened = false;
+    std::vector<OnBlock> complete;
+    for (auto block = in_blocks_.begin(); block != in_blocks_.end();) {
+      happened |= move_chunks(*block, block->into.size(), [&](std::size_t at, std::size_t size) {
+        MPI_Request request = MPI_REQUEST_NULL;
+        check(MPI_Irecv(block->into.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block->peer),
+                        tag_of(block->key), comm_, &request),
+              "MPI_Irecv");
+        return request;
+      });
+      if (block->requests.empty() && block->started == block->into.size()) {
+        complete.push_back(std::move(block->done));
+        block = in_blocks_.erase(block);
+      } else {
+        ++block;
+      }
+    }
+    for (auto& done : complete) done();
+    return happened;
+  }
+
+  void find_node() {
+    check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_comm_), "MPI_Comm_split_type");
+    int local = 0;
+    int locals = 0;
+    MPI_Comm_rank(node_comm_, &local);
+    MPI_Comm_size(node_comm_, &locals);
+    node_rank_ = static_cast<std::uint32_t>(local);
+    node_size_ = static_cast<std::uint32_t>(locals);
+    std::vector<int> members(node_size_);
+    const int mine = static_cast<int>(rank_);
+    MPI_Allgather(&mine, 1, MPI_INT, members.data(), 1, MPI_INT, node_comm_);
+    // Nodes are numbered in the order of their first ranks.
+    const int leads = local == 0 ? 1 : 0;
+    int index = 0;
+    MPI_Exscan(&leads, &index, 1, MPI_INT, MPI_SUM, comm_);
+    if (rank_ == 0) index = 0;
+    MPI_Bcast(&index, 1, MPI_INT, 0, node_comm_);
+    node_ = static_cast<std::uint32_t>(index);
+
+    Doorbell* mine_bell = nullptr;
+    check(MPI_Win_allocate_shared(sizeof(Doorbell) * 2, 1, MPI_INFO_NULL, node_comm_, &mine_bell, &window_),
+          "MPI_Win_allocate_shared");
+    for (std::uint32_t i = 0; i < node_size_; ++i) {
+      MPI_Aint size = 0;
+      int unit = 0;
+      void* base = nullptr;
+      MPI_Win_shared_query(window_, static_cast<int>(i), &size, &unit, &base);
+      const auto address = (reinterpret_cast<std::uintptr_t>(base) + 63) & ~std::uintptr_t{63};
+      bells_.push_back({static_cast<RankId>(members[i]), reinterpret_cast<Doorbell*>(address)});
+    }
+    bell_ = new (bells_[node_rank_].bell) Doorbell;
+    MPI_Barrier(node_comm_);  // nobody rings before the bells are there
+    std::sort(bells_.begin(), bells_.end(), [](const auto& a, const auto& b) { return a.rank < b.rank; });
+  }
+
+  Doorbell& own_bell() { return *bell_; }
+  Doorbell* bell_of(RankId rank) {
+    if (last_bell_.rank == rank) return last_bell_.bell;
+    const auto found = std::lower_bound(bells_.begin(), bells_.end(), rank,
+                                        [](const NodeBell& bell, RankId r) { return bell.rank < r; });
+    last_bell_ = {rank, found != bells_.end() && found->rank == rank ? found->bell : nullptr};
+    return last_bell_.bell;
+  }
+
+  struct NodeBell {
+    RankId rank = detail::kNoRank;
+    Doorbell* bell = nullptr;
+  };
+
+  bool started_here_ = false;
+  int thread_level_ = MPI_THREAD_SINGLE;
+  MPI_Comm comm_ = MPI_COMM_NULL;
+  MPI_Comm node_comm_ = MPI_COMM_NULL;
+  MPI_Win window_ = MPI_WIN_NULL;
+  RankId rank_ = 0;
+  std::uint32_t size_ = 1;
+  std::uint32_t node_ = 0;
+  std::uint32_t node_rank_ = 0;
+  std::uint32_t node_size_ = 1;
+  std::string host_;
+  std::array<Receive, kReceives> receives_;
+  std::size_t oldest_ = 0;
+  std::deque<Send> sends_;
+  std::list<OutBlock> out_blocks_;
+  std::list<InBlock> in_blocks_;
+  Doorbell* bell_ = nullptr;
+  std::vector<NodeBell> bells_;
+  NodeBell last_bell_;
+};
+
+}  // namespace
+
+std::unique_ptr<MpiWire> MpiWire::start(int* argc, char*** argv) { return std::make_unique<MpiWireImpl>(argc, argv); }
+
+}  // namespace mobula::transport

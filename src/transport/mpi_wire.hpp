@@ -1,0 +1,32 @@
+// The wire of an MPI job. The only header here that needs mpi.h, with the gang code.
+#pragma once
+
+#include <mpi.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "transport/wire.hpp"
+
+namespace mobula::transport {
+
+// Starts MPI where it is not running yet, and ends it with `finalize`. Made and finalized by the main thread;
+// construction is collective over the communicator, nothing after it is until `finalize`.
+class MpiWire : public Wire {
+ public:
+  static std::unique_ptr<MpiWire> start(int* argc, char*** argv);
+
+  virtual const std::string& host() const = 0;
+  // How many ranks share this node, and which of them this is.
+  virtual std::uint32_t node_size() const = 0;
+  virtual std::uint32_t node_rank() const = 0;
+  // What each rank of this node gives, in order. Collective over the node.
+  virtual std::vector<std::string> gather_on_node(const std::string& mine) = 0;
+  // What MPI granted: MPI_THREAD_SERIALIZED at least.
+  virtual int thread_level() const = 0;
+  // Waits for all ranks, ends MPI.
+  virtual void finalize() = 0;
+};
+
+}  // namespace mobula::transport

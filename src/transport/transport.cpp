@@ -1,0 +1,189 @@
+#include "transport/transport.hpp"
+
+#include <cstring>
+
+namespace mobula::transport {
+
+Transport::Peer& Transport::peer_of(RankId rank) {
+  if (last_ != nullptr && last_->rank == rank) return *last_;
+  auto& peer = peers_[rank];
+  if (!peer) {
+    peer = std::make_unique<Peer>();
+    peer->rank = rank;
+  }
+  last_ = peer.get();
+  return *last_;
+}
+
+void Transport::begin_frame(Peer& peer, RankId to) {
+  if (to == rank()) return;
+  peer.open.extend(sizeof(Header));
+  mark(peer);
+}
+
+void Transport::mark(Peer& peer) {
+  if (!peer.dirty) {
+    peer.dirty = true;
+    dirty_.push_back(&peer);
+  }
+}
+
+// Ends the open frame, so that no frame but that of a single large message exceeds the limit.
+void Transport::close_frame(Peer& peer, std::size_t last_message) {
+  Buffer tail;
+  if (peer.open.size() > Wire::kFrameMax && last_message > sizeof(Header)) {
+    tail.extend(sizeof(Header));
+    tail.append(peer.open.data() + last_message, peer.open.size() - last_message);
+    peer.open.shrink(last_message);
+  }
+  backlog_ += peer.open.size();
+  peer.waiting.push_back(std::move(peer.open));
+  peer.open = std::move(tail);
+  if (peer.open.size() > Wire::kFrameMax) {
+    backlog_ += peer.open.size();
+    peer.waiting.push_back(std::move(peer.open));
+    peer.open = Buffer();
+  }
+  mark(peer);
+  send_ready(peer);
+}
+
+void Transport::send_ready(Peer& peer) {
+  while (!peer.waiting.empty() && peer.sent - peer.acked < kWindow) {
+    Buffer frame = std::move(peer.waiting.front());
+    peer.waiting.pop_front();
+    backlog_ -= frame.size();
+    transmit(peer, std::move(frame));
+  }
+}
+
+void Transport::transmit(Peer& peer, Buffer frame) {
+  Header header{peer.consumed, kMessages};
+  if (frame.size() > Wire::kFrameMax) {
+    header.kind = kOversize;
+    auto whole = std::make_shared<Buffer>(std::move(frame));
+    const Oversize oversize{whole->size(), send_block(peer.rank, whole->view(), whole)};
+    frame = Buffer();
+    frame.extend(sizeof header);
+    frame.append(&oversize, sizeof oversize);
+  }
+  std::memcpy(frame.data(), &header, sizeof header);
+  peer.returned = peer.consumed;
+  ++peer.sent;
+  ++frames_sent_;
+  wire_.send(peer.rank, std::move(frame));
+}
+
+void Transport::flush() {
+  for (std::size_t i = 0; i < dirty_.size(); ++i) {
+    Peer& peer = *dirty_[i];
+    peer.dirty = false;
+    if (peer.lost) continue;
+    send_ready(peer);
+    if (!peer.open.empty()) {
+      if (peer.waiting.empty() && peer.sent - peer.acked < kWindow) {
+        transmit(peer, std::move(peer.open));
+      } else {
+        backlog_ += peer.open.size();
+        peer.waiting.push_back(std::move(peer.open));
+      }
+      peer.open = Buffer();
+    }
+    if (peer.consumed - peer.returned >= kWindow / 2) {
+      const Header header{peer.consumed, kCredits};
+      Buffer frame;
+      frame.append(&header, sizeof header);
+      peer.returned = peer.consumed;
+      wire_.send(peer.rank, std::move(frame));
+    }
+  }
+  dirty_.clear();
+}
+
+std::uint64_t Transport::send_block(RankId to, ByteView bytes, std::shared_ptr<const void> keep) {
+  const std::uint64_t key = peer_of(to).next_block++;
+  wire_.send_block(to, key, bytes, std::move(keep));
+  return key;
+}
+
+bool Transport::poll(const Wire::OnFrame& on_frame) {
+  bool happened = false;
+  // What the handlers send to the own rank is left for the next round, so that none starves the network.
+  if (!self_.open.empty()) {
+    Buffer own = std::move(self_.open);
+    self_.open = Buffer();
+    on_frame(rank(), own.view());
+    happened = true;
+  }
+  happened |= wire_.poll([&](RankId from, ByteView frame) { arrived(from, frame, on_frame); });
+  while (!landed_.empty()) {
+    const std::vector<Landed> landed = std::move(landed_);
+    landed_.clear();
+    for (const auto& [peer, frame] : landed) {
+      peer->block_pending = false;
+      consume(*peer, frame->view().subspan(sizeof(Header)), on_frame);
+      drain_stalled(*peer, on_frame);
+    }
+    happened = true;
+  }
+  return happened;
+}
+
+void Transport::arrived(RankId from, ByteView frame, const Wire::OnFrame& on_frame) {
+  Peer& peer = peer_of(from);
+  if (peer.lost) return;
+  if (frame.size() < sizeof(Header)) detail::throw_damaged("a frame is shorter than its header");
+  Header header;
+  std::memcpy(&header, frame.data(), sizeof header);
+  if (header.consumed != peer.acked) {
+    if (header.consumed - peer.acked > peer.sent - peer.acked) detail::throw_damaged("credits for what was not sent");
+    peer.acked = header.consumed;
+    if (!peer.waiting.empty()) mark(peer);
+  }
+  if (header.kind == kCredits) return;
+  ++frames_received_;
+  if (peer.block_pending) {
+    peer.stalled.emplace_back(frame);
+    return;
+  }
+  if (header.kind == kOversize) {
+    detail::Decoder in(frame.subspan(sizeof header));
+    const auto oversize = in.get<Oversize>();
+    if (oversize.size < sizeof(Header)) detail::throw_damaged("an oversize frame is empty");
+    auto whole = std::make_shared<Buffer>();
+    whole->extend(oversize.size);
+    peer.block_pending = true;
+    wire_.receive_block(from, oversize.key, {whole->data(), whole->size()},
+                        [this, &peer, whole] { landed_.push_back({&peer, whole}); });
+    return;
+  }
+  consume(peer, frame.subspan(sizeof header), on_frame);
+}
+
+void Transport::consume(Peer& peer, ByteView frame, const Wire::OnFrame& on_frame) {
+  if (peer.lost) return;
+  on_frame(peer.rank, frame);
+  ++peer.consumed;
+  if (peer.consumed - peer.returned >= kWindow / 2) mark(peer);
+}
+
+void Transport::drain_stalled(Peer& peer, const Wire::OnFrame& on_frame) {
+  while (!peer.stalled.empty() && !peer.block_pending) {
+    const Buffer frame = std::move(peer.stalled.front());
+    peer.stalled.pop_front();
+    --frames_received_;  // counted when it came
+    arrived(peer.rank, frame.view(), on_frame);
+  }
+}
+
+void Transport::abandon(RankId rank) {
+  Peer& peer = peer_of(rank);
+  peer.lost = true;
+  for (const Buffer& frame : peer.waiting) backlog_ -= frame.size();
+  peer.waiting.clear();
+  peer.open = Buffer();
+  peer.stalled.clear();
+  wire_.abandon(rank);
+}
+
+}  // namespace mobula::transport

@@ -1,0 +1,60 @@
+// The one interface that moves bytes between ranks, with an implementation for MPI, for threads of one process, and for
+// simulated ranks. It knows nothing of messages. All calls but `interrupt` and `sleep` are made under the rank's lock.
+//
+// Guarantees: frames between two ranks arrive in the order sent; a block arrives whole in the memory given for it.
+// Nothing here waits for a particular peer, and a peer that is gone raises no error.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "core/trace.hpp"
+#include "mobula/detail/codec.hpp"
+#include "mobula/detail/ids.hpp"
+
+namespace mobula::transport {
+
+using core::Time;
+using detail::Buffer;
+using detail::ByteView;
+using detail::RankId;
+
+class Wire {
+ public:
+  static constexpr std::size_t kFrameMax = 64 << 10;  // bytes of the largest frame
+
+  using OnFrame = std::function<void(RankId from, ByteView frame)>;
+  using OnBlock = std::function<void()>;
+
+  virtual ~Wire() = default;
+  virtual RankId rank() const = 0;
+  virtual std::uint32_t size() const = 0;
+  // Ranks with equal values share memory.
+  virtual std::uint32_t node() const = 0;
+
+  // Sends a frame of at most kFrameMax bytes. Never waits; the caller bounds how much is under way.
+  virtual void send(RankId to, Buffer frame) = 0;
+  // Delivers what has arrived and moves what is under way. True if anything happened.
+  virtual bool poll(const OnFrame& on_frame) = 0;
+
+  // Blocks are matched by (sender, receiver, key). `keep` holds the bytes until they are out.
+  virtual void send_block(RankId to, std::uint64_t key, ByteView bytes, std::shared_ptr<const void> keep) = 0;
+  virtual void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) = 0;
+  // Something of ours is still on its way out or in, and moves only while we poll.
+  virtual bool busy() const = 0;
+  // Forgets what is under way to and from a rank that is gone.
+  virtual void abandon(RankId rank) = 0;
+
+  // Sleeping without missing anything: arm, poll once more, then sleep. Returns when something may have arrived, when
+  // `interrupt` is called, or after max_ns at the latest.
+  virtual void arm() = 0;
+  virtual void disarm() = 0;
+  virtual void sleep(std::int64_t max_ns) = 0;
+  virtual void interrupt() = 0;
+  // The longest sleep in which no arrival is missed for good: senders of other nodes can't ring.
+  virtual std::int64_t longest_sleep_ns() const = 0;
+};
+
+}  // namespace mobula::transport
