@@ -31,7 +31,7 @@ struct Demand {
   double cpus = 1;  // 0: shares a slot's time with others
   double gpus = 0;
   std::size_t memory = 0;                   // bytes
-  std::map<std::string, double> resources;  // by name, as ranks offer them (--mobula-resources)
+  std::map<std::string, double> resources = {};  // by name, as ranks offer them (--mobula-resources)
   bool operator==(const Demand&) const = default;
 };
 
@@ -55,12 +55,12 @@ struct TaskOptions {
   double cpus = 1;
   double gpus = 0;
   std::size_t memory = 0;
-  std::map<std::string, double> resources;
-  std::vector<Demand> alternatives;  // tried in order after the demand above
+  std::map<std::string, double> resources = {};
+  std::vector<Demand> alternatives = {};  // tried in order after the demand above
   int retries = 3;                   // runs after the first one; for a lost worker
   bool retry_exceptions = false;     // and for exceptions of the task itself
   int priority = 0;                  // higher first
-  std::string name;                  // default: the function's name
+  std::string name = {};             // default: the function's name
   Duration timeout = none;           // from the start of execution; then TimedOut
   Duration time_request = none;      // not started where less of the allocation's time is left
   Placement placement = any;

@@ -167,7 +167,7 @@ Ref<std::decay_t<T>> put(T&& value) {
 }
 
 struct WaitOptions {
-  std::optional<std::size_t> count;  // enough are ready; default: all
+  std::optional<std::size_t> count = {};  // enough are ready; default: all
   Duration timeout = none;
 };
 

@@ -57,7 +57,11 @@ std::string short_name(std::string_view signature) {
   }
   if (name.starts_with('&')) name.remove_prefix(1);
   if (name.find("lambda") != std::string_view::npos) return "lambda";
-  return std::string(name);
+  std::string result(name);
+  for (const std::string_view hidden : {"{anonymous}::", "(anonymous namespace)::"}) {
+    for (auto at = result.find(hidden); at != std::string::npos; at = result.find(hidden)) result.erase(at, hidden.size());
+  }
+  return result;
 }
 
 }  // namespace mobula::core

@@ -374,9 +374,18 @@ std::size_t encoded_size(const T& value) {
 // The size that every value of T takes, or kVariable.
 inline constexpr std::uint32_t kVariable = 0xffff'ffff;
 template <class T>
-inline constexpr std::uint32_t fixed_size = is_bitwise<T> && sizeof(T) <= 4096 ? sizeof(T)
-                                            : std::is_same_v<T, bool>          ? 1
-                                            : std::is_void_v<T>                ? 0
-                                                                               : kVariable;
+constexpr std::uint32_t fixed_size_of() {
+  if constexpr (std::is_void_v<T>) {
+    return 0;
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return 1;
+  } else if constexpr (is_bitwise<T>) {
+    return sizeof(T) <= 4096 ? sizeof(T) : kVariable;
+  } else {
+    return kVariable;
+  }
+}
+template <class T>
+inline constexpr std::uint32_t fixed_size = fixed_size_of<T>();
 
 }  // namespace mobula::detail
