@@ -73,6 +73,7 @@ std::optional<ByteView> Record::value(std::uint32_t index) const {
     }
   }
   if (packed == 0) return ByteView();
+  MOBULA_CHECK(packed != kVariable, "a value is read while a handle keeps it");
   const std::uint32_t i = index - base;
   return ByteView(chunks_[i / per_chunk]->values.get() + std::size_t{i % per_chunk} * packed, packed);
 }
@@ -299,6 +300,8 @@ ValuePtr ObjectTable::value_of(const Record& record, std::uint32_t index) {
   if (const Slot* slot = record.slot(index)) {
     if (slot->kind == Slot::Kind::block) return *slot->block;
     if (slot->kind != Slot::Kind::small) return nullptr;
+  } else if (record.packed == kVariable) {
+    return nullptr;  // freed
   }
   return std::make_shared<Buffer>(*record.value(index));
 }

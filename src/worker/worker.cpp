@@ -941,8 +941,8 @@ void Worker::handle(RankId from, const core::Fetch& m) {
     return;
   }
   Record* record = objects_.find(m.id);
-  if (record != nullptr && record->mine && record->ready(m.id.index)) {
-    const store::Slot* slot = record->slot(m.id.index);
+  const store::Slot* slot = record != nullptr && record->ready(m.id.index) ? record->slot(m.id.index) : nullptr;
+  if (slot != nullptr && record->mine) {
     if (slot->kind == store::Slot::Kind::error) {
       core::Data data;
       data.id = m.id;
