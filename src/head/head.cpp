@@ -760,7 +760,8 @@ void Head::handle(RankId from, const core::Holds& m) {
     change(id, from, 1);
   }
   for (const ObjectId& id : m.drops) {
-    if (find_entry(id) != nullptr) change(id, from, -1);
+    if (id.span.owner() >= ranks_.size()) detail::throw_damaged("a ref names a rank that does not exist");
+    change(id, from, -1);  // also where there was no entry: the owner is to be told that it may free the value
   }
   for (const SpanId& id : m.spans) {
     if (id.owner() != from) detail::throw_damaged("a rank drops a span of another");
@@ -983,6 +984,18 @@ std::string Head::cluster_bytes() const {
   info.total = list(scheduler_.total());
   info.free = list(scheduler_.free());
   return core::encode_cluster(info);
+}
+
+std::string Head::describe_entries() const {
+  std::string text;
+  for (const auto& [id, of] : entries_) {
+    text += core::to_string(id) + ": " + std::to_string(of.inner) + " inner, ranks";
+    for (const auto& [rank, n] : of.ranks) text += " " + std::to_string(rank) + "x" + std::to_string(n);
+    text += ", " + std::to_string(of.dependents.size()) + " dependents, " + std::to_string(of.contains.size()) + " contained" +
+            (of.stored ? ", at " + std::to_string(of.at) : "") + (of.error ? ", failed" : "") +
+            (standing(id) == Standing::ended ? "" : ", unfinished") + "; ";
+  }
+  return text;
 }
 
 void Head::check_invariants() const {

@@ -94,6 +94,7 @@ class Head {
   const std::vector<RankState>& ranks() const { return ranks_; }
   sched::Scheduler& scheduler() { return scheduler_; }
   void check_invariants() const;
+  std::string describe_entries() const;  // for tests
 
  private:
   // What the tasks of one Submit share.

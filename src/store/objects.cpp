@@ -186,6 +186,17 @@ Slot& ObjectTable::slot_for(Record& record, std::uint32_t index) {
   return slot;
 }
 
+bool ObjectTable::any_ready(const Record& record, std::uint32_t begin, std::uint32_t n) {
+  for (std::uint32_t i = begin; i < begin + n;) {
+    const std::uint32_t at = i % record.per_chunk;
+    const std::uint32_t bits = std::min({64 - at % 64, record.per_chunk - at, begin + n - i});
+    const std::uint64_t mask = (bits == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1) << (at % 64);
+    if ((record.chunks_[i / record.per_chunk]->ready[at / 64].load(std::memory_order_relaxed) & mask) != 0) return true;
+    i += bits;
+  }
+  return false;
+}
+
 // Whether a result still has a reader: a handle here, or someone that the head counts.
 bool ObjectTable::wanted(Record& record, std::uint32_t index) {
   if (record.batches.load(std::memory_order_acquire) != 0) return true;
@@ -206,7 +217,20 @@ void ObjectTable::make_ready(Record& record, std::uint32_t index) {
   }
 }
 
+// A task that ran twice, since the end of its first run was lost with its rank, has the result of the first: readers may
+// be looking at it. Only a value that was elsewhere may come here, or be lost.
+bool ObjectTable::is_settled(const Record& record, std::uint32_t index) {
+  if (!record.ready(index)) return false;
+  const Slot* slot = record.slot(index);
+  return slot == nullptr || slot->kind != Slot::Kind::remote;
+}
+
 void ObjectTable::set_packed(Record& record, std::uint32_t begin, std::uint32_t n, const std::byte* values) {
+  if (n > 1 && record.mine && any_ready(record, begin, n)) {
+    for (std::uint32_t i = 0; i < n; ++i) set_packed(record, begin + i, 1, values + std::size_t{i} * record.packed);
+    return;
+  }
+  if (record.ready(begin)) return;
   while (n != 0) {
     Record::Chunk& chunk = *record.chunks_[begin / record.per_chunk];
     const std::uint32_t at = begin % record.per_chunk;
@@ -239,7 +263,7 @@ void ObjectTable::set_packed(Record& record, std::uint32_t begin, std::uint32_t 
 }
 
 void ObjectTable::set_value(Record& record, std::uint32_t index, ByteView value) {
-  if (!wanted(record, index)) return;
+  if (is_settled(record, index) || !wanted(record, index)) return;
   if (value.size() > Slot::kSmall) {
     set_block(record, index, std::make_shared<Buffer>(value));
     return;
@@ -252,7 +276,7 @@ void ObjectTable::set_value(Record& record, std::uint32_t index, ByteView value)
 }
 
 void ObjectTable::set_block(Record& record, std::uint32_t index, ValuePtr value) {
-  if (!wanted(record, index)) return;
+  if (is_settled(record, index) || !wanted(record, index)) return;
   Slot& slot = slot_for(record, index);
   slot.block = new ValuePtr(std::move(value));
   slot.kind = Slot::Kind::block;
@@ -260,7 +284,7 @@ void ObjectTable::set_block(Record& record, std::uint32_t index, ValuePtr value)
 }
 
 void ObjectTable::set_error(Record& record, std::uint32_t index, ErrorPtr error) {
-  if (!wanted(record, index)) return;
+  if (is_settled(record, index) || !wanted(record, index)) return;
   Slot& slot = slot_for(record, index);
   slot.error = new ErrorPtr(std::move(error));
   slot.kind = Slot::Kind::error;
@@ -289,6 +313,7 @@ bool ObjectTable::take_secret(Record& record, std::uint32_t index) {
 
 void ObjectTable::set_remote(Record& record, std::uint32_t index, RankId rank) {
   track_made(record, index);
+  if (record.ready(index)) return;
   Slot& slot = slot_for(record, index);
   slot.remote = rank;
   slot.kind = Slot::Kind::remote;
@@ -368,6 +393,19 @@ bool ObjectTable::settle(Record& record) {
     foreign_.erase({record.id, record.base});
   }
   return true;
+}
+
+std::string ObjectTable::describe() const {
+  std::string text;
+  const auto add = [&text](const Record& record) {
+    text += core::to_string({record.id, record.base}) + ": " + std::to_string(record.count_) + " ids, " +
+            std::to_string(record.live.load()) + " live" + (record.minting_ ? ", open" : "") + ", tracked:";
+    for (const auto& [index, told] : record.tracked_) text += " " + std::to_string(index) + (told ? "(held)" : "");
+    text += "; ";
+  };
+  for (const auto& [id, record] : mine_) add(*record);
+  for (const auto& [id, record] : foreign_) add(*record);
+  return text;
 }
 
 void ObjectTable::drain(core::Holds& tell) {

@@ -182,9 +182,12 @@ class ObjectTable {
            !unsaid_.drops.empty() || !unsaid_.spans.empty();
   }
 
+  bool has_holds() const { return !unsaid_.holds.empty(); }
+
   // Called by handles, on any thread.
   static void release_last(Record& record, std::uint32_t index);
 
+  std::string describe() const;  // what is left, for people
   std::size_t records() const { return mine_.size() + foreign_.size(); }
 
  private:
@@ -192,6 +195,8 @@ class ObjectTable {
   void make_ready(Record& record, std::uint32_t index);
   Slot& slot_for(Record& record, std::uint32_t index);
   bool wanted(Record& record, std::uint32_t index);
+  static bool is_settled(const Record& record, std::uint32_t index);
+  static bool any_ready(const Record& record, std::uint32_t begin, std::uint32_t n);
   void unheld(Record& record, std::uint32_t index);
   bool settle(Record& record);
 

@@ -268,8 +268,16 @@ void Worker::keep_piece(const Range& range, std::shared_ptr<Body> body, Time now
   const std::size_t deps = piece.body->deps.size();
   piece.missing = static_cast<std::uint32_t>(deps) + 1;  // one more, so that it isn't queued half-way
   piece.body->values.resize(deps);
-  for (std::size_t i = 0; i < deps; ++i) resolve(piece, i, nullptr);
+  set_up(piece, {});
+}
+
+// Sees to the piece's dependencies, and queues it if all are here. It may be gone afterwards, with one that failed.
+void Worker::set_up(Piece& piece, std::span<const core::DepSource> sources) {
+  const bool outermost = !std::exchange(failing_now_, true);
+  for (std::size_t i = 0; i < piece.body->deps.size(); ++i) resolve(piece, i, sources.empty() ? nullptr : &sources[i]);
   dep_ready(piece, {}, nullptr);
+  if (outermost) failing_now_ = false;
+  fail_pieces();
 }
 
 void Worker::announce(Piece& piece) {
@@ -537,11 +545,25 @@ void Worker::deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, 
   }
   for (Piece* piece : in.pieces) {
     if (error != nullptr) {
-      fail_piece(*piece, error);
+      failing_.emplace_back(ObjectId{piece->range.span, piece->range.begin}, error);
     } else {
       dep_ready(*piece, id, value);
     }
   }
+  fail_pieces();
+}
+
+// Fails what was found to depend on what failed. One at a time: the failure of one piece may find others.
+void Worker::fail_pieces() {
+  if (failing_now_) return;
+  failing_now_ = true;
+  while (!failing_.empty()) {
+    const auto [first, error] = std::move(failing_.back());
+    failing_.pop_back();
+    Piece* piece = piece_with(first);
+    if (piece != nullptr && piece->range.begin == first.index && piece->missing != 0) fail_piece(*piece, error);
+  }
+  failing_now_ = false;
 }
 
 void Worker::answer_fetch(RankId to, ObjectId id, const ValuePtr& value) {
@@ -647,7 +669,7 @@ void Worker::send_report(Report report) {
   }
   if (report.announced) {
     done.errors = report.errors;
-    transport_.send(kHeadRank, done);
+    send_done(done);
   }
   if (!interests_.empty()) {
     for (const ObjectId& id : interested_in(range)) {
@@ -667,6 +689,18 @@ void Worker::send_report(Report report) {
   if (owner != objects_.rank() && report.values->size() <= kInlineData) {
     retain(range, report.fixed, std::move(report.values), std::move(report.ends), std::move(odd));
   }
+}
+
+// The end of a task ends its hold on what it was given: what this rank holds of that must be known before.
+void Worker::send_done(const core::Done& done) {
+  if (objects_.has_holds()) tell_holds();
+  transport_.send(kHeadRank, done);
+}
+
+void Worker::tell_holds() {
+  core::Holds holds;
+  objects_.drain(holds);
+  if (!holds.holds.empty() || !holds.drops.empty() || !holds.spans.empty()) transport_.send(kHeadRank, holds);
 }
 
 // Objects of the range that someone here waits for.
@@ -717,12 +751,7 @@ void Worker::handle(RankId, const core::Assign& m) {
 
   Piece& piece = add_piece(m.range, std::move(body));
   piece.missing = static_cast<std::uint32_t>(m.deps.size()) + 1;
-  const ObjectId first{m.range.span, m.range.begin};
-  for (std::size_t i = 0; i < m.deps.size(); ++i) {
-    resolve(piece, i, &m.deps[i]);
-    if (piece_with(first) != &piece) return;  // it failed with its dependency
-  }
-  dep_ready(piece, {}, nullptr);
+  set_up(piece, m.deps);
 }
 
 void Worker::handle(RankId, const core::TakeBack& m) {
@@ -837,7 +866,10 @@ void Worker::handle(RankId, const core::Located& m) {
     deliver(m.id, nullptr, error, kNoRank);
     return;
   }
-  if (found != interests_.end()) found->second.asked = kNoRank;
+  if (found != interests_.end()) {
+    found->second.asked = kNoRank;
+    if (forget_if_unwanted(m.id)) return;
+  }
   if (m.rank == objects_.rank()) {
     if (const ValuePtr value = value_here(m.id)) {
       arrived(m.id, value);
@@ -845,6 +877,19 @@ void Worker::handle(RankId, const core::Located& m) {
     }
   }
   ask_for(m.id, m.rank);
+}
+
+// What was asked for on behalf of tasks that have gone elsewhere since is not chased: it may be freed by now.
+bool Worker::forget_if_unwanted(ObjectId id) {
+  const auto found = interests_.find(id);
+  if (!found->second.pieces.empty() || !found->second.ranks.empty()) return false;
+  if (Record* record = objects_.find(id)) {
+    if (!record->ready(id.index)) return false;
+    const store::Slot* slot = record->slot(id.index);
+    if (slot != nullptr && slot->kind == store::Slot::Kind::remote) return false;
+  }
+  interests_.erase(found);
+  return true;
 }
 
 // A value that was asked for is here.
@@ -989,6 +1034,7 @@ void Worker::handle(RankId, const core::NotHere& m) {
   const auto found = interests_.find(m.id);
   if (found == interests_.end()) return;
   found->second.asked = kNoRank;
+  if (forget_if_unwanted(m.id)) return;
   if (const ValuePtr value = value_here(m.id)) {
     arrived(m.id, value);
     return;
@@ -1200,7 +1246,7 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
     done.range = ran;
     done.elapsed_ns = report.elapsed_ns;
     done.errors = std::move(report.errors);
-    transport_.send(kHeadRank, done);
+    send_done(done);
     return;
   }
   report.values = std::make_shared<Buffer>(std::move(task.out.buffer));
@@ -1271,11 +1317,7 @@ void Worker::flush(Time now) {
     announce_all();
     last_announced_ = now;
   }
-  if (objects_.has_drops()) {
-    core::Holds holds;
-    objects_.drain(holds);
-    if (!holds.holds.empty() || !holds.drops.empty() || !holds.spans.empty()) transport_.send(kHeadRank, holds);
-  }
+  if (objects_.has_drops()) tell_holds();
   if (lent_changed_) {
     lent_changed_ = false;
     if (settings_.slots != 0 && std::abs(lent_ - told_lent_) > 0.5) {

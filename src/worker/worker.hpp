@@ -143,6 +143,7 @@ class Worker {
   void flush(Time now);         // what others must know by now
   bool needs_flush() const { return open_.count != 0 || !unannounced_.empty() || objects_.has_drops() || lent_changed_; }
   std::size_t running() const { return running_.size(); }
+  double cpus_in_use() const { return settings_.slots - free_.cpus; }
   std::size_t queued_tasks() const { return queued_tasks_; }
   std::size_t interests() const { return interests_.size(); }
   std::size_t copies() const { return copies_.size(); }
@@ -198,7 +199,9 @@ class Worker {
   void erase_piece(Piece& piece);
   void resolve(Piece& piece, std::size_t dep, const core::DepSource* source);
   void dep_ready(Piece& piece, ObjectId id, const ValuePtr& value);
+  void set_up(Piece& piece, std::span<const core::DepSource> sources);
   void fail_piece(Piece& piece, const ErrorPtr& error);
+  void fail_pieces();
   std::unique_ptr<Run> carve(Piece& piece, Range range, std::size_t demand, Time now);
   std::optional<std::size_t> fitting_demand(const Body& body) const;
   void take(const Body& body, std::size_t demand, double sign);
@@ -223,8 +226,11 @@ class Worker {
     std::vector<std::pair<std::uint32_t, std::vector<Handle>>> refs;
   };
   void send_report(Report report);
+  void send_done(const core::Done& done);
+  void tell_holds();
   std::vector<ObjectId> interested_in(const Range& range) const;
   void arrived(ObjectId id, const ValuePtr& value);
+  bool forget_if_unwanted(ObjectId id);
   void split_off(Piece& piece, std::uint32_t index);
   void release(Run& run);
   Failure where(const Run& run, std::uint32_t index) const;
@@ -256,6 +262,8 @@ class Worker {
   std::deque<std::shared_ptr<Retained>> retained_;
   std::unordered_map<SpanId, std::vector<std::shared_ptr<Retained>>> retained_by_span_;
   std::set<RankId> lost_;
+  std::vector<std::pair<ObjectId, ErrorPtr>> failing_;  // first tasks of pieces
+  bool failing_now_ = false;
 
   std::vector<std::uint64_t> estimates_;  // ns of one task, by function; 0: unknown
   std::uint64_t next_token_ = 1;

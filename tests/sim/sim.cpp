@@ -1,0 +1,699 @@
+#include "sim/sim.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "core/functions.hpp"
+#include "mobula/mobula.hpp"
+
+namespace mobula::sim {
+namespace {
+
+using detail::Buffer;
+using detail::ByteView;
+using detail::Encoder;
+using detail::FunctionInfo;
+using detail::kHeadRank;
+using detail::kNoRank;
+using detail::ObjectId;
+using worker::Run;
+
+std::uint64_t mix(std::uint64_t x) {
+  x += 0x9E37'79B9'7F4A'7C15ULL;
+  x = (x ^ (x >> 30)) * 0xBF58'476D'1CE4'E5B9ULL;
+  x = (x ^ (x >> 27)) * 0x94D0'49BB'1331'11EBULL;
+  return x ^ (x >> 31);
+}
+
+// ---- the tasks. Their C++ bodies give what is expected; the simulated bodies do the same with virtual time. ----------
+
+constexpr std::size_t kLarge = 900;  // numbers in a large value: more than goes inline
+
+std::uint64_t leaf(std::uint64_t seed) { return mix(seed); }
+std::uint64_t join(std::uint64_t a, std::uint64_t b) { return mix(a * 3 + b); }
+std::uint64_t expected_node(std::uint64_t seed, std::uint32_t depth) {
+  if (depth == 0) return leaf(seed);
+  std::uint64_t sum = seed;
+  for (std::uint64_t i = 0; i < 2 + seed % 3; ++i) sum = join(sum, expected_node(mix(seed + i), depth - 1));
+  return sum;
+}
+std::uint64_t node(std::uint64_t seed, std::uint32_t depth) { return expected_node(seed, depth); }
+Ref<std::uint64_t> box(std::uint64_t) { return {}; }             // returns a ref to leaf(seed)
+std::uint64_t open(Ref<std::uint64_t>) { return 0; }              // gets it
+std::vector<std::uint64_t> large(std::uint64_t) { return {}; }    // kLarge times mix(seed)
+std::uint64_t first(const std::vector<std::uint64_t>& v) { return v.empty() ? 0 : v[0]; }
+std::uint64_t broken(std::uint64_t seed) { throw std::runtime_error(std::to_string(seed)); }
+
+const FunctionInfo& kLeaf = detail::Function<leaf>::info;
+const FunctionInfo& kJoin = detail::Function<join>::info;
+const FunctionInfo& kNode = detail::Function<node>::info;
+const FunctionInfo& kBox = detail::Function<box>::info;
+const FunctionInfo& kOpen = detail::Function<open>::info;
+const FunctionInfo& kLargeTask = detail::Function<large>::info;
+const FunctionInfo& kFirst = detail::Function<first>::info;
+const FunctionInfo& kBroken = detail::Function<broken>::info;
+
+}  // namespace
+
+// ---- network -----------------------------------------------------------------------------------------------------
+
+class SimWire;
+
+class Cluster {
+ public:
+  explicit Cluster(const Options& options);
+  ~Cluster();
+  Outcome run();
+
+ private:
+  friend class SimWire;
+  struct Rank {
+    std::unique_ptr<SimWire> wire;
+    std::unique_ptr<transport::Transport> transport;
+    std::unique_ptr<store::ObjectTable> objects;
+    std::unique_ptr<worker::Worker> worker;
+    std::unique_ptr<head::Head> head;
+    bool alive = true;
+    bool poll_due = false;
+    struct Waiting {
+      const std::function<bool()>* met;
+      std::coroutine_handle<> resume;
+    };
+    std::vector<Waiting> waiting;
+    std::vector<std::coroutine_handle<>> bodies;
+  };
+  struct Event {
+    Time time;
+    std::uint64_t order;
+    std::function<void()> act;
+    bool operator>(const Event& other) const { return std::tie(time, order) > std::tie(other.time, other.order); }
+  };
+
+  // Awaitables refer to named variables only: GCC 12 destroys temporaries of a co_await twice.
+  class Delay {
+   public:
+    Delay(Cluster& cluster, RankId rank, Time time) : cluster_(cluster), rank_(rank), time_(time) {}
+    bool await_ready() const { return false; }
+    void await_suspend(std::coroutine_handle<> h) {
+      cluster_.at(cluster_.now_ + time_, [c = &cluster_, r = rank_, h] {
+        if (!c->ranks_[r].alive) return;
+        h.resume();
+        c->settle(r);
+      });
+    }
+    void await_resume() const {}
+
+   private:
+    Cluster& cluster_;
+    RankId rank_;
+    Time time_;
+  };
+  using Wish = std::function<bool()>;
+  class Until {
+   public:
+    Until(Cluster& cluster, RankId rank, const Wish& met) : cluster_(cluster), rank_(rank), met_(met) {}
+    bool await_ready() const { return met_(); }
+    void await_suspend(std::coroutine_handle<> h) { cluster_.ranks_[rank_].waiting.push_back({&met_, h}); }
+    void await_resume() const {}
+
+   private:
+    Cluster& cluster_;
+    RankId rank_;
+    const Wish& met_;
+  };
+
+  void at(Time time, std::function<void()> act) { events_.push({std::max(time, now_), order_++, std::move(act)}); }
+  std::uint64_t random(std::uint64_t below) { return random_() % below; }
+  Time latency() {
+    const auto span = static_cast<std::uint64_t>(options_.latency_most - options_.latency_least + 1);
+    const Time base = options_.latency_least + static_cast<Time>(random(span));
+    return random(1'000'000) < static_cast<std::uint64_t>(options_.slow_part * 1e6) ? base * static_cast<Time>(1 + random(100)) : base;
+  }
+  void note(std::uint64_t what) { outcome_.digest = mix(outcome_.digest ^ what); }
+  [[noreturn]] void wrong(const std::string& what) const {
+    throw std::runtime_error("seed " + std::to_string(options_.seed) + " (" + std::to_string(options_.ranks) + " ranks, " +
+                             std::to_string(options_.losses) + " losses), at " + std::to_string(now_) + " ns: " + what);
+  }
+  void require(bool condition, const char* what) const {
+    if (!condition) wrong(what);
+  }
+
+  void poll(RankId rank);
+  void settle(RankId rank);
+  void tick();
+  void lose(RankId rank);
+  void check_rank(RankId rank);
+  void start(RankId rank, Body body) {
+    ranks_[rank].bodies.push_back(body.handle);
+    body.handle.resume();
+  }
+
+  // Programs
+  Handle submit(RankId rank, bool in_task, const FunctionInfo& function, const std::function<void(Encoder&)>& args,
+                std::vector<std::pair<int, Handle>> deps = {}, const TaskOptions* options = nullptr);
+  Handle submit_leaf(RankId rank, bool in_task, std::uint64_t seed) {
+    return submit(rank, in_task, kLeaf, [seed](Encoder& out) { out.put(seed); });
+  }
+  bool is_here(const Handle& handle, RankId rank);
+  std::optional<std::uint64_t> number(const Handle& handle);
+  Body task(RankId rank, std::unique_ptr<Run> run, bool* done);
+  Body driver();
+  ObjectId read_id(detail::Decoder& in) {
+    ObjectId id;
+    id.span.value = in.get<std::uint64_t>();
+    id.index = in.get<std::uint32_t>();
+    return id;
+  }
+
+  Options options_;
+  std::mt19937_64 random_;
+  Time now_ = 0;
+  std::uint64_t order_ = 0;
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
+  std::vector<Rank> ranks_;
+  std::uint64_t activity_ = 0;
+  bool driver_done_ = false;
+  std::vector<Time> deaths_;
+  Outcome outcome_;
+};
+
+class SimWire final : public transport::Wire {
+ public:
+  SimWire(Cluster& cluster, RankId rank, std::uint32_t size) : cluster_(cluster), rank_(rank), size_(size) {}
+  RankId rank() const override { return rank_; }
+  std::uint32_t size() const override { return size_; }
+  std::uint32_t node() const override { return 0; }
+
+  void send(RankId to, Buffer frame) override {
+    deliver_at(to, [this, to, frame = std::make_shared<Buffer>(std::move(frame))] {
+      SimWire& peer = *cluster_.ranks_[to].wire;
+      peer.frames_.emplace_back(rank_, frame);
+    });
+  }
+  bool poll(const OnFrame& on_frame) override {
+    bool happened = false;
+    while (!frames_.empty()) {
+      const auto [from, frame] = std::move(frames_.front());
+      frames_.pop_front();
+      on_frame(from, frame->view());
+      happened = true;
+    }
+    for (auto wanted = wanted_.begin(); wanted != wanted_.end();) {
+      const auto offered = offered_.find(wanted->first);
+      if (offered == offered_.end()) {
+        ++wanted;
+        continue;
+      }
+      auto [into, done] = std::move(wanted->second);
+      std::copy(offered->second.bytes.begin(), offered->second.bytes.end(), into.begin());
+      offered_.erase(offered);
+      wanted_.erase(wanted);
+      done();
+      wanted = wanted_.begin();
+      happened = true;
+    }
+    return happened;
+  }
+  void send_block(RankId to, std::uint64_t key, ByteView bytes, std::shared_ptr<const void> keep) override {
+    deliver_at(to, [this, to, key, bytes, keep = std::move(keep)] {
+      cluster_.ranks_[to].wire->offered_[{rank_, key}] = {bytes, keep};
+    });
+  }
+  void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) override {
+    wanted_[{from, key}] = {into, std::move(done)};
+    cluster_.ranks_[rank_].poll_due = true;
+    cluster_.at(cluster_.now_ + 1, [this] { cluster_.poll(rank_); });
+  }
+  bool busy() const override { return !wanted_.empty(); }
+  void abandon(RankId rank) override {
+    std::erase_if(wanted_, [rank](const auto& w) { return w.first.first == rank; });
+    std::erase_if(offered_, [rank](const auto& o) { return o.first.first == rank; });
+  }
+  void arm() override {}
+  void disarm() override {}
+  void sleep(std::int64_t) override {}
+  void interrupt() override {}
+  std::int64_t longest_sleep_ns() const override { return 0; }
+
+ private:
+  void deliver_at(RankId to, std::function<void()> arrive) {
+    Time& last = last_[to];
+    last = std::max(last + 1, cluster_.now_ + cluster_.latency());  // order per pair
+    cluster_.at(last, [this, to, arrive = std::move(arrive)] {
+      if (!cluster_.ranks_[to].alive) return;
+      ++cluster_.activity_;
+      arrive();
+      cluster_.poll(to);
+    });
+  }
+  Cluster& cluster_;
+  RankId rank_;
+  std::uint32_t size_;
+  std::deque<std::pair<RankId, std::shared_ptr<Buffer>>> frames_;
+  struct Offered {
+    ByteView bytes;
+    std::shared_ptr<const void> keep;
+  };
+  std::map<std::pair<RankId, std::uint64_t>, Offered> offered_;
+  std::map<std::pair<RankId, std::uint64_t>, std::pair<std::span<std::byte>, OnBlock>> wanted_;
+  std::map<RankId, Time> last_;
+};
+
+// ---- ranks -------------------------------------------------------------------------------------------------------
+
+Cluster::Cluster(const Options& options) : options_(options), random_(options.seed), ranks_(options.ranks) {
+  for (RankId r = 0; r < options.ranks; ++r) {
+    Rank& rank = ranks_[r];
+    rank.wire = std::make_unique<SimWire>(*this, r, options.ranks);
+    rank.transport = std::make_unique<transport::Transport>(*rank.wire);
+    rank.objects = std::make_unique<store::ObjectTable>(r);
+    worker::Settings settings;
+    settings.slots = r == 0 && options.ranks > 1 ? 0 : 1 + static_cast<std::uint32_t>(random(options.slots_most));
+    settings.offers.cpus = settings.slots;
+    if (r % 2 == 1 || options.ranks == 1) settings.offers.resources["x"] = 1;
+    settings.host = "sim";
+    rank.worker = std::make_unique<worker::Worker>(*rank.transport, *rank.objects, settings);
+    if (r == 0) {
+      head::Settings head_settings;
+      head_settings.ranks = options.ranks;
+      rank.head = std::make_unique<head::Head>(*rank.transport, *rank.objects, head_settings);
+    }
+    core::Join join;
+    join.slots = settings.slots;
+    join.offers = settings.offers;
+    rank.transport->send(kHeadRank, join);
+  }
+}
+
+Cluster::~Cluster() {
+  for (Rank& rank : ranks_) {
+    rank.waiting.clear();
+    for (const auto& body : rank.bodies) body.destroy();
+  }
+  events_ = {};
+}
+
+void Cluster::poll(RankId r) {
+  Rank& rank = ranks_[r];
+  if (!rank.alive) return;
+  rank.poll_due = false;
+  settle(r);
+}
+
+// Takes in what has come, decides, starts what may run, lets those go on whose wish is met, and sends.
+void Cluster::settle(RankId r) {
+  Rank& rank = ranks_[r];
+  const auto on_frame = [&](RankId from, ByteView frame) {
+    core::read_frame(frame, [&](const auto& message) {
+      using M = std::decay_t<decltype(message)>;
+      note(core::Messages::type_of<M>() * 1000 + from * 10 + r);
+      ++outcome_.events;
+      if constexpr (requires(head::Head& head) { head.handle(from, message); }) {
+        rank.head->handle(from, message);
+      } else if constexpr (!std::is_same_v<M, core::Stop>) {
+        rank.worker->handle(from, message);
+      }
+    });
+  };
+  bool more = true;
+  while (more && rank.alive) {
+    more = false;
+    rank.worker->flush(now_);
+    while (rank.transport->poll(on_frame)) {
+      if (rank.head) rank.head->step(now_);
+      rank.worker->flush(now_);
+      more = true;
+    }
+    if (rank.head) rank.head->step(now_);
+    for (std::size_t i = 0; i < rank.waiting.size(); ++i) {
+      if (!(*rank.waiting[i].met)()) continue;
+      const auto resume = rank.waiting[i].resume;
+      rank.waiting.erase(rank.waiting.begin() + static_cast<std::ptrdiff_t>(i));
+      resume.resume();
+      more = true;
+      break;  // the list may have changed
+    }
+    while (auto run = rank.worker->next_run(now_)) {
+      start(r, task(r, std::move(run), nullptr));
+      more = true;
+    }
+    rank.transport->flush();
+    if (rank.transport->has_own()) more = true;
+  }
+  check_rank(r);
+}
+
+void Cluster::check_rank(RankId r) {
+  if (!options_.check_each_step) return;
+  Rank& rank = ranks_[r];
+  require(rank.worker->cpus_in_use() <= rank.worker->settings().slots + 1e-6, "no slot runs two tasks");
+  require(!rank.worker->has_runnable(), "nothing that can run stays idle");
+  if (rank.head) rank.head->check_invariants();
+}
+
+void Cluster::lose(RankId r) {
+  Rank& rank = ranks_[r];
+  rank.alive = false;
+  ++outcome_.losses;
+  at(now_ + 200'000 + static_cast<Time>(random(3'000'000)), [this, r] {
+    ranks_[0].head->worker_lost(r);
+    note(r);
+    ++activity_;
+    settle(0);
+  });
+}
+
+// ---- programs ----------------------------------------------------------------------------------------------------
+
+Handle Cluster::submit(RankId r, bool in_task, const FunctionInfo& function, const std::function<void(Encoder&)>& args,
+                       std::vector<std::pair<int, Handle>> deps, const TaskOptions* options) {
+  ++outcome_.tasks;
+  detail::Draft::State draft;
+  args(draft.args);
+  for (auto& [position, handle] : deps) detail::add_dep(draft, static_cast<std::size_t>(position), handle);
+  return ranks_[r].worker->submit(function, options, draft, in_task, now_);
+}
+
+bool Cluster::is_here(const Handle& handle, RankId r) {
+  detail::Record& record = *handle.record();
+  const auto here = [&] {
+    if (!record.ready(handle.index())) return false;
+    const store::Slot* slot = record.slot(handle.index());
+    return slot == nullptr || slot->kind != store::Slot::Kind::remote;
+  };
+  if (here()) return true;
+  if (record.ready(handle.index()) || !record.mine) ranks_[r].worker->request(handle);
+  return here();
+}
+
+// The first number of a value that is here; none if it failed. Failures other than of `broken` need a loss to explain.
+std::optional<std::uint64_t> Cluster::number(const Handle& handle) {
+  try {
+    const ByteView bytes = handle.record()->value(handle.index()).value();
+    detail::Decoder in(bytes);
+    if (bytes.size() > sizeof(std::uint64_t)) in.get<std::uint64_t>();  // a vector's length
+    return in.get<std::uint64_t>();
+  } catch (const ObjectLost&) {
+    require(outcome_.losses > 0, "an object is lost only with a rank");
+  } catch (const WorkerLost&) {
+    require(outcome_.losses > 0, "a worker is lost only when one died");
+  } catch (const std::runtime_error&) {
+    return std::nullopt;
+  }
+  ++outcome_.errors;
+  return std::nullopt;
+}
+
+// The simulated life of one run: virtual time for each task, children, waits, results.
+Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
+  worker::Worker& worker = *ranks_[r].worker;
+  detail::TaskRun& task = run->task;
+  const FunctionInfo& function = *run->body->function;
+  for (; task.next != task.end; ++task.next) {
+    if (task.stop.load()) break;
+    const std::size_t from = task.out.buffer.size();
+    co_await Delay(*this, r, static_cast<Time>(100 + random(200'000)));
+    std::size_t dep = 0;
+    std::exception_ptr failure;
+    std::vector<Handle> wait_for;
+    std::uint64_t result = 0;
+    if (&function == &kLeaf) {
+      result = leaf(detail::take_argument<std::uint64_t>(task, 0, dep));
+    } else if (&function == &kJoin) {
+      const auto a = detail::take_argument<std::uint64_t>(task, 0, dep);
+      result = join(a, detail::take_argument<std::uint64_t>(task, 1, dep));
+    } else if (&function == &kFirst) {
+      result = first(detail::take_argument<std::vector<std::uint64_t>>(task, 0, dep));
+    } else if (&function == &kLargeTask) {
+      const auto seed = detail::take_argument<std::uint64_t>(task, 0, dep);
+      detail::encode(task.out, std::vector<std::uint64_t>(kLarge, mix(seed)));
+      task.finish(from);
+      continue;
+    } else if (&function == &kBroken) {
+      try {
+        broken(detail::take_argument<std::uint64_t>(task, 0, dep));
+      } catch (...) {
+        failure = std::current_exception();
+      }
+    } else if (&function == &kBox) {
+      const auto seed = detail::take_argument<std::uint64_t>(task, 0, dep);
+      const Handle child = submit_leaf(r, true, seed);
+      task.out.ref(child);
+      task.finish(from);
+      continue;
+    } else if (&function == &kOpen) {
+      ObjectId id;
+      if ((task.dep_mask & 1) != 0) {
+        detail::Decoder in(task.deps[0]);
+        id = read_id(in);
+      } else {
+        id = read_id(task.args);
+      }
+      wait_for.push_back(ranks_[r].objects->handle_of(id));
+    } else {
+      const auto seed = detail::take_argument<std::uint64_t>(task, 0, dep);
+      const auto depth = detail::take_argument<std::uint32_t>(task, 1, dep);
+      result = depth == 0 ? leaf(seed) : seed;
+      if (depth != 0) {
+        for (std::uint64_t i = 0; i < 2 + seed % 3; ++i) {
+          wait_for.push_back(submit(r, true, kNode, [s = mix(seed + i), d = depth - 1](Encoder& out) {
+            out.put(s);
+            out.put(d);
+          }));
+        }
+      }
+    }
+    for (const Handle& handle : wait_for) {
+      if (!is_here(handle, r)) {
+        if (auto inner = worker.claim(handle, *run, now_)) {
+          bool inner_done = false;
+          start(r, this->task(r, std::move(inner), &inner_done));
+          const Wish met1 = [&inner_done] { return inner_done; };
+          co_await Until(*this, r, met1);
+        }
+      }
+      if (!is_here(handle, r)) {
+        worker.lend(*run);
+        const Wish met2 = [this, r, &handle] { return is_here(handle, r); };
+        co_await Until(*this, r, met2);
+        if (!worker.resume(*run)) {
+          worker.want_resume(1);
+          const Wish met3 = [&worker, &run] { return worker.resume(*run); };
+          co_await Until(*this, r, met3);
+          worker.want_resume(-1);
+        }
+      }
+      const auto value = number(handle);
+      if (!value) {
+        failure = std::make_exception_ptr(ObjectLost("an input of the task"));
+        break;
+      }
+      result = &function == &kOpen ? *value : join(result, *value);
+    }
+    if (failure) {
+      try {
+        std::rethrow_exception(failure);
+      } catch (...) {
+        task.fail(from);
+      }
+    } else {
+      task.out.put(result);
+      task.finish(from);
+    }
+  }
+  ++activity_;
+  worker.finish(std::move(run), now_);
+  if (done != nullptr) *done = true;
+}
+
+// A random program. What it gets is compared with what the C++ functions return.
+Body Cluster::driver() {
+  struct Known {
+    Handle handle;
+    std::optional<std::uint64_t> value;  // none: it fails
+    bool is_large = false;
+  };
+  std::vector<Known> known;
+  worker::Worker& worker = *ranks_[0].worker;
+  const Wish met4 = [this] { return ranks_[0].head->all_joined(); };
+  co_await Until(*this, 0, met4);
+  for (std::uint32_t step = 0; step < options_.steps; ++step) {
+    const std::uint64_t seed = random_();
+    TaskOptions options;
+    options.retries = 1000;
+    options.priority = static_cast<int>(random(3)) - 1;
+    if (random(8) == 0) options.resources["x"] = 1;
+    const auto pick = [&]() -> const Known& { return known[random(known.size())]; };
+    switch (random(14)) {
+      case 0:
+      case 1: {  // many small ones
+        const std::uint64_t n = 1 + random(300);
+        for (std::uint64_t i = 0; i < n; ++i) {
+          Handle h = submit(0, false, kLeaf, [s = seed + i](Encoder& out) { out.put(s); }, {}, &options);
+          if (random(4) == 0) known.push_back({h, leaf(seed + i)});
+        }
+        break;
+      }
+      case 2: {
+        const auto depth = static_cast<std::uint32_t>(random(5));
+        Handle h = submit(0, false, kNode, [seed, depth](Encoder& out) {
+          out.put(seed);
+          out.put(depth);
+        }, {}, &options);
+        known.push_back({h, expected_node(seed, depth)});
+        break;
+      }
+      case 3:
+      case 4:
+      case 5:
+        if (known.size() >= 2) {  // a dependent of two, perhaps of ones that fail
+          const Known a = pick();
+          const Known b = pick();
+          if (a.is_large || b.is_large) break;
+          Handle h = submit(0, false, kJoin, [](Encoder&) {}, {{0, a.handle}, {1, b.handle}}, random(2) == 0 ? nullptr : &options);
+          known.push_back({h, a.value && b.value ? std::optional(join(*a.value, *b.value)) : std::nullopt});
+        }
+        break;
+      case 6: {
+        Handle h = submit(0, false, kLargeTask, [seed](Encoder& out) { out.put(seed); }, {}, &options);
+        known.push_back({h, mix(seed), true});
+        known.push_back({submit(0, false, kFirst, [](Encoder&) {}, {{0, h}}), mix(seed)});
+        break;
+      }
+      case 7: {  // a ref that comes back, and goes on
+        Handle inner = submit(0, false, kBox, [seed](Encoder& out) { out.put(seed); }, {}, &options);
+        const Wish met5 = [this, &inner] { return is_here(inner, 0); };
+        co_await Until(*this, 0, met5);
+        try {
+          detail::Decoder in(inner.record()->value(inner.index()).value());
+          const Handle boxed = ranks_[0].objects->handle_of(read_id(in));
+          inner = {};
+          known.push_back({boxed, leaf(seed)});
+          known.push_back({submit(0, false, kOpen, [&boxed](Encoder& out) { out.ref(boxed); }), leaf(seed)});
+        } catch (const Error&) {
+          require(outcome_.losses > 0, "a box fails only with a rank");
+        }
+        break;
+      }
+      case 8: {
+        Handle h = submit(0, false, kBroken, [seed](Encoder& out) { out.put(seed); }, {}, &options);
+        known.push_back({h, std::nullopt});
+        break;
+      }
+      case 9: {  // put, and a task on it
+        Encoder out;
+        detail::encode(out, std::vector<std::uint64_t>(1 + random(2 * kLarge), seed));
+        const Handle h = worker.put(std::move(out));
+        known.push_back({submit(0, false, kFirst, [](Encoder&) {}, {{0, h}}), seed});
+        break;
+      }
+      case 10:
+        if (!known.empty()) {  // cancel one; whether it was is told
+          const std::size_t i = random(known.size());
+          worker.make_known(known[i].handle);
+          const auto token = worker.ask(core::Question::cancel, known[i].handle.id());
+          std::optional<core::Answer> answer;
+          const Wish met6 = [&] { return answer || (answer = worker.take_answer(token)); };
+          co_await Until(*this, 0, met6);
+          if (answer->yes) {
+            const Wish met7 = [this, h = known[i].handle] { return is_here(h, 0); };
+            co_await Until(*this, 0, met7);
+            require(!number(known[i].handle), "a cancelled task has no value");
+            // Dependents may or may not have been cut off: forget what hangs on it.
+            known.clear();
+          }
+        }
+        break;
+      case 11:
+        if (!known.empty()) {  // drop some
+          for (std::size_t i = 0; i < known.size();) {
+            if (random(3) == 0) {
+              known[i] = known.back();
+              known.pop_back();
+            } else {
+              ++i;
+            }
+          }
+        }
+        break;
+      default:
+        if (!known.empty()) {
+          const Known k = pick();
+          const Wish met8 = [this, &k] { return is_here(k.handle, 0); };
+          co_await Until(*this, 0, met8);
+          const auto value = number(k.handle);
+          if (value != k.value && !(outcome_.losses > 0 && !value)) {
+            wrong("a task returned " + (value ? std::to_string(*value) : "an error") + " in place of " + (k.value ? std::to_string(*k.value) : "an error"));
+          }
+        }
+    }
+    if (random(3) == 0) {
+      co_await Delay(*this, 0, static_cast<Time>(random(300'000)));
+    }
+  }
+  for (const Known& k : known) {
+    const Wish met9 = [this, &k] { return is_here(k.handle, 0); };
+    co_await Until(*this, 0, met9);
+    const auto value = number(k.handle);
+    if (value != k.value && !(outcome_.losses > 0 && !value)) wrong("a task returned a wrong value at the end");
+  }
+  known.clear();
+  driver_done_ = true;
+}
+
+Outcome Cluster::run() {
+  for (RankId r = 0; r < options_.ranks; ++r) at(0, [this, r] { poll(r); });
+  start(0, driver());
+  for (std::uint32_t i = 0; i < options_.losses; ++i) {
+    at(static_cast<Time>(random(static_cast<std::uint64_t>(options_.steps) * 150'000)), [this] {
+      std::vector<RankId> alive;
+      for (RankId r = 1; r < ranks_.size(); ++r) {
+        if (ranks_[r].alive) alive.push_back(r);
+      }
+      if (alive.size() > 2 && !driver_done_) lose(alive[random(alive.size())]);
+    });
+  }
+  // Ticks go on beside; the cluster is at rest when nothing else has happened for many of them.
+  constexpr Time kTick = 1'000'000;
+  Time next_tick = kTick;
+  std::uint64_t seen = 0;
+  int quiet = 0;
+  while (quiet < 300) {
+    if (!events_.empty() && events_.top().time <= next_tick) {
+      now_ = events_.top().time;
+      const auto act = std::move(const_cast<Event&>(events_.top()).act);
+      events_.pop();
+      act();
+      continue;
+    }
+    now_ = next_tick;
+    next_tick += kTick;
+    for (RankId r = 0; r < ranks_.size(); ++r) {
+      if (!ranks_[r].alive) continue;
+      ranks_[r].worker->tick(now_);
+      settle(r);
+    }
+    quiet = activity_ == seen && events_.empty() ? quiet + 1 : 0;
+    seen = activity_;
+  }
+  outcome_.end = now_;
+  head::Head& head = *ranks_[0].head;
+  if (!driver_done_) wrong("the driver waits for ever; unfinished tasks: " + std::to_string(head.unfinished()));
+  require(head.unfinished() == 0, "all tasks have ended");
+  for (RankId r = 0; r < ranks_.size(); ++r) {
+    if (!ranks_[r].alive) continue;
+    const std::string where = " on rank " + std::to_string(r);
+    if (ranks_[r].objects->records() > 1) wrong("no record outlives its handles" + where + ": " + ranks_[r].objects->describe());
+    if (ranks_[r].worker->copies() != 0) wrong("no value outlives its refs" + where);
+    if (ranks_[r].worker->interests() != 0) wrong("nobody waits for anything" + where);
+    if (ranks_[r].worker->queued_tasks() != 0 || ranks_[r].worker->running() != 0) wrong("nothing is queued" + where);
+  }
+  if (head.entries() != 0) wrong("the head keeps no entry: " + head.describe_entries());
+  outcome_.retried = head.retried();
+  outcome_.head_messages = head.messages();
+  return outcome_;
+}
+
+Outcome run(const Options& options) { return Cluster(options).run(); }
+
+}  // namespace mobula::sim

@@ -1,0 +1,75 @@
+// Random programs on simulated clusters. A failure names its seed: MOBULA_SIM_SEED=… runs that one alone.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "sim/sim.hpp"
+
+namespace mobula::sim {
+namespace {
+
+struct Case {
+  std::uint32_t ranks;
+  std::uint32_t losses;
+  std::uint64_t seeds;
+  std::uint32_t steps = 40;
+};
+
+class Sim : public testing::TestWithParam<Case> {};
+
+std::uint64_t scaled(std::uint64_t seeds) {
+  const char* factor = std::getenv("MOBULA_SIM_FACTOR");
+  return factor != nullptr ? static_cast<std::uint64_t>(static_cast<double>(seeds) * std::atof(factor)) : seeds;
+}
+
+TEST_P(Sim, RandomPrograms) {
+  const Case c = GetParam();
+  std::uint64_t first = 1;
+  std::uint64_t last = scaled(c.seeds);
+  if (const char* only = std::getenv("MOBULA_SIM_SEED")) first = last = std::strtoull(only, nullptr, 10);
+  Outcome sum;
+  for (std::uint64_t seed = first; seed <= last; ++seed) {
+    Options options;
+    options.seed = seed;
+    options.ranks = c.ranks;
+    options.losses = c.losses;
+    options.steps = c.steps;
+    try {
+      const Outcome o = run(options);
+      sum.tasks += o.tasks;
+      sum.events += o.events;
+      sum.losses += o.losses;
+      sum.retried += o.retried;
+      sum.errors += o.errors;
+    } catch (const std::exception& e) {
+      FAIL() << e.what();
+    }
+  }
+  std::printf("%llu seeds, %llu tasks, %llu messages, %llu ranks lost, %llu tasks run again, %llu values lost\n",
+              static_cast<unsigned long long>(last - first + 1), static_cast<unsigned long long>(sum.tasks),
+              static_cast<unsigned long long>(sum.events), static_cast<unsigned long long>(sum.losses),
+              static_cast<unsigned long long>(sum.retried), static_cast<unsigned long long>(sum.errors));
+}
+
+INSTANTIATE_TEST_SUITE_P(Clusters, Sim,
+                         testing::Values(Case{1, 0, 300}, Case{2, 0, 500}, Case{3, 0, 500}, Case{4, 0, 500},
+                                         Case{8, 0, 300}, Case{16, 0, 150}, Case{64, 0, 40}, Case{4, 1, 600},
+                                         Case{8, 3, 500}, Case{16, 8, 200}),
+                         [](const auto& test) {
+                           return std::to_string(test.param.ranks) + "ranks" + std::to_string(test.param.losses) + "losses";
+                         });
+
+TEST(Determinism, ASeedRepeatsExactly) {
+  Options options;
+  options.seed = 7;
+  options.ranks = 8;
+  options.losses = 2;
+  const Outcome a = run(options);
+  const Outcome b = run(options);
+  EXPECT_EQ(a.digest, b.digest);
+  EXPECT_EQ(a.events, b.events);
+  EXPECT_EQ(a.end, b.end);
+}
+
+}  // namespace
+}  // namespace mobula::sim
