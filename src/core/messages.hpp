@@ -78,6 +78,14 @@ struct WireOptions {
   }
 };
 
+// One cpu and nothing else, wherever: what a task asks for by default.
+inline bool is_plain(const WireOptions* options) {
+  if (options == nullptr) return true;
+  const WireDemand& d = options->demands.front();
+  const bool ordinary = options->demands.size() == 1 && d.cpus == 1 && d.gpus == 0 && d.memory == 0 && d.resources.empty();
+  return ordinary && (options->placement == Placement::Kind::any || options->placement == Placement::Kind::near);
+}
+
 // What a stretch of tasks needs to run, as the client made it.
 struct TaskBody {
   std::uint32_t function = 0;

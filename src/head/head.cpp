@@ -68,6 +68,12 @@ void Head::handle(RankId from, const core::Join& m) {
 }
 
 void Head::worker_lost(RankId lost) {
+  if (!ranks_[lost].joined) {  // it died before it could join: the others start without it
+    ranks_[lost].joined = true;
+    ++joined_;
+    transport_.abandon(lost);
+    return;
+  }
   if (!ranks_[lost].alive) return;
   ranks_[lost].alive = false;
   core::trace(Event::lost, now_, {}, 0, 0, lost);
@@ -175,6 +181,12 @@ void Head::worker_lost(RankId lost) {
   }
   deferred_[lost].clear();
   fail_dependents();
+  // Cancels that the lost rank was to carry out.
+  for (auto it = cancels_.begin(); it != cancels_.end();) {
+    const Asked asked = it->second;
+    it = asked.worker == lost ? cancels_.erase(it) : std::next(it);
+    if (asked.worker == lost && ranks_[asked.from].alive) cancel(asked.from, asked.token, asked.id);
+  }
 }
 
 void Head::handle(RankId from, const core::Lending& m) {
@@ -706,6 +718,7 @@ void Head::handle(RankId from, const core::GaveBack& m) {
       assigned_[from].erase(&piece);
       piece.worker = kNoRank;
       set_up(piece);
+      piece.preferred = kNoRank;  // it was taken for others that have nothing to do
     });
   }
   scheduler_.gave_back(from, tasks, now_);
@@ -877,24 +890,27 @@ void Head::handle(RankId from, const core::Ask& m) {
       answer(from, m.token, !why, why.value_or(""));
       return;
     }
-    case core::Question::cancel: break;
+    case core::Question::cancel: cancel(from, m.token, m.id); return;
   }
-  Piece* piece = piece_with(m.id);
+}
+
+void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
+  Piece* piece = piece_with(id);
   if (piece == nullptr) {
-    answer(from, m.token, false);
+    answer(from, token, false);
     return;
   }
   if (piece->state == sched::Piece::State::assigned) {
-    cancels_.emplace(next_cancel_, Asked{from, m.token});
-    transport_.send(piece->worker, core::CancelTask{next_cancel_++, m.id});
+    cancels_.emplace(next_cancel_, Asked{from, token, id, piece->worker});
+    transport_.send(piece->worker, core::CancelTask{next_cancel_++, id});
     return;
   }
-  if (piece->range.begin != m.id.index) piece = &split(*piece, m.id.index);
-  if (piece->size() > 1) split(*piece, m.id.index + 1);
-  fail(*piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece->work), m.id,
-                          kNoRank, static_cast<int>(piece->attempt) - 1));
+  if (piece->range.begin != id.index) piece = &split(*piece, id.index);
+  if (piece->size() > 1) split(*piece, id.index + 1);
+  fail(*piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece->work), id, kNoRank,
+                          static_cast<int>(piece->attempt) - 1));
   fail_dependents();
-  answer(from, m.token, true);
+  answer(from, token, true);
 }
 
 void Head::handle(RankId from, const core::CancelResult& m) {

@@ -168,6 +168,7 @@ class Head {
   void for_each_part(const Range& range, RankId worker, F&& visit);
   void answer(RankId to, std::uint64_t token, bool yes, std::string text = {});
   void send_error(const Range& range, const ErrorPtr& error);
+  void cancel(RankId from, std::uint64_t token, ObjectId id);
   std::string task_name(const Work& work) const;
   std::optional<std::string> short_of_time(const core::WireOptions* options) const;
 
@@ -189,8 +190,10 @@ class Head {
   struct Asked {
     RankId from;
     std::uint64_t token;
+    ObjectId id;
+    RankId worker;  // that was told to cancel
   };
-  std::unordered_map<std::uint64_t, Asked> cancels_;
+  std::map<std::uint64_t, Asked> cancels_;
   std::uint64_t next_cancel_ = 1;
   std::vector<std::pair<Piece*, ErrorPtr>> failing_;
   std::uint32_t last_function_ = 0;

@@ -86,13 +86,12 @@ void Scheduler::update(RankId rank) {
 }
 
 ClassId Scheduler::classify(const core::WireOptions* options) {
-  if (options == nullptr) return kPlain;
+  if (core::is_plain(options)) return kPlain;
   const auto& first = options->demands.front();
   const bool ordinary = options->demands.size() == 1 && first.cpus == 1 && first.gpus == 0 && first.memory == 0 &&
                         first.resources.empty();
   // `near` is a preference of the piece.
   const auto placement = options->placement == Placement::Kind::near ? Placement::Kind::any : options->placement;
-  if (ordinary && placement == Placement::Kind::any) return kPlain;
   detail::Buffer key;
   core::WireWriter write(key);
   write(options->demands, placement, options->place_index);

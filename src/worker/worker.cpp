@@ -764,7 +764,8 @@ void Worker::handle(RankId, const core::TakeBack& m) {
     for (std::size_t i = 0; i < queue.size() && left != 0; ++i) {
       // Kept pieces are queued newest first, and the oldest are the largest: the far end for both.
       Piece& piece = *queue[queue.size() - 1 - i];
-      if (!piece.announced) continue;
+      // Others are kept where the head found room for what they ask.
+      if (!piece.announced || !core::is_plain(piece.body->options.get())) continue;
       const std::uint32_t n = piece.range.end - piece.range.begin;
       if (n > left) {
         back.ranges.push_back({piece.range.span, piece.range.end - left, piece.range.end});

@@ -173,6 +173,7 @@ class Cluster {
   std::vector<Rank> ranks_;
   std::uint64_t activity_ = 0;
   bool driver_done_ = false;
+  std::string awaited_ = "the ranks";  // by the driver
   std::vector<Time> deaths_;
   Outcome outcome_;
 };
@@ -562,6 +563,7 @@ Body Cluster::driver() {
       }
       case 7: {  // a ref that comes back, and goes on
         Handle inner = submit(0, false, kBox, [seed](Encoder& out) { out.put(seed); }, {}, &options);
+        awaited_ = core::to_string(inner.id());
         const Wish met5 = [this, &inner] { return is_here(inner, 0); };
         co_await Until(*this, 0, met5);
         try {
@@ -593,9 +595,11 @@ Body Cluster::driver() {
           worker.make_known(known[i].handle);
           const auto token = worker.ask(core::Question::cancel, known[i].handle.id());
           std::optional<core::Answer> answer;
+          awaited_ = "an answer";
           const Wish met6 = [&] { return answer || (answer = worker.take_answer(token)); };
           co_await Until(*this, 0, met6);
           if (answer->yes) {
+            awaited_ = core::to_string(known[i].handle.id());
             const Wish met7 = [this, h = known[i].handle] { return is_here(h, 0); };
             co_await Until(*this, 0, met7);
             require(!number(known[i].handle), "a cancelled task has no value");
@@ -619,6 +623,7 @@ Body Cluster::driver() {
       default:
         if (!known.empty()) {
           const Known k = pick();
+          awaited_ = core::to_string(k.handle.id());
           const Wish met8 = [this, &k] { return is_here(k.handle, 0); };
           co_await Until(*this, 0, met8);
           const auto value = number(k.handle);
@@ -632,6 +637,7 @@ Body Cluster::driver() {
     }
   }
   for (const Known& k : known) {
+    awaited_ = core::to_string(k.handle.id());
     const Wish met9 = [this, &k] { return is_here(k.handle, 0); };
     co_await Until(*this, 0, met9);
     const auto value = number(k.handle);
@@ -678,7 +684,10 @@ Outcome Cluster::run() {
   }
   outcome_.end = now_;
   head::Head& head = *ranks_[0].head;
-  if (!driver_done_) wrong("the driver waits for ever; unfinished tasks: " + std::to_string(head.unfinished()));
+  if (!driver_done_) {
+    wrong("the driver waits for ever for " + awaited_ + "; unfinished tasks: " + std::to_string(head.unfinished()) +
+          "; entries: " + head.describe_entries());
+  }
   require(head.unfinished() == 0, "all tasks have ended");
   for (RankId r = 0; r < ranks_.size(); ++r) {
     if (!ranks_[r].alive) continue;

@@ -34,6 +34,7 @@ TEST_P(Sim, RandomPrograms) {
     options.ranks = c.ranks;
     options.losses = c.losses;
     options.steps = c.steps;
+    if (std::getenv("MOBULA_SIM_VERBOSE") != nullptr) std::fprintf(stderr, "seed %llu\n", static_cast<unsigned long long>(seed));
     try {
       const Outcome o = run(options);
       sum.tasks += o.tasks;
