@@ -82,6 +82,11 @@ class Batch {
 
 namespace detail {
 
+template <class R>
+inline constexpr bool is_batch = false;
+template <class T>
+inline constexpr bool is_batch<Batch<T>> = true;
+
 template <class T>
 T decode_value(ByteView bytes) {
   Decoder in(bytes);
@@ -139,6 +144,7 @@ detail::GotAll<T> get(const Batch<T>& batch) {
 }
 
 template <detail::RefRange R>
+  requires(!detail::is_batch<std::remove_cvref_t<R>>)
 detail::GotAll<detail::RefValue<R>> get(R&& range) {
   using T = detail::RefValue<R>;
   const std::vector<detail::Handle> handles = detail::handles_of(range);
