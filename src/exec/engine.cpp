@@ -90,6 +90,21 @@ bool Engine::step() {
   return happened;
 }
 
+// Polls a few times at full speed. True if anything happened, which has then been dealt with as by `step`.
+bool Engine::spin() {
+  constexpr int kPolls = 16;
+  for (int i = 0; i < kPolls; ++i) {
+    if (transport_.poll(on_frame_)) {
+      step();
+      wake();
+      return true;
+    }
+    if (contenders_.load(std::memory_order_relaxed) != 0) return false;
+    __builtin_ia32_pause();
+  }
+  return false;
+}
+
 void Engine::submitted(Lock& lock, std::uint32_t tasks) {
   since_step_ += tasks;
   if (since_step_ >= kSubmitsPerStep || (head_ && head_->hungry())) step();
@@ -177,11 +192,12 @@ bool Engine::wait(Lock& lock, const std::function<bool()>& met, Time deadline) {
     if (happened) quiet_since = now;
     const Time quiet = now - quiet_since;
     if (quiet < settings_.spin_ns + settings_.yield_ns) {
-      lock.unlock();
-      if (quiet >= settings_.spin_ns || contenders_.load(std::memory_order_relaxed) != 0) {
-        sched_yield();
+      if (quiet < settings_.spin_ns && contenders_.load(std::memory_order_relaxed) == 0) {
+        if (spin() && met()) return leave(true);
+        lock.unlock();
       } else {
-        for (int i = 0; i < 4; ++i) __builtin_ia32_pause();
+        lock.unlock();
+        sched_yield();
       }
       lock.lock();
       if (met()) return leave(true);

@@ -124,6 +124,7 @@ class Engine {
     bool ended = false;
   };
 
+  bool spin();
   void dispatch(detail::RankId from, detail::ByteView frame);
   template <class M>
   void deliver(detail::RankId from, const M& message);
