@@ -151,6 +151,11 @@ class Decoder {
 };
 
 template <class T>
+inline constexpr bool is_nvp = false;  // Boost's name-value pair: the name is not kept
+template <class T>
+inline constexpr bool is_nvp<boost::serialization::nvp<T>> = true;
+
+template <class T>
 void encode(Encoder& out, const T& value);
 template <class T>
 void decode(Decoder& in, T& value);
@@ -163,12 +168,12 @@ class OutArchive {
   explicit OutArchive(Encoder& out) : out_(out) {}
   template <class T>
   OutArchive& operator&(const T& value) {
-    encode(out_, value);
+    if constexpr (is_nvp<T>) {
+      encode(out_, value.const_value());
+    } else {
+      encode(out_, value);
+    }
     return *this;
-  }
-  template <class T>
-  OutArchive& operator&(const boost::serialization::nvp<T>& pair) {
-    return *this & pair.const_value();
   }
   template <class T>
   OutArchive& operator<<(const T& value) {
@@ -186,12 +191,12 @@ class InArchive {
   explicit InArchive(Decoder& in) : in_(in) {}
   template <class T>
   InArchive& operator&(T&& value) {
-    decode(in_, value);
-    return *this;
-  }
-  template <class T>
-  InArchive& operator&(const boost::serialization::nvp<T>& pair) {
-    return *this & const_cast<boost::serialization::nvp<T>&>(pair).value();
+    if constexpr (is_nvp<std::remove_cvref_t<T>>) {
+      return *this & const_cast<std::remove_cvref_t<T>&>(value).value();
+    } else {
+      decode(in_, value);
+      return *this;
+    }
   }
   template <class T>
   InArchive& operator>>(T&& value) {

@@ -1,0 +1,156 @@
+#include "sched/scheduler.hpp"
+
+#include <gtest/gtest.h>
+
+#include <list>
+
+namespace mobula::sched {
+namespace {
+
+class SchedulerTest : public testing::Test {
+ protected:
+  explicit SchedulerTest(std::uint32_t ranks = 8) : scheduler(ranks, 4) {}
+  void worker(RankId rank, double slots = 1, std::map<std::string, double> resources = {}, std::uint32_t node = 0) {
+    core::WireDemand offers;
+    offers.cpus = slots;
+    offers.resources = std::move(resources);
+    scheduler.add_worker(rank, node, offers);
+  }
+  Piece& tasks(std::uint32_t n, int priority = 0, const core::WireOptions* options = nullptr) {
+    Piece& piece = pieces.emplace_back();
+    piece.range = {detail::SpanId::make(0, pieces.size()), 0, n};
+    piece.priority = priority;
+    piece.klass = scheduler.classify(options);
+    scheduler.enqueue(piece);
+    return piece;
+  }
+  // Carries out one decision; the part assigned is a new piece.
+  Piece* place() {
+    const auto decision = scheduler.place();
+    if (!decision) return nullptr;
+    Piece& from = *decision->piece;
+    Piece& part = pieces.emplace_back(from);
+    part.range.end = from.range.begin + decision->tasks;
+    if (decision->tasks == from.size()) {
+      scheduler.dequeue(from);
+    } else {
+      scheduler.resized(from, -static_cast<std::int64_t>(decision->tasks));
+      from.range.begin += decision->tasks;
+    }
+    scheduler.assigned(part, decision->worker, decision->demand);
+    scheduler.check_invariants();
+    return &part;
+  }
+  Scheduler scheduler;
+  std::list<Piece> pieces;
+};
+
+core::WireOptions asks(core::WireDemand demand) {
+  core::WireOptions options;
+  options.demands = {std::move(demand)};
+  return options;
+}
+
+TEST_F(SchedulerTest, SpreadsOverIdleWorkers) {
+  for (RankId r = 1; r <= 4; ++r) worker(r);
+  for (int i = 0; i < 4; ++i) tasks(1);
+  std::set<RankId> used;
+  while (const Piece* p = place()) used.insert(p->worker);
+  EXPECT_EQ(used.size(), 4U);
+}
+
+TEST_F(SchedulerTest, LongTasksArePrefetchedOnceASlot) {
+  worker(1, 2);
+  scheduler.measured(0, 50'000'000, 1);
+  tasks(100);
+  std::uint32_t assigned = 0;
+  while (const Piece* p = place()) assigned += p->size();
+  EXPECT_EQ(assigned, 4U);
+}
+
+TEST_F(SchedulerTest, ShortTasksGoInStretchesOfAboutAMillisecond) {
+  worker(1);
+  worker(2);
+  scheduler.measured(0, 1'000, 1);
+  tasks(1'000'000);
+  const Piece* first = place();
+  ASSERT_NE(first, nullptr);
+  EXPECT_EQ(first->size(), 1000U);
+}
+
+TEST_F(SchedulerTest, StretchesShrinkTowardsTheEnd) {
+  worker(1);
+  worker(2);
+  scheduler.measured(0, 1'000, 1);
+  tasks(100);
+  const Piece* first = place();
+  ASSERT_NE(first, nullptr);
+  EXPECT_LE(first->size(), 30U);
+}
+
+TEST_F(SchedulerTest, HigherPriorityFirst) {
+  worker(1);
+  tasks(1, 0);
+  Piece& urgent = tasks(1, 5);
+  const Piece* first = place();
+  EXPECT_EQ(first->range.span, urgent.range.span);
+}
+
+TEST_F(SchedulerTest, ResourcesAreNeverOverdrawn) {
+  worker(1, 4, {{"x", 2}});
+  const auto options = asks({0, 0, 0, {{"x", 1}}});
+  tasks(5, 0, &options);
+  std::vector<Piece*> running;
+  while (Piece* p = place()) running.push_back(p);
+  EXPECT_EQ(running.size(), 2U);
+  scheduler.ended(*running[0], 1);
+  EXPECT_NE(place(), nullptr);
+  EXPECT_EQ(place(), nullptr);
+}
+
+TEST_F(SchedulerTest, InfeasibleSaysWhatTheLargestHas) {
+  worker(1, 2, {{"x", 2}});
+  const auto options = asks({1, 0, 0, {{"x", 3}}});
+  const auto why = scheduler.why_infeasible(scheduler.classify(&options));
+  ASSERT_TRUE(why.has_value());
+  EXPECT_NE(why->find("3 x"), std::string::npos) << *why;
+  EXPECT_NE(why->find("2 x"), std::string::npos) << *why;
+  const auto fine = asks({2, 0, 0, {{"x", 2}}});
+  EXPECT_FALSE(scheduler.why_infeasible(scheduler.classify(&fine)).has_value());
+}
+
+TEST_F(SchedulerTest, PlacementIsStrict) {
+  worker(1, 1, {}, 0);
+  worker(2, 1, {}, 1);
+  core::WireOptions options;
+  options.demands.emplace_back();
+  options.placement = Placement::Kind::on_rank;
+  options.place_index = 2;
+  tasks(1, 0, &options);
+  EXPECT_EQ(place()->worker, 2U);
+  options.placement = Placement::Kind::on_node;
+  options.place_index = 0;
+  tasks(1, 0, &options);
+  EXPECT_EQ(place()->worker, 1U);
+}
+
+TEST_F(SchedulerTest, WorkIsTakenBackForIdleWorkers) {
+  worker(1);
+  scheduler.measured(0, 1'000, 1);
+  tasks(100);
+  while (place() != nullptr) {
+  }
+  EXPECT_FALSE(scheduler.rebalance(0).has_value());
+  worker(2);
+  const auto take = scheduler.rebalance(0);
+  ASSERT_TRUE(take.has_value());
+  EXPECT_EQ(take->worker, 1U);
+  EXPECT_GE(take->tasks, 40U);
+  EXPECT_FALSE(scheduler.rebalance(0).has_value()) << "one request at a time";
+  scheduler.gave_back(1, 0, 0);
+  EXPECT_FALSE(scheduler.rebalance(0).has_value()) << "one that had nothing is left in peace";
+  EXPECT_TRUE(scheduler.rebalance(1'000'000'000).has_value());
+}
+
+}  // namespace
+}  // namespace mobula::sched
