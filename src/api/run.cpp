@@ -52,6 +52,15 @@ double slurm_seconds_left() {
   return left > 0 ? left : 0;
 }
 
+// Several tasks of one Slurm step that each see a job of one rank would each run the whole program.
+void check_slurm_step(std::uint32_t size) {
+  const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
+  if (tasks == nullptr || std::atoi(tasks) <= 1 || size > 1 || std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr) return;
+  throw ConfigError("mobula: Slurm started " + std::string(tasks) +
+                    " tasks, and each sees itself alone: start with `srun --mpi=pmix` (`srun --mpi=list` shows what "
+                    "there is), and with the MPI library that the program was built with");
+}
+
 exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool is_head) {
   exec::Settings settings;
   const topology::Cores mine = topology::allowed_cores();
@@ -253,11 +262,8 @@ int run(int& argc, char** argv, const std::function<int()>& driver, const Config
     if (launched_by_mpi()) {
       job->mpi = transport::MpiWire::start(nullptr, nullptr);
       says = job->mpi->rank() == 0;
-      if (const char* tasks = std::getenv("SLURM_NTASKS"); tasks != nullptr && std::atoi(tasks) > 1 &&
-          job->mpi->size() == 1 && std::getenv("SLURM_STEP_ID") != nullptr && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) {
-        throw ConfigError("mobula: Slurm started " + std::string(tasks) + " tasks, and MPI sees one: start with `srun --mpi=pmix`, and with the MPI library that the program was built with");
-      }
     }
+    check_slurm_step(job->mpi ? job->mpi->size() : 1);
     job->config = core::load_config(given, argc, argv, core::process_environment());
   } catch (const Error& e) {
     if (says) std::fprintf(stderr, "%s\n", e.what());
