@@ -1,6 +1,7 @@
 // remote<F>(args…): std::invoke(F, args…), elsewhere.
 #pragma once
 
+#include <iterator>
 #include <memory>
 #include <ranges>
 #include <tuple>
@@ -104,7 +105,8 @@ struct RemoteCall {
 
   template <class R>
   struct Item {
-    using type = std::ranges::range_reference_t<R>;
+    // Not std::ranges: Clang before 16 takes the standard library's views for no ranges.
+    using type = decltype(*std::begin(std::declval<R&>()));
   };
   template <class T>
   struct Item<Same<T>> {
@@ -142,7 +144,7 @@ struct RemoteCall {
     if constexpr (is_same_item<R>) {
       return NoIterator{};
     } else {
-      return std::ranges::begin(range);
+      return std::begin(range);
     }
   }
   template <class It, class R>
@@ -150,7 +152,7 @@ struct RemoteCall {
     if constexpr (is_same_item<R>) {
       return false;
     } else {
-      return it == std::ranges::end(range);
+      return it == std::end(range);
     }
   }
   template <class It>

@@ -157,7 +157,6 @@ class Engine {
   std::uint32_t threads_most_ = 0;
   std::uint32_t idle_ = 0;
   Time started_ = 0;
-  bool version_mismatch_ = false;
   int stop_code_ = 0;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> ending_{false};  // the threads are to end

@@ -195,7 +195,7 @@ TEST(Cancel, RunningTaskIsNotCancelled) {
 }
 
 TEST(Cancel, ElementsOfABatch) {
-  const auto batch = remote<sleep_and_return>.map(std::vector<int>(200, 10), std::views::iota(0, 200));
+  const auto batch = remote<sleep_and_return>.map(std::vector<int>(200, 10), numbers(0, 200));
   int cancelled = 0;
   for (std::size_t i = 150; i < 200; ++i) cancelled += mobula::cancel(batch[i]) ? 1 : 0;
   EXPECT_GT(cancelled, 0);

@@ -30,7 +30,7 @@ std::vector<int> many(int n) { return std::vector<int>(static_cast<std::size_t>(
 }  // namespace
 
 TEST(Map, OneTaskPerItem) {
-  const auto batch = remote<twice>.map(std::views::iota(0, 10'000));
+  const auto batch = remote<twice>.map(numbers(0, 10'000));
   ASSERT_EQ(batch.size(), 10'000U);
   const std::vector<int> values = get(batch);
   for (int i = 0; i < 10'000; ++i) ASSERT_EQ(values[static_cast<std::size_t>(i)], 2 * i);
@@ -52,7 +52,7 @@ TEST(Map, ZipsRangesToTheShortest) {
 TEST(Map, SameIsPassedToAll) {
   std::vector<double> v(50'000);
   std::iota(v.begin(), v.end(), 0.0);
-  const auto batch = remote<scale>.map(same(v), std::views::iota(std::size_t{0}, std::size_t{500}), same(2.0));
+  const auto batch = remote<scale>.map(same(v), numbers(std::size_t{0}, std::size_t{500}), same(2.0));
   const auto values = get(batch);
   for (std::size_t i = 0; i < 500; ++i) ASSERT_EQ(values[i], 2.0 * static_cast<double>(i));
   const auto ref = mobula::put(v);
@@ -75,22 +75,25 @@ TEST(Map, LargeItemsBecomeObjects) {
 
 TEST(Map, SinglePassAndLazyRanges) {
   std::istringstream in("1 2 3 4 5");
+#ifdef HAS_VIEWS
   EXPECT_EQ(get(remote<twice>.map(std::views::istream<int>(in))), (std::vector<int>{2, 4, 6, 8, 10}));
+  EXPECT_EQ(get(remote<twice>.map(std::views::iota(0, 3))), (std::vector<int>{0, 2, 4}));
   auto lazy = std::views::iota(0) | std::views::transform([](int i) { return i * i; }) | std::views::take(100);
   EXPECT_EQ(get(remote<twice>.map(lazy))[99], 2 * 99 * 99);
+#endif
   std::forward_list<int> list{3, 1};
   EXPECT_EQ(get(remote<twice>.map(list)), (std::vector<int>{6, 2}));
 }
 
 TEST(Map, RefsAsItems) {
-  const auto first = remote<twice>.map(std::views::iota(0, 200));
-  const auto second = remote<plus>.map(first, std::views::iota(0, 200));
+  const auto first = remote<twice>.map(numbers(0, 200));
+  const auto second = remote<plus>.map(first, numbers(0, 200));
   const auto values = get(second);
   for (int i = 0; i < 200; ++i) ASSERT_EQ(values[static_cast<std::size_t>(i)], 3 * i);
 }
 
 TEST(Map, ManyItems) {
-  const auto values = get(remote<twice>.map(std::views::iota(0, 500'000)));
+  const auto values = get(remote<twice>.map(numbers(0, 500'000)));
   for (int i = 0; i < 500'000; ++i) ASSERT_EQ(values[static_cast<std::size_t>(i)], 2 * i);
 }
 
@@ -98,13 +101,13 @@ TEST(Map, VoidResults) {
   const auto batch = remote<nothing>;
   static_cast<void>(batch);
   constexpr auto ignore = [](int) {};
-  const auto done = remote<ignore>.map(std::views::iota(0, 10'000));
+  const auto done = remote<ignore>.map(numbers(0, 10'000));
   get(done);
   EXPECT_EQ(done.size(), 10'000U);
 }
 
 TEST(Map, ErrorsStayWithTheirElement) {
-  const auto batch = remote<fail_odd>.map(std::views::iota(0, 100));
+  const auto batch = remote<fail_odd>.map(numbers(0, 100));
   for (int i = 0; i < 100; ++i) {
     if (i % 2 == 0) {
       EXPECT_EQ(get(batch[static_cast<std::size_t>(i)]), i);
@@ -123,6 +126,7 @@ TEST(Map, LargeResultsStayWhereTheyWereMade) {
   EXPECT_EQ(values[2].front(), 20);
 }
 
+#ifdef HAS_VIEWS
 TEST(Map, ARangeThatThrowsLeavesTheRuntimeUsable) {
   auto bad = std::views::iota(0, 1000) | std::views::transform([](int i) {
                if (i == 500) throw std::runtime_error("source");
@@ -131,13 +135,16 @@ TEST(Map, ARangeThatThrowsLeavesTheRuntimeUsable) {
   EXPECT_THROW(remote<twice>.map(bad), std::runtime_error);
   EXPECT_EQ(get(remote<twice>(4)), 8);
 }
+#endif
 
 TEST(Batch, IsARandomAccessRange) {
   static_assert(std::ranges::random_access_range<mobula::Batch<int>>);
   static_assert(std::ranges::sized_range<mobula::Batch<int>>);
-  const auto batch = remote<twice>.map(std::views::iota(0, 10));
+  const auto batch = remote<twice>.map(numbers(0, 10));
+#ifdef HAS_VIEWS
   const auto tail = batch | std::views::drop(7);
   EXPECT_EQ(get(tail), (std::vector<int>{14, 16, 18}));
+#endif
   EXPECT_EQ(batch.end() - batch.begin(), 10);
   EXPECT_THROW(batch[10], std::out_of_range);
 }
@@ -145,7 +152,7 @@ TEST(Batch, IsARandomAccessRange) {
 TEST(Batch, ElementsOutliveTheBatch) {
   Ref<int> kept;
   {
-    const auto batch = remote<twice>.map(std::views::iota(0, 5000));
+    const auto batch = remote<twice>.map(numbers(0, 5000));
     kept = batch[4321];
   }
   EXPECT_EQ(get(kept), 8642);
@@ -165,7 +172,7 @@ TEST(Reduce, KeepsTheOrder) {
 }
 
 TEST(Reduce, PassesErrorsOn) {
-  EXPECT_THROW(get(mobula::reduce<plus>(remote<fail_odd>.map(std::views::iota(0, 10)))), std::out_of_range);
+  EXPECT_THROW(get(mobula::reduce<plus>(remote<fail_odd>.map(numbers(0, 10)))), std::out_of_range);
 }
 
 TEST(Wait, ReturnsWhenEnoughAreReady) {
@@ -182,7 +189,7 @@ TEST(Wait, ReturnsWhenEnoughAreReady) {
 }
 
 TEST(Wait, CountsFailedOnesAsReady) {
-  const auto batch = remote<fail_odd>.map(std::views::iota(0, 10));
+  const auto batch = remote<fail_odd>.map(numbers(0, 10));
   EXPECT_EQ(mobula::wait(batch).ready.size(), 10U);
 }
 
@@ -202,7 +209,7 @@ TEST(Wait, InsideATask) {
 }
 
 TEST(AsCompleted, YieldsEachOnce) {
-  const auto batch = remote<twice>.map(std::views::iota(0, 1000));
+  const auto batch = remote<twice>.map(numbers(0, 1000));
   std::vector<bool> seen(1000);
   for (const auto& ref : mobula::as_completed(batch)) {
     const auto i = static_cast<std::size_t>(get(ref) / 2);

@@ -5,9 +5,47 @@
 #include <mobula/mobula.hpp>
 #include <thread>
 
+// Without these, tests of the standard library's views are left out.
+#if !defined(__clang__) || __clang_major__ >= 16
+#define HAS_VIEWS
+#endif
+
 namespace support {
 
 using namespace std::chrono_literals;
+
+// [from, to), as std::views::iota gives it: Clang before 16 can't compile the standard library's views.
+template <class T>
+class Numbers {
+ public:
+  class iterator {
+   public:
+    using value_type = T;
+    using difference_type = std::ptrdiff_t;
+    explicit iterator(T at = {}) : at_(at) {}
+    T operator*() const { return at_; }
+    iterator& operator++() {
+      ++at_;
+      return *this;
+    }
+    void operator++(int) { ++at_; }
+    bool operator==(const iterator&) const = default;
+
+   private:
+    T at_;
+  };
+  Numbers(T from, T to) : from_(from), to_(to) {}
+  iterator begin() const { return iterator(from_); }
+  iterator end() const { return iterator(to_); }
+
+ private:
+  T from_;
+  T to_;
+};
+template <class T>
+Numbers<T> numbers(T from, T to) {
+  return {from, to};
+}
 
 inline int twice(int x) { return 2 * x; }
 inline int plus(int a, int b) { return a + b; }

@@ -235,7 +235,7 @@ TEST(Nested, RecursionDoesNotDeadlock) {
 TEST(Nested, MapInsideATask) {
   constexpr auto total = [](int n) {
     long sum = 0;
-    for (const int v : get(remote<twice>.map(std::views::iota(0, n)))) sum += v;
+    for (const int v : get(remote<twice>.map(numbers(0, n)))) sum += v;
     return sum;
   };
   std::vector<Ref<long>> refs;
@@ -244,7 +244,7 @@ TEST(Nested, MapInsideATask) {
 }
 
 TEST(Nested, TasksWaitForEachOtherAcrossLevels) {
-  constexpr auto leaf = [](int x) { return x + 1; };
+  static constexpr auto leaf = [](int x) { return x + 1; };
   static constexpr auto middle = [](int x) {
     std::vector<Ref<int>> refs;
     for (int i = 0; i < 5; ++i) refs.push_back(remote<leaf>(x));

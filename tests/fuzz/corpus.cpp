@@ -1,0 +1,49 @@
+// Writes a seed corpus: one frame of each kind of message, and a value.
+#include <cstdio>
+#include <fstream>
+
+#include "core/messages.hpp"
+#include "mobula/ref.hpp"
+
+namespace {
+int g_files = 0;
+std::string g_folder;
+
+void write(const mobula::detail::Buffer& bytes) {
+  std::ofstream out(g_folder + "/" + std::to_string(g_files++), std::ios::binary);
+  out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+}
+template <class M>
+void message(const M& m) {
+  mobula::detail::Buffer frame;
+  mobula::core::append_message(frame, m);
+  write(frame);
+}
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace mobula::core;
+  if (argc != 2) return 1;
+  g_folder = argv[1];
+  WireOptions options;
+  options.demands = {{1, 1, 1, {{"x", 1}}}};
+  options.name = "name";
+  const mobula::detail::Encoder value = [] {
+    mobula::detail::Encoder out;
+    mobula::detail::encode(out, std::vector<double>{1, 2});
+    return out;
+  }();
+  TaskBody body{1, 3, value.buffer.view(), {8}, true, options};
+  message(Join{1, "0.1", "host", 0, 2, {}});
+  message(Submit{{{1}, 0, 1}, true, body, {{{2}, 3}}, {{{4}, 5}}});
+  message(Done{{{1}, 0, 2}, 9, {{1, {}}}, {{0, 4}}, {{0, {{5}, 6}}}});
+  message(Assign{{{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}});
+  message(Result{{{1}, 0, 1}, 8, value.buffer.view(), {}, {{0, {}}}, {1}, {2}, 3});
+  message(Holds{{{{1}, 2}}, {{{3}, 4}}, {{5}}});
+  message(Data{{{1}, 2}, false, {}, value.buffer.view(), 0, 0});
+  message(GaveBack{{{{1}, 2, 3}}});
+  message(Ask{1, Question::feasible, {}, options});
+  message(Stop{1, "why"});
+  write(value.buffer);
+  return 0;
+}
