@@ -495,10 +495,10 @@ void Head::step(Time now) {
     while (const auto take = scheduler_.rebalance(now)) transport_.send(take->worker, core::TakeBack{take->tasks});
   }
   free_queued();
-  for (auto& [rank, message] : frees_) {
-    if (ranks_[rank].alive && !message.ids.empty()) transport_.send(rank, message);
-    message.ids.clear();
+  for (const auto& [rank, message] : frees_) {
+    if (ranks_[rank].alive) transport_.send(rank, message);
   }
+  frees_.clear();  // holds only those that were told something since the last step
 }
 
 // Splits n tasks off the front of a queued piece.

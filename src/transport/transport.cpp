@@ -176,6 +176,10 @@ void Transport::drain_stalled(Peer& peer, const Wire::OnFrame& on_frame) {
   }
 }
 
+void Transport::credit_all() {
+  for (auto& [rank, peer] : peers_) peer->acked = peer->sent;
+}
+
 void Transport::abandon(RankId rank) {
   Peer& peer = peer_of(rank);
   peer.lost = true;

@@ -1,0 +1,112 @@
+// What one task costs the head, against 10 to 10,000 workers: the real head, fed with what workers would send, with no
+// network and no workers behind. In stretches as `map` makes them, and one by one as single submissions do.
+#include <algorithm>
+#include <cstdio>
+
+#include "core/functions.hpp"
+#include "head/head.hpp"
+#include "mobula/mobula.hpp"
+#include "transport/local_wire.hpp"
+
+static int identity(int x) { return x; }
+static const mobula::detail::FunctionInfo& kIdentity = mobula::detail::Function<identity>::info;
+
+namespace {
+
+using namespace mobula;
+
+// Takes what the head sends and has every assigned task end at once.
+class Echo final : public transport::Wire {
+ public:
+  explicit Echo(std::uint32_t size) : size_(size) {}
+  detail::RankId rank() const override { return 0; }
+  std::uint32_t size() const override { return size_; }
+  std::uint32_t node() const override { return 0; }
+  void send(detail::RankId to, detail::Buffer frame) override { sent.emplace_back(to, std::move(frame)); }
+  bool poll(const OnFrame&) override { return false; }
+  void send_block(detail::RankId, std::uint64_t, detail::ByteView, std::shared_ptr<const void>) override {}
+  void receive_block(detail::RankId, std::uint64_t, std::span<std::byte>, OnBlock) override {}
+  bool busy() const override { return false; }
+  void abandon(detail::RankId) override {}
+  void arm() override {}
+  void disarm() override {}
+  void sleep(std::int64_t) override {}
+  void interrupt() override {}
+  std::int64_t longest_sleep_ns() const override { return 0; }
+  std::vector<std::pair<detail::RankId, detail::Buffer>> sent;
+
+ private:
+  std::uint32_t size_;
+};
+
+double seconds() { return static_cast<double>(core::now()) * 1e-9; }
+
+// Nanoseconds of the head for each task: `tasks` in submissions of `stretch`, each of which takes 1 ms on its worker.
+double cost(std::uint32_t workers, std::uint32_t tasks, std::uint32_t stretch) {
+  Echo wire(workers + 1);
+  store::ObjectTable objects(0);
+  // Assignments of many workers at once: no credits come back from an echo, so each has a transport's window to itself.
+  transport::Transport transport(wire);
+  head::Settings settings;
+  settings.ranks = workers + 1;
+  head::Head head(transport, objects, settings);
+  core::Join join;
+  join.offers.cpus = 0;
+  head.handle(0, join);
+  join.slots = 1;
+  join.offers.cpus = 1;
+  for (std::uint32_t w = 1; w <= workers; ++w) head.handle(w, join);
+
+  std::vector<int> values(stretch, 7);
+  core::Submit submit;
+  submit.body.function = kIdentity.index;
+  submit.body.args = std::as_bytes(std::span(values));
+  std::vector<std::pair<detail::RankId, core::Range>> ended;
+  double spent = 0;
+  std::uint32_t submitted = 0;
+  std::uint64_t sequence = 1;
+  core::Time virtual_now = 0;
+  while (head.ended() < tasks) {
+    const double start = seconds();
+    // Enough is kept submitted for all workers to have work ahead.
+    while (submitted < tasks && submitted - head.ended() < 4 * std::max(workers, stretch)) {
+      submit.range = {detail::SpanId::make(0, sequence++), 0, stretch};
+      head.handle(0, submit);
+      submitted += stretch;
+    }
+    for (const auto& [worker, range] : ended) {
+      core::Done done;
+      done.range = range;
+      done.elapsed_ns = 1'000'000ULL * (range.end - range.begin);
+      head.handle(worker, done);
+    }
+    head.step(virtual_now += 1'000'000);
+    transport.flush();
+    spent += seconds() - start;
+    ended.clear();
+    for (auto& [worker, frame] : wire.sent) {
+      core::read_frame(frame.view().subspan(8), [&, w = worker](const auto& m) {
+        if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Assign>) ended.emplace_back(w, m.range);
+      });
+    }
+    wire.sent.clear();
+    transport.credit_all();
+  }
+  return spent / tasks * 1e9;
+}
+
+}  // namespace
+
+int main() {
+  for (const std::uint32_t stretch : {1U, 1000U}) {
+    std::printf("head_cost      %s\n", stretch == 1 ? "single submissions" : "stretches of 1,000 (map)");
+    double least = 0;
+    for (const std::uint32_t workers : {10U, 100U, 1'000U, 10'000U}) {
+      std::vector<double> costs;
+      for (int turn = 0; turn < 5; ++turn) costs.push_back(cost(workers, std::max(200'000U, 20 * workers), stretch));
+      std::sort(costs.begin(), costs.end());
+      if (workers == 10) least = costs[2];
+      std::printf("head_cost      %6u workers: %8.1f ns a task (%.1f to %.1f), %.2f x that of 10\n", workers, costs[2], costs[0], costs[4], costs[2] / least);
+    }
+  }
+}
