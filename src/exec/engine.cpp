@@ -62,18 +62,30 @@ void Engine::dispatch(detail::RankId from, detail::ByteView frame) {
   core::read_frame(frame, [this, from](const auto& message) { deliver(from, message); });
 }
 
+// Handles what this rank has for itself, and sends what came of it.
+bool Engine::settle(Time now) {
+  bool happened = false;
+  worker_->flush(now);
+  for (int round = 0; round < 8 && transport_.has_own(); ++round) {
+    transport_.poll_own(on_frame_);
+    if (head_) head_->step(now);
+    worker_->flush(now);
+    happened = true;
+  }
+  transport_.flush();
+  return happened;
+}
+
 bool Engine::step() {
   const Time now = core::now();
   last_step_ = now;
   since_step_ = 0;
-  worker_->flush(now);
-  bool happened = false;
-  for (int round = 0; round < 8; ++round) {
-    if (!transport_.poll(on_frame_)) break;
-    happened = true;
+  // What waits to go out goes before what may have come is looked for.
+  bool happened = settle(now);
+  if (transport_.poll_wire(on_frame_)) {
     if (head_) head_->step(now);
-    worker_->flush(now);
-    if (!transport_.has_own()) break;
+    settle(now);
+    happened = true;
   }
   if (now - last_tick_ > kTickEvery) {
     last_tick_ = now;
@@ -84,8 +96,8 @@ bool Engine::step() {
       }
       head_->step(now);
     }
+    settle(now);
   }
-  transport_.flush();
   if (happened) wake();
   return happened;
 }
@@ -94,8 +106,11 @@ bool Engine::step() {
 bool Engine::spin() {
   constexpr int kPolls = 16;
   for (int i = 0; i < kPolls; ++i) {
-    if (transport_.poll(on_frame_)) {
-      step();
+    if (transport_.poll_wire(on_frame_)) {
+      const Time now = core::now();
+      last_step_ = now;
+      if (head_) head_->step(now);
+      settle(now);
       wake();
       return true;
     }

@@ -124,6 +124,7 @@ class Engine {
     bool ended = false;
   };
 
+  bool settle(Time now);
   bool spin();
   void dispatch(detail::RankId from, detail::ByteView frame);
   template <class M>

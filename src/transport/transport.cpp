@@ -106,16 +106,17 @@ std::uint64_t Transport::send_block(RankId to, ByteView bytes, std::shared_ptr<c
   return key;
 }
 
-bool Transport::poll(const Wire::OnFrame& on_frame) {
-  bool happened = false;
-  // What the handlers send to the own rank is left for the next round, so that none starves the network.
-  if (!self_.open.empty()) {
-    Buffer own = std::move(self_.open);
-    self_.open = Buffer();
-    on_frame(rank(), own.view());
-    happened = true;
-  }
-  happened |= wire_.poll([&](RankId from, ByteView frame) { arrived(from, frame, on_frame); });
+// What the handlers send to the own rank is left for the next round, so that none starves the network.
+bool Transport::poll_own(const Wire::OnFrame& on_frame) {
+  if (self_.open.empty()) return false;
+  const Buffer own = std::move(self_.open);
+  self_.open = Buffer();
+  on_frame(rank(), own.view());
+  return true;
+}
+
+bool Transport::poll_wire(const Wire::OnFrame& on_frame) {
+  bool happened = wire_.poll([&](RankId from, ByteView frame) { arrived(from, frame, on_frame); });
   while (!landed_.empty()) {
     const std::vector<Landed> landed = std::move(landed_);
     landed_.clear();

@@ -44,7 +44,12 @@ class Transport {
   }
 
   // Delivers frames, own ones too. True if anything happened. `on_frame` may send.
-  bool poll(const Wire::OnFrame& on_frame);
+  bool poll(const Wire::OnFrame& on_frame) {
+    const bool own = poll_own(on_frame);
+    return poll_wire(on_frame) || own;
+  }
+  bool poll_own(const Wire::OnFrame& on_frame);
+  bool poll_wire(const Wire::OnFrame& on_frame);
   // Sends what is complete and covered by credits.
   void flush();
   bool has_unsent() const { return !dirty_.empty() || !self_.open.empty(); }

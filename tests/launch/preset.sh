@@ -11,7 +11,7 @@ cmake --preset "$3" -B "$2/preset-$3" ${launcher:+-DCMAKE_CXX_COMPILER_LAUNCHER=
 cmake --build "$2/preset-$3" --target unit_test sim_test api_test >"$2/preset-$3.log" 2>&1 || { grep -E 'error|warning' "$2/preset-$3.log" | head -n 30; exit 1; }
 if [ "$3" = clang ]; then cmake --build "$2/preset-$3" >"$2/preset-$3.log" 2>&1 || { grep -E 'error|warning' "$2/preset-$3.log" | head -n 30; exit 1; }; fi
 # Sanitized code is an order of magnitude slower: fewer simulated seeds.
-[ "$3" = clang ] || export MOBULA_SIM_FACTOR=0.05
+[ "$3" = clang ] || export SIM_FACTOR=0.05
 # MPI keeps memory until it ends and hands some of it to the system; its leaks are not ours to report.
 export ASAN_OPTIONS=detect_leaks=0
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1

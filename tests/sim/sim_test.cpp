@@ -1,4 +1,4 @@
-// Random programs on simulated clusters. A failure names its seed: MOBULA_SIM_SEED=… runs that one alone.
+// Random programs on simulated clusters. A failure names its seed: SIM_SEED=… runs that one alone.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -18,7 +18,7 @@ struct Case {
 class Sim : public testing::TestWithParam<Case> {};
 
 std::uint64_t scaled(std::uint64_t seeds) {
-  const char* factor = std::getenv("MOBULA_SIM_FACTOR");
+  const char* factor = std::getenv("SIM_FACTOR");
   return factor != nullptr ? static_cast<std::uint64_t>(static_cast<double>(seeds) * std::atof(factor)) : seeds;
 }
 
@@ -26,7 +26,7 @@ TEST_P(Sim, RandomPrograms) {
   const Case c = GetParam();
   std::uint64_t first = 1;
   std::uint64_t last = scaled(c.seeds);
-  if (const char* only = std::getenv("MOBULA_SIM_SEED")) first = last = std::strtoull(only, nullptr, 10);
+  if (const char* only = std::getenv("SIM_SEED")) first = last = std::strtoull(only, nullptr, 10);
   Outcome sum;
   for (std::uint64_t seed = first; seed <= last; ++seed) {
     Options options;
@@ -34,7 +34,7 @@ TEST_P(Sim, RandomPrograms) {
     options.ranks = c.ranks;
     options.losses = c.losses;
     options.steps = c.steps;
-    if (std::getenv("MOBULA_SIM_VERBOSE") != nullptr) std::fprintf(stderr, "seed %llu\n", static_cast<unsigned long long>(seed));
+    if (std::getenv("SIM_VERBOSE") != nullptr) std::fprintf(stderr, "seed %llu\n", static_cast<unsigned long long>(seed));
     try {
       const Outcome o = run(options);
       sum.tasks += o.tasks;
