@@ -85,7 +85,7 @@ void Head::worker_lost(RankId lost) {
   });
   for (Piece* piece : pieces) {
     scheduler_.ended(*piece, piece->size());
-    assigned_[lost].erase(piece);
+    unlist_assigned(*piece);
     piece->state = sched::Piece::State::waiting;
     piece->worker = kNoRank;
   }
@@ -244,7 +244,7 @@ Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
     piece.range.end = at;
     rest.state = piece.state;
     rest.worker = piece.worker;
-    if (piece.state == sched::Piece::State::assigned) assigned_[piece.worker].insert(&rest);
+    if (piece.state == sched::Piece::State::assigned) list_assigned(rest);
     if (piece.state == sched::Piece::State::waiting) {
       rest.missing = piece.missing;
       rest.unplaced = piece.unplaced;
@@ -268,6 +268,19 @@ void Head::unhook(Piece& piece) {
     }
     piece.missing = 0;
   }
+}
+
+void Head::list_assigned(Piece& piece) {
+  auto& list = assigned_[piece.worker];
+  piece.assigned_at = static_cast<std::uint32_t>(list.size());
+  list.push_back(&piece);
+}
+
+void Head::unlist_assigned(Piece& piece) {
+  auto& list = assigned_[piece.worker];
+  list.back()->assigned_at = piece.assigned_at;
+  list[piece.assigned_at] = list.back();
+  list.pop_back();
 }
 
 void Head::erase_piece(Piece& piece) {
@@ -322,7 +335,7 @@ void Head::handle(RankId from, const core::Submit& m) {
   }
   if (m.kept) {
     scheduler_.assigned(piece, from, 0);
-    assigned_[from].insert(&piece);
+    list_assigned(piece);
     placed(piece);
     return;
   }
@@ -451,7 +464,7 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand) {
   }
   if (piece.missing != 0) unhook(piece);  // the worker sees to the rest
   scheduler_.assigned(piece, worker, demand);
-  assigned_[worker].insert(&piece);
+  list_assigned(piece);
   core::trace(Event::assigned, now_, piece.range.span, piece.range.begin, piece.range.end, worker);
   transport_.send(worker, message);
   placed(piece);
@@ -555,7 +568,7 @@ void Head::handle(RankId from, const core::Done& m) {
     const Range range = piece.range;
     const auto& options = piece.work->options;
     scheduler_.ended(piece, piece.size());
-    assigned_[from].erase(&piece);
+    unlist_assigned(piece);
     if (!errors.empty() && options && options->retry_exceptions && static_cast<int>(piece.attempt) <= options->retries) {
       // The worker leaves the decision to us; an error that came with an input is not the task's own.
       MOBULA_CHECK(piece.size() == 1, "tasks that retry exceptions run one by one");
@@ -715,7 +728,7 @@ void Head::handle(RankId from, const core::GaveBack& m) {
     for_each_part(range, from, [&](Piece& piece) {
       tasks += piece.size();
       scheduler_.ended(piece, piece.size());
-      assigned_[from].erase(&piece);
+      unlist_assigned(piece);
       piece.worker = kNoRank;
       set_up(piece);
       piece.preferred = kNoRank;  // it was taken for others that have nothing to do
@@ -919,7 +932,7 @@ void Head::handle(RankId from, const core::CancelResult& m) {
   if (m.cancelled) {
     for_each_part({m.id.span, m.id.index, m.id.index + 1}, from, [&](Piece& piece) {
       scheduler_.ended(piece, piece.size());
-      assigned_[from].erase(&piece);
+      unlist_assigned(piece);
       piece.state = sched::Piece::State::waiting;
       fail(piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece.work), m.id,
                              from, static_cast<int>(piece.attempt) - 1));
@@ -1023,7 +1036,8 @@ void Head::check_invariants() const {
       MOBULA_CHECK(begin == piece->range.begin && begin < piece->range.end && begin >= end, "pieces do not overlap");
       end = piece->range.end;
       unfinished += piece->size();
-      const bool at_worker = piece->worker != kNoRank && assigned_[piece->worker].contains(piece.get());
+      const bool at_worker = piece->worker != kNoRank && piece->assigned_at < assigned_[piece->worker].size() &&
+                             assigned_[piece->worker][piece->assigned_at] == piece.get();
       MOBULA_CHECK(at_worker == (piece->state == sched::Piece::State::assigned), "assigned pieces are listed");
       MOBULA_CHECK(piece->state != sched::Piece::State::waiting || piece->missing != 0, "a piece that waits, waits for something");
     }

@@ -117,6 +117,7 @@ class Head {
     std::uint32_t missing = 0;         // dependencies that have not ended
     std::uint32_t unplaced = 0;        // of those, not assigned yet
     RankId deferred_to = detail::kNoRank;
+    std::uint32_t assigned_at = 0;     // position in the list of its worker
   };
   struct Span {
     std::map<std::uint32_t, std::unique_ptr<Piece>> pieces;
@@ -153,6 +154,8 @@ class Head {
   Piece& add_piece(const Range& range, std::shared_ptr<Work> work);
   Piece& split(Piece& piece, std::uint32_t at);  // the part from `at` on becomes a piece of its own
   Piece& add_front(Piece& piece, std::uint32_t n);
+  void list_assigned(Piece& piece);
+  void unlist_assigned(Piece& piece);
   void erase_piece(Piece& piece);
   void set_up(Piece& piece);
   void unhook(Piece& piece);
@@ -182,7 +185,7 @@ class Head {
 
   std::unordered_map<SpanId, Span> spans_;
   std::unordered_map<ObjectId, Entry> entries_;
-  std::vector<std::set<Piece*>> assigned_;          // by rank
+  std::vector<std::vector<Piece*>> assigned_;       // by rank, in no order
   std::vector<std::deque<ObjectId>> deferred_;      // by rank: first tasks of pieces that wait for room there
   std::unordered_map<RankId, core::Free> frees_;
   std::vector<ObjectId> to_free_;

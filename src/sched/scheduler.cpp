@@ -9,6 +9,7 @@ namespace {
 
 constexpr double kSlack = 1e-9;
 constexpr int kLook = 64;  // candidates looked at for the emptiest
+constexpr std::size_t kLevels = 8;  // priorities that keep their queues
 
 std::string describe_demand(const core::WireDemand& d) {
   std::string text;
@@ -196,7 +197,8 @@ void Scheduler::dequeue(Piece& piece) {
   } else {
     queue.erase(std::find(queue.begin(), queue.end(), &piece));
   }
-  if (queue.empty()) klass.queues.erase(level);
+  // A level stays when it is empty: most are filled again at once.
+  if (queue.empty() && klass.queues.size() > kLevels) klass.queues.erase(level);
   klass.tasks -= piece.size();
   queued_tasks_ -= piece.size();
   piece.state = Piece::State::waiting;
@@ -272,14 +274,15 @@ std::optional<Scheduler::Decision> Scheduler::place() {
     if (!chosen) return std::nullopt;
     return Decision{&piece, share(klass, piece, workers_[chosen->first]), chosen->first, chosen->second};
   };
-  if (classes_.size() == 1) return place_in(classes_[kPlain], classes_[kPlain].queues.begin()->first);
+  const auto first_level = [](const Class& klass) {
+    return std::find_if(klass.queues.begin(), klass.queues.end(), [](const auto& level) { return !level.second.empty(); });
+  };
+  if (classes_.size() == 1) return place_in(classes_[kPlain], first_level(classes_[kPlain])->first);
   std::vector<std::pair<int, ClassId>> order;
   for (ClassId id = 0; id < classes_.size(); ++id) {
     // Scarce resources first where priorities are equal: a plain task fits anywhere.
-    for (const auto& [priority, queue] : classes_[id].queues) {
-      order.emplace_back(-priority, static_cast<ClassId>(classes_.size() - id));
-      break;
-    }
+    if (classes_[id].tasks == 0) continue;
+    order.emplace_back(-first_level(classes_[id])->first, static_cast<ClassId>(classes_.size() - id));
   }
   std::sort(order.begin(), order.end());
   for (const auto& [priority, reversed] : order) {

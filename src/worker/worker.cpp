@@ -23,6 +23,7 @@ constexpr Time kAnnounceAfter = 50'000;       // ns that a kept task may stay un
 constexpr std::size_t kInlineData = 24 << 10; // bytes of a value that goes inline in a Data message
 constexpr std::size_t kRetained = 1024;       // results
 constexpr std::size_t kBorrowed = ~std::size_t{0};  // the demand of a run that uses its waiter's cpus
+constexpr std::size_t kLevels = 8;            // priorities that keep their queues
 constexpr int kScan = 16;                     // queued pieces looked at for one that fits
 
 std::uint64_t elapsed_per_task(Time elapsed, std::uint32_t n) {
@@ -388,7 +389,7 @@ void Worker::dequeue(Piece& piece) {
   // Pieces leave at the ends but for claims and cancels; a claim is of a recent one, at the front.
   const auto at = std::find(queue.begin(), queue.end(), &piece);
   queue.erase(at);
-  if (queue.empty()) ready_.erase(level);
+  if (queue.empty() && ready_.size() > kLevels) ready_.erase(level);  // most levels are filled again at once
 }
 
 void Worker::erase_piece(Piece& piece) {
@@ -469,18 +470,16 @@ ValuePtr Worker::value_here(ObjectId id) {
   if (Record* record = objects_.find(id)) {
     if (ValuePtr value = store::ObjectTable::value_of(*record, id.index)) return value;
   }
-  if (const auto found = retained_by_span_.find(id.span); found != retained_by_span_.end()) {
-    for (const auto& retained : found->second) {
-      const Range& range = retained->range;
-      if (id.index < range.begin || id.index >= range.end) continue;
-      if (std::binary_search(retained->odd.begin(), retained->odd.end(), id.index)) return nullptr;
-      const std::uint32_t i = id.index - range.begin;
-      const std::size_t from = retained->fixed != kVariable ? std::size_t{i} * retained->fixed
-                               : i == 0                     ? 0
-                                                            : retained->ends[i - 1];
-      const std::size_t to = retained->fixed != kVariable ? from + retained->fixed : retained->ends[i];
-      return std::make_shared<Buffer>(retained->values->view().subspan(from, to - from));
-    }
+  // Newest first: who asks for a result was told of it a moment ago.
+  for (std::size_t n = 0; n < retained_.size(); ++n) {
+    const Retained& retained = retained_[(retained_next_ + retained_.size() - 1 - n) % retained_.size()];
+    const Range& range = retained.range;
+    if (range.span != id.span || id.index < range.begin || id.index >= range.end) continue;
+    if (std::binary_search(retained.odd.begin(), retained.odd.end(), id.index)) return nullptr;
+    const std::uint32_t i = id.index - range.begin;
+    const std::size_t from = retained.fixed != kVariable ? std::size_t{i} * retained.fixed : i == 0 ? 0 : retained.ends[i - 1];
+    const std::size_t to = retained.fixed != kVariable ? from + retained.fixed : retained.ends[i];
+    return std::make_shared<Buffer>(retained.values->view().subspan(from, to - from));
   }
   return nullptr;
 }
@@ -581,15 +580,13 @@ void Worker::answer_fetch(RankId to, ObjectId id, const ValuePtr& value) {
 void Worker::retain(const Range& range, std::uint32_t fixed, std::shared_ptr<Buffer> values,
                     std::vector<std::uint32_t> ends, std::vector<std::uint32_t> odd) {
   if (values->empty()) return;
-  auto retained = std::make_shared<Retained>(Retained{range, fixed, std::move(values), std::move(ends), std::move(odd)});
-  retained_by_span_[range.span].push_back(retained);
-  retained_.push_back(std::move(retained));
-  while (retained_.size() > kRetained) {
-    const auto span = retained_by_span_.find(retained_.front()->range.span);
-    span->second.erase(span->second.begin());
-    if (span->second.empty()) retained_by_span_.erase(span);
-    retained_.pop_front();
+  Retained retained{range, fixed, std::move(values), std::move(ends), std::move(odd)};
+  if (retained_.size() < kRetained) {
+    retained_.push_back(std::move(retained));
+  } else {
+    retained_[retained_next_] = std::move(retained);
   }
+  retained_next_ = (retained_next_ + 1) % kRetained;
 }
 
 // ---- results -----------------------------------------------------------------------------------------------------
@@ -1078,7 +1075,7 @@ void Worker::take(const Body& body, std::size_t demand, double sign) {
 }
 
 bool Worker::has_runnable() const {
-  if (ready_.empty() || resuming_ > 0) return false;
+  if (queued_tasks_ == 0 || resuming_ > 0) return false;
   for (const auto& [priority, queue] : ready_) {
     int looked = 0;
     for (const Piece* piece : queue) {
@@ -1090,7 +1087,7 @@ bool Worker::has_runnable() const {
 }
 
 std::unique_ptr<Run> Worker::next_run(Time now) {
-  if (ready_.empty() || resuming_ > 0) return nullptr;
+  if (queued_tasks_ == 0 || resuming_ > 0) return nullptr;
   for (auto& [priority, queue] : ready_) {
     int looked = 0;
     for (Piece* piece : queue) {
@@ -1159,7 +1156,8 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, std::size_t demand
   if (body.function->fixed_result != kVariable) {
     run->task.out.buffer.reserve(std::size_t{range.end - range.begin} * body.function->fixed_result);
   }
-  running_.insert(run.get());
+  run->running_at = running_.size();
+  running_.push_back(run.get());
 
   const std::uint32_t n = range.end - range.begin;
   if (range.end == piece.range.end) {
@@ -1199,7 +1197,9 @@ void Worker::release(Run& run) {
 }
 
 void Worker::finish(std::unique_ptr<Run> run, Time now) {
-  running_.erase(run.get());
+  running_.back()->running_at = run->running_at;
+  running_[run->running_at] = running_.back();
+  running_.pop_back();
   release(*run);
   detail::TaskRun& task = run->task;
   const Range ran{run->range.span, run->range.begin, task.next};
@@ -1337,7 +1337,6 @@ void Worker::drop_all() {
   interests_.clear();
   copies_.clear();
   retained_.clear();
-  retained_by_span_.clear();
   options_wire_.reset();
   options_copy_ = {};
 }

@@ -80,6 +80,7 @@ struct Run {
   Time deadline = 0;           // 0: none
   bool expired = false;        // its result was already given as TimedOut
   bool lends = false;          // waits for others, its cpus are free
+  std::size_t running_at = 0;  // position in the list of runs
   detail::TaskRun task;
 };
 
@@ -248,7 +249,7 @@ class Worker {
   std::map<int, std::deque<Piece*>, std::greater<>> ready_;
   std::size_t queued_tasks_ = 0;
   std::vector<Piece*> unannounced_;
-  std::set<Run*> running_;
+  std::vector<Run*> running_;  // in no order
 
   core::WireDemand free_;   // what no run holds
   int resuming_ = 0;        // threads that want their cpus back
@@ -259,8 +260,8 @@ class Worker {
 
   std::unordered_map<ObjectId, Interest> interests_;
   std::unordered_map<ObjectId, ValuePtr> copies_;  // large values: made here, or fetched and told to the head
-  std::deque<std::shared_ptr<Retained>> retained_;
-  std::unordered_map<SpanId, std::vector<std::shared_ptr<Retained>>> retained_by_span_;
+  std::vector<Retained> retained_;  // a ring
+  std::size_t retained_next_ = 0;
   std::set<RankId> lost_;
   std::vector<std::pair<ObjectId, ErrorPtr>> failing_;  // first tasks of pieces
   bool failing_now_ = false;
