@@ -470,17 +470,7 @@ ValuePtr Worker::value_here(ObjectId id) {
   if (Record* record = objects_.find(id)) {
     if (ValuePtr value = store::ObjectTable::value_of(*record, id.index)) return value;
   }
-  // Newest first: who asks for a result was told of it a moment ago.
-  for (std::size_t n = 0; n < retained_.size(); ++n) {
-    const Retained& retained = retained_[(retained_next_ + retained_.size() - 1 - n) % retained_.size()];
-    const Range& range = retained.range;
-    if (range.span != id.span || id.index < range.begin || id.index >= range.end) continue;
-    if (std::binary_search(retained.odd.begin(), retained.odd.end(), id.index)) return nullptr;
-    const std::uint32_t i = id.index - range.begin;
-    const std::size_t from = retained.fixed != kVariable ? std::size_t{i} * retained.fixed : i == 0 ? 0 : retained.ends[i - 1];
-    const std::size_t to = retained.fixed != kVariable ? from + retained.fixed : retained.ends[i];
-    return std::make_shared<Buffer>(retained.values->view().subspan(from, to - from));
-  }
+  if (const auto found = retained_.find(id); found != retained_.end()) return found->second;
   return nullptr;
 }
 
@@ -577,15 +567,16 @@ void Worker::answer_fetch(RankId to, ObjectId id, const ValuePtr& value) {
   transport_.send(to, data);
 }
 
-void Worker::retain(const Range& range, std::uint32_t fixed, std::shared_ptr<Buffer> values,
-                    std::vector<std::uint32_t> ends, std::vector<std::uint32_t> odd) {
-  if (values->empty()) return;
-  Retained retained{range, fixed, std::move(values), std::move(ends), std::move(odd)};
-  if (retained_.size() < kRetained) {
-    retained_.push_back(std::move(retained));
-  } else {
-    retained_[retained_next_] = std::move(retained);
+// Keeps a small result that went to another rank for a while, for those who were told that it would be here. Without it
+// they would find it at its owner, over the head.
+void Worker::retain(ObjectId id, ValuePtr value) {
+  if (!retained_.emplace(id, std::move(value)).second) return;
+  if (retained_order_.size() < kRetained) {
+    retained_order_.push_back(id);
+    return;
   }
+  retained_.erase(retained_order_[retained_next_]);
+  retained_order_[retained_next_] = id;
   retained_next_ = (retained_next_ + 1) % kRetained;
 }
 
@@ -683,8 +674,8 @@ void Worker::send_report(Report report) {
       }
     }
   }
-  if (owner != objects_.rank() && report.values->size() <= kInlineData) {
-    retain(range, report.fixed, std::move(report.values), std::move(report.ends), std::move(odd));
+  if (owner != objects_.rank() && range.end - range.begin == 1 && odd.empty() && !report.values->empty()) {
+    retain({range.span, range.begin}, std::move(report.values));
   }
 }
 
@@ -1337,6 +1328,7 @@ void Worker::drop_all() {
   interests_.clear();
   copies_.clear();
   retained_.clear();
+  retained_order_.clear();
   options_wire_.reset();
   options_copy_ = {};
 }

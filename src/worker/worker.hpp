@@ -169,15 +169,6 @@ class Worker {
     Buffer args;
     std::vector<std::uint32_t> ends;
   };
-  // Small results made here that went to another rank, for those who were told that they would be here.
-  struct Retained {
-    Range range;
-    std::uint32_t fixed;
-    std::shared_ptr<Buffer> values;
-    std::vector<std::uint32_t> ends;
-    std::vector<std::uint32_t> odd;
-  };
-
   std::shared_ptr<const core::WireOptions> wire_options(const TaskOptions* options);
   bool keeps(const core::WireOptions* options) const;
   void close_open();
@@ -211,8 +202,7 @@ class Worker {
   void ask_for(ObjectId id, RankId hint);
   void deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, RankId at);
   void answer_fetch(RankId to, ObjectId id, const ValuePtr& value);
-  void retain(const Range& range, std::uint32_t fixed, std::shared_ptr<Buffer> values, std::vector<std::uint32_t> ends,
-              std::vector<std::uint32_t> odd);
+  void retain(ObjectId id, ValuePtr value);
   // Results of tasks that ended here, or failed.
   struct Report {
     Range range;
@@ -260,7 +250,8 @@ class Worker {
 
   std::unordered_map<ObjectId, Interest> interests_;
   std::unordered_map<ObjectId, ValuePtr> copies_;  // large values: made here, or fetched and told to the head
-  std::vector<Retained> retained_;  // a ring
+  std::unordered_map<ObjectId, ValuePtr> retained_;
+  std::vector<ObjectId> retained_order_;  // a ring
   std::size_t retained_next_ = 0;
   std::set<RankId> lost_;
   std::vector<std::pair<ObjectId, ErrorPtr>> failing_;  // first tasks of pieces
