@@ -92,7 +92,6 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
                                                 : config.slots > 0 ? config.slots
                                                                    : static_cast<int>(cores.size()));
   // Slots beyond the cores share them; with fewer slots than cores each has several.
-  bool shares_cores = false;
   if (config.pin == "core" && slots != 0) {
     for (std::uint32_t slot = 0; slot < slots; ++slot) {
       std::vector<int> cpus;
@@ -102,10 +101,12 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
       settings.slot_cpus.push_back(std::move(cpus));
     }
   }
-  // Ranks whose masks are equal and outnumber the cores share them: one that polls takes a core from one that computes.
+  // A thread that polls takes a core from one that computes, where there are more of them than cores. A head without slots
+  // is the first to give way: its driver mostly waits.
   std::size_t sharers = 0;
-  for (const auto& mask : masks) sharers += mask == masks[position] ? 1 : 0;
-  shares_cores = sharers * std::max<std::size_t>(slots, 1) > masks[position].size() + (sharers > 1 ? 0 : 0) || slots > cores.size();
+  for (std::size_t i = 0; i < masks.size(); ++i) sharers += masks[i] == masks[position] && runs_tasks[i] ? 1 : 0;
+  const std::size_t threads = sharers * std::max<std::size_t>(slots, 1) + (has_slots ? 0 : 1);
+  const bool shares_cores = threads > masks[position].size() || slots > cores.size();
 
   settings.worker.slots = slots;
   settings.worker.inline_limit = config.inline_limit;
@@ -141,7 +142,13 @@ void restore_signals() {
   for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_DFL);
 }
 
-void write_trace(const Job& job) {
+void tell_and_trace(const Job& job) {
+  exec::Engine& engine = *job.engine;
+  core::log_info(std::to_string(engine.worker().tasks_run()) + " tasks run, " + std::to_string(engine.worker().fetches()) +
+                 " values fetched, " + std::to_string(engine.transport().frames_sent()) + " frames sent, " +
+                 std::to_string(engine.transport().frames_received()) + " received, " +
+                 std::to_string(engine.threads_most()) + " threads at most" +
+                 (engine.head() != nullptr ? ", " + std::to_string(engine.head()->messages()) + " messages handled by the head" : ""));
   if (job.config.trace.empty()) return;
   const auto rank = job.engine->transport().rank();
   core::trace_write(job.config.trace + "." + std::to_string(rank) + ".json", rank);
@@ -152,7 +159,7 @@ bool end_job(Job& job, int code, const std::string& reason) {
   if (job.ended.exchange(true)) return false;
   job.engine->send_stop(code, reason);
   const bool clean = job.engine->stop_threads();
-  write_trace(job);
+  tell_and_trace(job);
   std::cout.flush();
   std::fflush(nullptr);
   if (job.mpi) job.mpi->finalize();
@@ -181,7 +188,7 @@ void on_head_signal(Job& job, int signal) {
   if (job.ended.exchange(true)) return;
   std::fprintf(stderr, "mobula: %s; the job ends\n", signal == SIGINT ? "interrupted" : "asked to terminate (SIGTERM)");
   job.engine->send_stop(code, "the head got a signal");
-  write_trace(job);
+  tell_and_trace(job);
   std::fflush(nullptr);
   // The driver may be anywhere; it is not unwound.
   if (job.mpi) job.mpi->finalize();
@@ -228,7 +235,7 @@ int run_worker(Job& job) {
   const int code = engine.serve();
   job.ended.store(true);
   const bool clean = engine.stop_threads();
-  write_trace(job);
+  tell_and_trace(job);
   std::cout.flush();
   std::fflush(nullptr);
   job.mpi->finalize();

@@ -98,7 +98,10 @@ bool Engine::step() {
     }
     settle(now);
   }
-  if (happened) wake();
+  if (happened) {
+    last_activity_ = now;
+    wake();
+  }
   return happened;
 }
 
@@ -108,7 +111,7 @@ bool Engine::spin() {
   for (int i = 0; i < kPolls; ++i) {
     if (transport_.poll_wire(on_frame_)) {
       const Time now = core::now();
-      last_step_ = now;
+      last_step_ = last_activity_ = now;
       if (head_) head_->step(now);
       settle(now);
       wake();
@@ -167,8 +170,11 @@ bool Engine::sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns) {
   const bool happened = step();
   const bool met = waiter != nullptr && (waiter->woken || (*waiter->met)());
   if (!happened && !met && !ending_.load()) {
-    // What is under way moves only while we poll.
-    const std::int64_t most = transport_.busy() ? 50'000 : wire_.longest_sleep_ns();
+    // What is under way moves only while we poll, and messages of other nodes don't ring: where all has been quiet for
+    // long, those wait a little longer.
+    const Time quiet = core::now() - last_activity_;
+    const std::int64_t unheard = std::max(wire_.longest_sleep_ns(), std::clamp<Time>(quiet / 16, 0, kPumpIdle));
+    const std::int64_t most = transport_.busy() ? 50'000 : unheard;
     lock.unlock();
     wire_.sleep(std::min(most, most_ns));
     lock.lock();
@@ -366,11 +372,10 @@ void Engine::pump_main() {
       if (now - last_step_ > kPumpAfter) {
         step();
         wake();
-        const bool polled = bell_taken_;
-        if (!polled) {
-          pace = kPumpBusy;
-          // All threads compute: the doorbell is ours, so that messages of this node are heard at once.
-          sleep_in_bell(lock, nullptr, kPumpBusy);
+        if (!bell_taken_) {
+          // All threads compute: the doorbell is ours, so that messages of this node are heard at once. The rest can wait
+          // the longer, the longer nothing has happened.
+          sleep_in_bell(lock, nullptr, std::clamp<Time>((now - last_activity_) / 16, kPumpBusy, 2 * kPumpIdle));
           continue;
         }
       }

@@ -152,6 +152,7 @@ class Engine {
   bool bell_taken_ = false;
   Time last_step_ = 0;
   Time last_tick_ = 0;
+  Time last_activity_ = 0;        // something was handled
   std::uint32_t since_step_ = 0;  // tasks submitted since
   std::list<Thread> slots_;
   std::uint32_t threads_ = 0;

@@ -500,6 +500,7 @@ void Worker::ask_for(ObjectId id, RankId hint) {
     transport_.send(kHeadRank, core::Locate{id});
   } else {
     in.asked = hint;
+    ++fetches_;
     transport_.send(hint, core::Fetch{id});
   }
 }

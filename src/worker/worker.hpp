@@ -149,6 +149,7 @@ class Worker {
   std::size_t interests() const { return interests_.size(); }
   std::size_t copies() const { return copies_.size(); }
   std::uint64_t tasks_run() const { return tasks_run_; }
+  std::uint64_t fetches() const { return fetches_; }  // values asked of other ranks
   void drop_all();  // at the end of the job
 
  private:
@@ -262,6 +263,7 @@ class Worker {
   std::unordered_map<std::uint64_t, core::Answer> answers_;
   Time last_announced_ = 0;
   std::uint64_t tasks_run_ = 0;
+  std::uint64_t fetches_ = 0;
 };
 
 }  // namespace mobula::worker
