@@ -43,11 +43,13 @@ class Report {
     const auto [least, most] = std::minmax_element(values.begin(), values.end());
     rows_.push_back({name, median(values), *least, *most, unit});
     const Row& r = rows_.back();
-    std::printf("%-14s %-44s %12.4g %-10s (%.4g to %.4g)\n", program_.c_str(), name.c_str(), r.median, unit.c_str(), r.least, r.most);
+    std::printf("%-14s %-44s %12.4g %-10s (%.4g to %.4g)\n", program_.c_str(), name.c_str(), r.median, unit.c_str(),
+                r.least, r.most);
     std::fflush(stdout);
   }
   // Pairs of one turn each: the ratio is taken turn by turn.
-  void add_ratio(const std::string& name, const std::vector<double>& ours, const std::vector<double>& floor, const std::string& goal) {
+  void add_ratio(const std::string& name, const std::vector<double>& ours, const std::vector<double>& floor,
+                 const std::string& goal) {
     std::vector<double> ratios;
     for (std::size_t i = 0; i < std::min(ours.size(), floor.size()); ++i) ratios.push_back(ours[i] / floor[i]);
     add(name, ratios, "x  " + goal);
@@ -57,8 +59,9 @@ class Report {
     if (path == nullptr) return;
     std::ofstream out(path, std::ios::app);
     for (const Row& r : rows_) {
-      out << "{\"name\": \"" << program_ << "/" << r.name << "\", \"run_type\": \"aggregate\", \"aggregate_name\": \"median\", \"real_time\": "
-          << r.median << ", \"least\": " << r.least << ", \"most\": " << r.most << ", \"time_unit\": \"" << r.unit << "\"}\n";
+      out << "{\"name\": \"" << program_ << "/" << r.name
+          << "\", \"run_type\": \"aggregate\", \"aggregate_name\": \"median\", \"real_time\": " << r.median
+          << ", \"least\": " << r.least << ", \"most\": " << r.most << ", \"time_unit\": \"" << r.unit << "\"}\n";
     }
   }
 
@@ -113,8 +116,9 @@ inline double floor_message_rate(int messages) {
 
 // Starts MPI, measures floors on all ranks, runs the driver, repeats. `floor` is collective and its value of rank 0 is
 // given to the driver of the same turn.
-inline int main(int argc, char** argv, const std::function<double()>& floor, const std::function<void(int turn, double floor)>& turn,
-                const std::function<void()>& end, int turns = 5) {
+inline int main(int argc, char** argv, const std::function<double()>& floor,
+                const std::function<void(int turn, double floor)>& turn, const std::function<void()>& end,
+                int turns = 5) {
   MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, new int);
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);

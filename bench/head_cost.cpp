@@ -106,7 +106,8 @@ int main() {
       for (int turn = 0; turn < 5; ++turn) costs.push_back(cost(workers, std::max(200'000U, 20 * workers), stretch));
       std::sort(costs.begin(), costs.end());
       if (workers == 10) least = costs[2];
-      std::printf("head_cost      %6u workers: %8.1f ns a task (%.1f to %.1f), %.2f x that of 10\n", workers, costs[2], costs[0], costs[4], costs[2] / least);
+      std::printf("head_cost      %6u workers: %8.1f ns a task (%.1f to %.1f), %.2f x that of 10\n", workers, costs[2],
+                  costs[0], costs[4], costs[2] / least);
     }
   }
 }

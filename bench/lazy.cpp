@@ -18,7 +18,8 @@ int main(int argc, char** argv) {
     double start = bench::seconds();
     mobula::get(mobula::remote<nothing>.map(std::views::iota(0, 10'000'000)));
     report.add("lazy map of 10,000,000", {10 / (bench::seconds() - start)}, "M/s");
-    report.add("head: growth of memory meanwhile, at most", {static_cast<double>(bench::peak_kib() - before) / 1024}, "MiB");
+    report.add("head: growth of memory meanwhile, at most", {static_cast<double>(bench::peak_kib() - before) / 1024},
+               "MiB");
     start = bench::seconds();
     const auto values = mobula::get(mobula::remote<identity>.map(std::views::iota(0, 1'000'000)));
     report.add("map of 1,000,000 with results", {1 / (bench::seconds() - start)}, "M/s");

@@ -8,7 +8,11 @@ int main(int argc, char** argv) {
   std::vector<double> floors, ours;
   bench::Report report("round_trip");
   return bench::main(
-      argc, argv, [] { bench::floor_round_trip(2000); return bench::floor_round_trip(kRounds) * 1e6; },
+      argc, argv,
+      [] {
+        bench::floor_round_trip(2000);
+        return bench::floor_round_trip(kRounds) * 1e6;
+      },
       [&](int, double floor) {
         for (int i = 0; i < 5000; ++i) mobula::get(mobula::remote<identity>(i));
         const double start = bench::seconds();

@@ -1,6 +1,6 @@
-// Tasks with dependencies: a chain, and a 1-D stencil with 3 of them, against the same stencil in plain non-blocking MPI
-// on the same ranks. METG(50 %) is the smallest task at which half of the time is useful work (Slaughter et al., "Task
-// Bench", SC20); the useful work is that of the kernel alone, calibrated in the run.
+// Tasks with dependencies: a chain, and a 1-D stencil with 3 of them, against the same stencil in plain non-blocking
+// MPI on the same ranks. METG(50 %) is the smallest task at which half of the time is useful work (Slaughter et al.,
+// "Task Bench", SC20); the useful work is that of the kernel alone, calibrated in the run.
 #include <cmath>
 
 #include "bench.hpp"
@@ -51,7 +51,8 @@ double mpi_stencil(int steps, long iterations) {
       MPI_Isend(&row[1], 1, MPI_DOUBLE, left, 2, MPI_COMM_WORLD, &requests[2]);
       MPI_Isend(&row[static_cast<std::size_t>(n)], 1, MPI_DOUBLE, right, 1, MPI_COMM_WORLD, &requests[3]);
       MPI_Waitall(4, requests, MPI_STATUSES_IGNORE);
-      for (std::size_t i = 1; i <= static_cast<std::size_t>(n); ++i) other[i] = cell(row[i - 1], row[i], row[i + 1], iterations);
+      for (std::size_t i = 1; i <= static_cast<std::size_t>(n); ++i)
+        other[i] = cell(row[i - 1], row[i], row[i + 1], iterations);
       row.swap(other);
     }
   }
@@ -67,7 +68,8 @@ double task_stencil(int steps, long iterations) {
     std::vector<mobula::Ref<double>> above;
     above.reserve(kColumns);
     for (std::size_t i = 0; i < kColumns; ++i) {
-      above.push_back(mobula::remote<cell>(row[(i + kColumns - 1) % kColumns], row[i], row[(i + 1) % kColumns], iterations));
+      above.push_back(
+          mobula::remote<cell>(row[(i + kColumns - 1) % kColumns], row[i], row[(i + 1) % kColumns], iterations));
     }
     row = std::move(above);
   }

@@ -10,7 +10,11 @@ int main(int argc, char** argv) {
   long singles_kib = 0, mapped_kib = 0;
   bench::Report report("submit_rate");
   return bench::main(
-      argc, argv, [] { bench::floor_message_rate(25'600); return bench::floor_message_rate(512'000) / 1e6; },
+      argc, argv,
+      [] {
+        bench::floor_message_rate(25'600);
+        return bench::floor_message_rate(512'000) / 1e6;
+      },
       [&](int, double floor) {
         mobula::get(mobula::remote<identity>.map(std::views::iota(0, 10'000)));
         {

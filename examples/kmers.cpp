@@ -24,22 +24,22 @@
 
 namespace {
 
-constexpr std::size_t kParts = 8;                  // by hash; each is merged by itself
+constexpr std::size_t kParts = 8;  // by hash; each is merged by itself
 constexpr std::size_t kBlockBases = 1 << 18;
 
 struct KmerCount {
   std::uint64_t kmer;
   std::uint64_t count;
 };
-using Part = std::vector<KmerCount>;               // ascending by k-mer
+using Part = std::vector<KmerCount>;  // ascending by k-mer
 using Parts = std::vector<mobula::Ref<Part>>;
 
 struct Block {
-  std::string bases;                               // reads, each ended by a newline
+  std::string bases;  // reads, each ended by a newline
   std::uint64_t reads = 0;
   template <class Archive>
   void serialize(Archive& archive, unsigned) {
-    archive & bases & reads;
+    archive& bases& reads;
   }
 };
 
@@ -52,10 +52,14 @@ std::uint64_t hash(std::uint64_t x) {
 // A = 0, C = 1, G = 2, T = 3: the complement of x is 3 - x. 4: anything else, which no k-mer spans.
 int code_of(char base) {
   switch (base) {
-    case 'A': case 'a': return 0;
-    case 'C': case 'c': return 1;
-    case 'G': case 'g': return 2;
-    case 'T': case 't': return 3;
+    case 'A':
+    case 'a': return 0;
+    case 'C':
+    case 'c': return 1;
+    case 'G':
+    case 'g': return 2;
+    case 'T':
+    case 't': return 3;
     default: return 4;
   }
 }
@@ -152,7 +156,8 @@ class Lines {
   std::uint64_t number_ = 0;
 };
 
-// The reads of all files as blocks, one after the other: a single-pass range that is read while there is room for tasks.
+// The reads of all files as blocks, one after the other: a single-pass range that is read while there is room for
+// tasks.
 class Blocks {
  public:
   explicit Blocks(std::vector<std::string> paths) : paths_(std::move(paths)) {}
@@ -219,7 +224,8 @@ class Blocks {
     if (!lines_->next(plus) || plus.empty() || plus[0] != '+') lines_->fail("expected the '+' line of a read");
     if (!lines_->next(quality)) lines_->fail("the read has no qualities");
     if (quality.size() != bases.size()) {
-      lines_->fail("the read has " + std::to_string(bases.size()) + " bases and " + std::to_string(quality.size()) + " qualities");
+      lines_->fail("the read has " + std::to_string(bases.size()) + " bases and " + std::to_string(quality.size()) +
+                   " qualities");
     }
     add(bases);
     pending_ = lines_->next(line_);
@@ -279,7 +285,8 @@ int count(const std::vector<std::string>& paths, int k, const std::string& outpu
   blocks.progress = [&](std::uint64_t reads) {
     if (Clock::now() - last_shown < std::chrono::seconds(1)) return;
     last_shown = Clock::now();
-    std::cerr << "read " << reads << " reads, " << static_cast<std::uint64_t>(static_cast<double>(reads) / elapsed()) << " reads/s\n";
+    std::cerr << "read " << reads << " reads, " << static_cast<std::uint64_t>(static_cast<double>(reads) / elapsed())
+              << " reads/s\n";
   };
   const auto counted = mobula::remote<count_block>.map(blocks, mobula::same(k));
   std::vector<std::vector<mobula::Ref<Part>>> by_part(kParts);
@@ -322,12 +329,13 @@ int count(const std::vector<std::string>& paths, int k, const std::string& outpu
   H5Fclose(file);
 
   const auto most = std::min<std::size_t>(10, all.size());
-  std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(most), all.end(), [](const KmerCount& a, const KmerCount& b) {
-    return a.count != b.count ? a.count > b.count : a.kmer < b.kmer;
-  });
+  std::partial_sort(
+      all.begin(), all.begin() + static_cast<std::ptrdiff_t>(most), all.end(),
+      [](const KmerCount& a, const KmerCount& b) { return a.count != b.count ? a.count > b.count : a.kmer < b.kmer; });
   std::cout << blocks.reads() << " reads, " << total << " k-mers, " << kmers.size() << " distinct (k = " << k << "), "
             << counted.size() << " blocks, " << mobula::cluster().slots << " slots\n"
-            << elapsed() << " s, " << static_cast<std::uint64_t>(static_cast<double>(blocks.reads()) / elapsed()) << " reads/s\n"
+            << elapsed() << " s, " << static_cast<std::uint64_t>(static_cast<double>(blocks.reads()) / elapsed())
+            << " reads/s\n"
             << "most frequent:\n";
   for (std::size_t i = 0; i < most; ++i) std::cout << "  " << text_of(all[i].kmer, k) << ' ' << all[i].count << '\n';
   std::cout << "wrote " << output << ".tsv, " << output << ".histogram.tsv, " << output << ".h5\n";

@@ -11,11 +11,11 @@ namespace mobula {
 
 // Where a failed task ran. For a failure that spread through dependents, this is the first task that failed.
 struct Failure {
-  std::string task;         // the task's name
-  std::string id;           // "rank.sequence.index"
-  std::uint32_t rank = 0;   // where it ran last
+  std::string task;        // the task's name
+  std::string id;          // "rank.sequence.index"
+  std::uint32_t rank = 0;  // where it ran last
   std::string host;
-  int attempt = 0;          // 1 for the first run
+  int attempt = 0;  // 1 for the first run
 };
 
 // What each error ends is said beside it; the job goes on after all of them but ConfigError and VersionMismatch.

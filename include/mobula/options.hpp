@@ -30,7 +30,7 @@ inline constexpr Duration none{};
 struct Demand {
   double cpus = 1;  // 0: shares a slot's time with others
   double gpus = 0;
-  std::size_t memory = 0;                   // bytes
+  std::size_t memory = 0;                        // bytes
   std::map<std::string, double> resources = {};  // by name, as ranks offer them (--mobula-resources)
   bool operator==(const Demand&) const = default;
 };
@@ -39,8 +39,8 @@ struct Demand {
 struct Placement {
   enum class Kind : std::uint8_t { any, pack, spread, on_node, on_rank, near };
   Kind kind = Kind::any;
-  std::uint32_t index = 0;         // of the node or rank
-  detail::Handle object = {};      // for near
+  std::uint32_t index = 0;     // of the node or rank
+  detail::Handle object = {};  // for near
   bool operator==(const Placement&) const = default;
 };
 inline const Placement any{};
@@ -57,12 +57,12 @@ struct TaskOptions {
   std::size_t memory = 0;
   std::map<std::string, double> resources = {};
   std::vector<Demand> alternatives = {};  // tried in order after the demand above
-  int retries = 3;                   // runs after the first one; for a lost worker
-  bool retry_exceptions = false;     // and for exceptions of the task itself
-  int priority = 0;                  // higher first
-  std::string name = {};             // default: the function's name
-  Duration timeout = none;           // from the start of execution; then TimedOut
-  Duration time_request = none;      // not started where less of the allocation's time is left
+  int retries = 3;                        // runs after the first one; for a lost worker
+  bool retry_exceptions = false;          // and for exceptions of the task itself
+  int priority = 0;                       // higher first
+  std::string name = {};                  // default: the function's name
+  Duration timeout = none;                // from the start of execution; then TimedOut
+  Duration time_request = none;           // not started where less of the allocation's time is left
   Placement placement = any;
 
   bool operator==(const TaskOptions&) const = default;

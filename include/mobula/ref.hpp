@@ -46,12 +46,32 @@ class Batch {
     iterator(const Batch* batch, difference_type at) : batch_(batch), at_(at) {}
     Ref<T> operator*() const { return (*batch_)[static_cast<std::size_t>(at_)]; }
     Ref<T> operator[](difference_type n) const { return *(*this + n); }
-    iterator& operator++() { ++at_; return *this; }
-    iterator operator++(int) { iterator old = *this; ++at_; return old; }
-    iterator& operator--() { --at_; return *this; }
-    iterator operator--(int) { iterator old = *this; --at_; return old; }
-    iterator& operator+=(difference_type n) { at_ += n; return *this; }
-    iterator& operator-=(difference_type n) { at_ -= n; return *this; }
+    iterator& operator++() {
+      ++at_;
+      return *this;
+    }
+    iterator operator++(int) {
+      iterator old = *this;
+      ++at_;
+      return old;
+    }
+    iterator& operator--() {
+      --at_;
+      return *this;
+    }
+    iterator operator--(int) {
+      iterator old = *this;
+      --at_;
+      return old;
+    }
+    iterator& operator+=(difference_type n) {
+      at_ += n;
+      return *this;
+    }
+    iterator& operator-=(difference_type n) {
+      at_ -= n;
+      return *this;
+    }
     friend iterator operator+(iterator i, difference_type n) { return i += n; }
     friend iterator operator+(difference_type n, iterator i) { return i += n; }
     friend iterator operator-(iterator i, difference_type n) { return i -= n; }
@@ -144,8 +164,7 @@ detail::GotAll<T> get(const Batch<T>& batch) {
 }
 
 template <detail::RefRange R>
-  requires(!detail::is_batch<std::remove_cvref_t<R>>)
-detail::GotAll<detail::RefValue<R>> get(R&& range) {
+requires(!detail::is_batch<std::remove_cvref_t<R>>) detail::GotAll<detail::RefValue<R>> get(R&& range) {
   using T = detail::RefValue<R>;
   const std::vector<detail::Handle> handles = detail::handles_of(range);
   if constexpr (std::is_void_v<T>) {

@@ -41,9 +41,8 @@ struct RefTarget<Ref<T>> {
 
 // A Ref<T> stands for a parameter of type T, unless the parameter is itself a Ref.
 template <class A, class P>
-inline constexpr bool is_dependency =
-    is_ref<std::remove_cvref_t<A>> && !is_ref<P> &&
-    std::is_convertible_v<typename RefTarget<std::remove_cvref_t<A>>::type, P>;
+inline constexpr bool is_dependency = is_ref<std::remove_cvref_t<A>> && !is_ref<P> &&
+                                      std::is_convertible_v<typename RefTarget<std::remove_cvref_t<A>>::type, P>;
 
 template <class A, class P>
 inline constexpr bool is_argument = is_dependency<A, P> || std::is_convertible_v<A, P>;
@@ -70,11 +69,12 @@ struct RemoteCall {
   template <std::size_t I>
   using Parameter = std::tuple_element_t<I, typename Sig::Values>;
 
-  static_assert([]<class... P>(std::type_identity<std::tuple<P...>>) {
-    return !((std::is_lvalue_reference_v<P> && !std::is_const_v<std::remove_reference_t<P>>) || ... || false);
-  }(std::type_identity<typename Sig::Parameters>{}),
-                "mobula: a remote function can't take a T& parameter: it runs elsewhere; take T or const T&, and "
-                "return what it changes");
+  static_assert(
+      []<class... P>(std::type_identity<std::tuple<P...>>) {
+        return !((std::is_lvalue_reference_v<P> && !std::is_const_v<std::remove_reference_t<P>>) || ... || false);
+      }(std::type_identity<typename Sig::Parameters>{}),
+      "mobula: a remote function can't take a T& parameter: it runs elsewhere; take T or const T&, and "
+      "return what it changes");
   static_assert(!std::is_pointer_v<Result>, "mobula: a remote function can't return a pointer: return the value");
 
   template <class... A>
@@ -84,7 +84,8 @@ struct RemoteCall {
       []<std::size_t... I>(std::index_sequence<I...>) {
         static_assert((is_argument<A, Parameter<I>> && ...),
                       "mobula: an argument's type does not convert to the remote function's parameter");
-      }(std::index_sequence_for<A...>{});
+      }
+      (std::index_sequence_for<A...>{});
     }
     return true;
   }
@@ -96,7 +97,8 @@ struct RemoteCall {
       Draft draft;
       [&]<std::size_t... I>(std::index_sequence<I...>) {
         (add_argument<Parameter<I>>(*draft, I, std::forward<A>(args)), ...);
-      }(std::index_sequence_for<A...>{});
+      }
+      (std::index_sequence_for<A...>{});
       return Ref<Result>(detail::submit(Fn::info, options, *draft));
     } else {
       return {};
@@ -191,6 +193,7 @@ class RemoteWith {
   auto map(R&&... ranges) const {
     return detail::RemoteCall<F>::map(options_.get(), std::forward<R>(ranges)...);
   }
+
  private:
   std::shared_ptr<const TaskOptions> options_;
 };
@@ -251,7 +254,8 @@ std::tuple<Ref<T>...> unpack(const Ref<std::tuple<T...>>& ref) {
   options.placement = near(ref);
   return [&]<std::size_t... I>(std::index_sequence<I...>) {
     return std::tuple<Ref<T>...>{remote<&detail::element_of<I, std::tuple<T...>>>.with(options)(ref)...};
-  }(std::index_sequence_for<T...>{});
+  }
+  (std::index_sequence_for<T...>{});
 }
 
 }  // namespace mobula

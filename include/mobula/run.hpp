@@ -57,9 +57,9 @@ struct NodeInfo {
 struct ClusterInfo {
   std::vector<NodeInfo> nodes;
   std::vector<RankInfo> ranks;
-  int slots = 0;                         // of all live ranks
-  std::map<std::string, double> total;   // resources by name: cpus, gpus, memory (bytes), custom ones
-  std::map<std::string, double> free;    // what no running task holds now
+  int slots = 0;                        // of all live ranks
+  std::map<std::string, double> total;  // resources by name: cpus, gpus, memory (bytes), custom ones
+  std::map<std::string, double> free;   // what no running task holds now
 };
 ClusterInfo cluster();
 
@@ -72,7 +72,7 @@ struct Context {
   std::vector<int> cores;  // OS indexes of the cores that this thread may use
   std::string task;        // name; empty outside a task
   std::string id;
-  int attempt = 0;         // 1 for the first run; 0 outside a task
+  int attempt = 0;  // 1 for the first run; 0 outside a task
 };
 Context here();
 

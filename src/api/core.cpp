@@ -24,15 +24,17 @@ core::Answer ask(core::Question question, ObjectId id, const TaskOptions* option
   Lock lock(engine);
   const std::uint64_t token = engine.worker().ask(question, id, options);
   std::optional<core::Answer> answer;
-  engine.wait_lending(lock, [&] { return answer || (answer = engine.worker().take_answer(token)); }, Engine::kNever);
+  engine.wait_lending(
+      lock, [&] { return answer || (answer = engine.worker().take_answer(token)); }, Engine::kNever);
   return *answer;
 }
 
 // Demands that are not the ordinary one are checked where they are submitted, once each.
 void check_feasible(const TaskOptions* options) {
   if (options == nullptr) return;
-  const bool ordinary = options->cpus <= 1 && options->gpus == 0 && options->memory == 0 && options->resources.empty() &&
-                        options->time_request.is_none() && options->placement.kind != Placement::Kind::on_node &&
+  const bool ordinary = options->cpus <= 1 && options->gpus == 0 && options->memory == 0 &&
+                        options->resources.empty() && options->time_request.is_none() &&
+                        options->placement.kind != Placement::Kind::on_node &&
                         options->placement.kind != Placement::Kind::on_rank;
   if (ordinary) return;
   thread_local TaskOptions feasible;  // the last that was found so
@@ -115,8 +117,8 @@ void BatchWriter::flush() {
     Draft::State front;
     front.args.bytes(draft_.args.buffer.data(), before);
     std::vector<std::uint32_t> ends(ends_.begin(), ends_.empty() ? ends_.end() : ends_.end() - 1);
-    engine.worker().submit_items(*batch_.record(), total_, count_ - 1, function_, options_, shared_mask_, shared_, front,
-                                 ends, in_task, now);
+    engine.worker().submit_items(*batch_.record(), total_, count_ - 1, function_, options_, shared_mask_, shared_,
+                                 front, ends, in_task, now);
     total_ += count_ - 1;
     Draft::State item;
     item.args.bytes(draft_.args.buffer.data() + before, draft_.args.buffer.size() - before);
@@ -130,8 +132,8 @@ void BatchWriter::flush() {
   if (alone) ends_.assign({static_cast<std::uint32_t>(draft_.args.buffer.size())});
   const bool no_ends = !variable_ && draft_.dep_mask == 0;
   if (no_ends) ends_.clear();
-  engine.worker().submit_items(*batch_.record(), total_, count_, function_, options_, shared_mask_, shared_, draft_, ends_,
-                               in_task, now);
+  engine.worker().submit_items(*batch_.record(), total_, count_, function_, options_, shared_mask_, shared_, draft_,
+                               ends_, in_task, now);
   total_ += count_;
   engine.submitted(lock, count_);
   if (!in_task) engine.wait_for_room(lock);
@@ -175,7 +177,8 @@ ByteView await(const Handle& handle, Duration timeout) {
   engine.objects().add_waiter(record);
   const bool met = engine.wait_for(lock, handle, deadline_of(timeout));
   engine.objects().remove_waiter(record);
-  if (!met) throw TimedOut("mobula::get: object " + core::to_string(handle.id()) + " was not ready within " + seconds(timeout));
+  if (!met)
+    throw TimedOut("mobula::get: object " + core::to_string(handle.id()) + " was not ready within " + seconds(timeout));
   return record.value(handle.index()).value();
 }
 
@@ -200,7 +203,8 @@ void await_all(const BatchHandle& batch) {
   }
   Lock lock(engine);
   engine.objects().add_waiter(*batch.record());
-  engine.wait_lending(lock, [&] { return record.ready_count.load(std::memory_order_relaxed) == batch.count(); }, Engine::kNever);
+  engine.wait_lending(
+      lock, [&] { return record.ready_count.load(std::memory_order_relaxed) == batch.count(); }, Engine::kNever);
   engine.objects().remove_waiter(*batch.record());
 }
 
@@ -226,7 +230,8 @@ Completions::~Completions() {
   if (api::engine_or_null() == nullptr) return;
   const Lock lock(state_->engine);
   for (const auto& [handle, position] : state_->watched) {
-    if (!handle.record()->ready(handle.index())) state_->engine.objects().unwatch(*handle.record(), handle.index(), *state_);
+    if (!handle.record()->ready(handle.index()))
+      state_->engine.objects().unwatch(*handle.record(), handle.index(), *state_);
   }
 }
 
@@ -248,7 +253,8 @@ std::optional<std::size_t> Completions::next(Duration timeout) {
   if (state.left == 0) return std::nullopt;
   Lock lock(state.engine);
   if (state.done.empty()) {
-    state.engine.wait_lending(lock, [&state] { return !state.done.empty(); }, deadline_of(timeout));
+    state.engine.wait_lending(
+        lock, [&state] { return !state.done.empty(); }, deadline_of(timeout));
     if (state.done.empty()) return std::nullopt;
   }
   const std::size_t position = state.done.front();

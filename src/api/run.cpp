@@ -88,7 +88,7 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
   }
   const topology::Cores cores = topology::divide(masks, runs_tasks, position);
   const bool has_slots = runs_tasks[position];
-  const auto slots = static_cast<std::uint32_t>(!has_slots          ? 0
+  const auto slots = static_cast<std::uint32_t>(!has_slots         ? 0
                                                 : config.slots > 0 ? config.slots
                                                                    : static_cast<int>(cores.size()));
   // Slots beyond the cores share them; with fewer slots than cores each has several.
@@ -101,8 +101,8 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
       settings.slot_cpus.push_back(std::move(cpus));
     }
   }
-  // A thread that polls takes a core from one that computes, where there are more of them than cores. A head without slots
-  // is the first to give way: its driver mostly waits.
+  // A thread that polls takes a core from one that computes, where there are more of them than cores. A head without
+  // slots is the first to give way: its driver mostly waits.
   std::size_t sharers = 0;
   for (std::size_t i = 0; i < masks.size(); ++i) sharers += masks[i] == masks[position] && runs_tasks[i] ? 1 : 0;
   const std::size_t threads = sharers * std::max<std::size_t>(slots, 1) + (has_slots ? 0 : 1);
@@ -113,7 +113,9 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
   settings.worker.host = settings.host;
   settings.worker.offers.cpus = slots;
   settings.worker.offers.gpus = slots != 0 ? config.gpus : 0;
-  settings.worker.offers.memory = slots == 0 ? 0 : config.memory != 0 ? config.memory : topology::usable_memory() / local_ranks;
+  settings.worker.offers.memory = slots == 0           ? 0
+                                  : config.memory != 0 ? config.memory
+                                                       : topology::usable_memory() / local_ranks;
   if (slots != 0) settings.worker.offers.resources = config.resources;
   if (config.spin_us >= 0) {
     settings.spin_ns = std::int64_t{config.spin_us} * 1000;
@@ -144,11 +146,13 @@ void restore_signals() {
 
 void tell_and_trace(const Job& job) {
   exec::Engine& engine = *job.engine;
-  core::log_info(std::to_string(engine.worker().tasks_run()) + " tasks run, " + std::to_string(engine.worker().fetches()) +
-                 " values fetched, " + std::to_string(engine.transport().frames_sent()) + " frames sent, " +
-                 std::to_string(engine.transport().frames_received()) + " received, " +
-                 std::to_string(engine.threads_most()) + " threads at most" +
-                 (engine.head() != nullptr ? ", " + std::to_string(engine.head()->messages()) + " messages handled by the head" : ""));
+  core::log_info(
+      std::to_string(engine.worker().tasks_run()) + " tasks run, " + std::to_string(engine.worker().fetches()) +
+      " values fetched, " + std::to_string(engine.transport().frames_sent()) + " frames sent, " +
+      std::to_string(engine.transport().frames_received()) + " received, " + std::to_string(engine.threads_most()) +
+      " threads at most" +
+      (engine.head() != nullptr ? ", " + std::to_string(engine.head()->messages()) + " messages handled by the head"
+                                : ""));
   if (job.config.trace.empty()) return;
   const auto rank = job.engine->transport().rank();
   core::trace_write(job.config.trace + "." + std::to_string(rank) + ".json", rank);
@@ -208,7 +212,8 @@ int run_head(Job& job, const std::function<int()>& driver) {
     code = 1;
     reason = "the driver threw";
     std::cout.flush();
-    std::fprintf(stderr, "mobula: the driver ended with an exception: %s: %s\n", core::demangle(typeid(e).name()).c_str(), e.what());
+    std::fprintf(stderr, "mobula: the driver ended with an exception: %s: %s\n",
+                 core::demangle(typeid(e).name()).c_str(), e.what());
     if (const Failure* failure = failure_of(e)) {
       std::fprintf(stderr, "mobula: it came from task %s (%s), which ran on rank %u (%s), attempt %d\n",
                    failure->task.c_str(), failure->id.c_str(), failure->rank, failure->host.c_str(), failure->attempt);
@@ -250,7 +255,8 @@ int run_worker(Job& job) {
 exec::Engine* engine_or_null() { return g_engine; }
 
 exec::Engine& engine() {
-  if (g_engine == nullptr) throw Error("mobula: this must be called while mobula::run is going on, by the driver or a task");
+  if (g_engine == nullptr)
+    throw Error("mobula: this must be called while mobula::run is going on, by the driver or a task");
   return *g_engine;
 }
 
@@ -288,7 +294,8 @@ int run(int& argc, char** argv, const std::function<int()>& driver, const Config
   exec::Settings settings = make_settings(job->config, job->mpi.get(), is_head);
   core::log_info("Mobula " + std::string(core::kVersion) + ", rank " + std::to_string(wire->rank()) + " of " +
                  std::to_string(wire->size()) + " on " + settings.host + ", " + std::to_string(settings.worker.slots) +
-                 " slots" + (job->mpi ? ", MPI thread level " + std::to_string(job->mpi->thread_level()) : ", without MPI"));
+                 " slots" +
+                 (job->mpi ? ", MPI thread level " + std::to_string(job->mpi->thread_level()) : ", without MPI"));
   head::Settings head_settings;
   head_settings.ranks = wire->size();
   head_settings.version = core::kVersion;

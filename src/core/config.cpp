@@ -1,5 +1,6 @@
 #include "core/config.hpp"
 
+#include <toml++/toml.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,7 +9,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
-#include <toml++/toml.h>
 
 #include "core/error.hpp"
 
@@ -36,7 +36,8 @@ std::size_t bytes(const std::string& value, const std::string& source) {
   std::transform(unit.begin(), unit.end(), unit.begin(), [](unsigned char c) { return std::tolower(c); });
   if (unit.ends_with("ib")) unit.resize(unit.size() - 2);
   if (unit.ends_with("b")) unit.resize(unit.size() - 1);
-  const auto count = number<std::size_t>(value.substr(0, digits), source, 0, std::size_t{1} << 50, "a size such as 64k or 3GiB");
+  const auto count =
+      number<std::size_t>(value.substr(0, digits), source, 0, std::size_t{1} << 50, "a size such as 64k or 3GiB");
   const std::size_t at = std::string("kmgt").find(unit);
   if (unit.empty()) return count;
   if (unit.size() != 1 || at == std::string::npos) bad(source, value, "a size such as 64k or 3GiB");
@@ -67,7 +68,8 @@ std::map<std::string, double> resources(const std::string& value, const std::str
     const std::size_t equals = item.find('=');
     if (equals == 0 || equals == std::string::npos) bad(source, value, "a list like license=4,scratch=100");
     const std::string name = item.substr(0, equals);
-    if (name == "cpus" || name == "gpus" || name == "memory") bad(source, value, "a list of custom resources: " + name + " has a setting of its own");
+    if (name == "cpus" || name == "gpus" || name == "memory")
+      bad(source, value, "a list of custom resources: " + name + " has a setting of its own");
     result[name] = number<double>(item.substr(equals + 1), source, 0.0, 1e15, "a list like license=4,scratch=100");
     at = end + 1;
   }
@@ -78,19 +80,33 @@ using Apply = std::function<void(Config&, const std::string& value, const std::s
 
 const std::map<std::string, Apply>& settings() {
   static const std::map<std::string, Apply> table = {
-      {"slots", [](Config& c, const auto& v, const auto& s) { c.slots = number<int>(v, s, 0, 4096, "a number of slots from 0 to 4096"); }},
-      {"pin", [](Config& c, const auto& v, const auto& s) { c.pin = one_of(v, s, {"core", "off"}); }},
-      {"inline_limit", [](Config& c, const auto& v, const auto& s) {
+      {"slots", [](Config& c, const auto& v,
+                   const auto& s) { c.slots = number<int>(v, s, 0, 4096, "a number of slots from 0 to 4096"); }},
+      {"pin",
+       [](Config& c, const auto& v, const auto& s) {
+         c.pin = one_of(v, s, {"core", "off"});
+       }},
+      {"inline_limit",
+       [](Config& c, const auto& v, const auto& s) {
          c.inline_limit = bytes(v, s);
          if (c.inline_limit < 64 || c.inline_limit > 16384) bad(s, v, "between 64 and 16384 bytes");
        }},
-      {"spin_us", [](Config& c, const auto& v, const auto& s) { c.spin_us = number<int>(v, s, -1, 1'000'000, "a number of microseconds"); }},
+      {"spin_us", [](Config& c, const auto& v,
+                     const auto& s) { c.spin_us = number<int>(v, s, -1, 1'000'000, "a number of microseconds"); }},
       {"resources", [](Config& c, const auto& v, const auto& s) { c.resources = resources(v, s); }},
-      {"gpus", [](Config& c, const auto& v, const auto& s) { c.gpus = number<double>(v, s, 0.0, 1024.0, "a number of GPUs"); }},
+      {"gpus",
+       [](Config& c, const auto& v, const auto& s) { c.gpus = number<double>(v, s, 0.0, 1024.0, "a number of GPUs"); }},
       {"memory", [](Config& c, const auto& v, const auto& s) { c.memory = bytes(v, s); }},
-      {"time_limit", [](Config& c, const auto& v, const auto& s) { c.time_limit = number<double>(v, s, 0.0, 1e9, "a number of seconds"); }},
-      {"stop_grace", [](Config& c, const auto& v, const auto& s) { c.stop_grace = std::chrono::milliseconds(number<int>(v, s, 0, 3'600'000, "a number of milliseconds")); }},
-      {"log", [](Config& c, const auto& v, const auto& s) { c.log = one_of(v, s, {"off", "error", "warn", "info", "debug"}); }},
+      {"time_limit", [](Config& c, const auto& v,
+                        const auto& s) { c.time_limit = number<double>(v, s, 0.0, 1e9, "a number of seconds"); }},
+      {"stop_grace",
+       [](Config& c, const auto& v, const auto& s) {
+         c.stop_grace = std::chrono::milliseconds(number<int>(v, s, 0, 3'600'000, "a number of milliseconds"));
+       }},
+      {"log",
+       [](Config& c, const auto& v, const auto& s) {
+         c.log = one_of(v, s, {"off", "error", "warn", "info", "debug"});
+       }},
       {"trace", [](Config& c, const auto& v, const auto&) { c.trace = v; }},
       {"trace_events", [](Config& c, const auto& v, const auto& s) { c.trace_events = flag(v, s); }},
   };
@@ -98,7 +114,8 @@ const std::map<std::string, Apply>& settings() {
 }
 
 std::string to_name(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return c == '-' ? '_' : std::tolower(c); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return c == '-' ? '_' : std::tolower(c); });
   return text;
 }
 
@@ -107,7 +124,8 @@ void apply_file(Config& config, const std::string& path) {
   try {
     table = toml::parse_file(path);
   } catch (const toml::parse_error& e) {
-    throw ConfigError("mobula: " + path + ", line " + std::to_string(e.source().begin.line) + ": " + std::string(e.description()));
+    throw ConfigError("mobula: " + path + ", line " + std::to_string(e.source().begin.line) + ": " +
+                      std::string(e.description()));
   }
   for (const auto& [key, node] : table) {
     const std::string name(key.str());
@@ -167,7 +185,8 @@ Config load_config(Config config, int& argc, char** argv, const std::vector<std:
     }
   }
   if (!file.empty()) {
-    if (!std::filesystem::exists(file)) throw ConfigError("mobula: MOBULA_CONFIG names " + file + ", which does not exist");
+    if (!std::filesystem::exists(file))
+      throw ConfigError("mobula: MOBULA_CONFIG names " + file + ", which does not exist");
     apply_file(config, file);
   } else if (std::filesystem::exists("mobula.toml")) {
     apply_file(config, "mobula.toml");

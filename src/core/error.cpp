@@ -83,9 +83,8 @@ const std::unordered_map<std::type_index, Raise>& standard_types() {
     add<std::bad_function_call>(t);
     add<std::bad_optional_access>(t);
     add<std::bad_variant_access>(t);
-    t.emplace(typeid(std::future_error), [](const ErrorRecord& r) {
-      throw Carried<std::future_error>(r, static_cast<std::future_errc>(r.code));
-    });
+    t.emplace(typeid(std::future_error),
+              [](const ErrorRecord& r) { throw Carried<std::future_error>(r, static_cast<std::future_errc>(r.code)); });
     t.emplace(typeid(std::regex_error), [](const ErrorRecord& r) {
       throw Carried<std::regex_error>(r, static_cast<std::regex_constants::error_type>(r.code));
     });
@@ -93,9 +92,8 @@ const std::unordered_map<std::type_index, Raise>& standard_types() {
               [](const ErrorRecord& r) { throw Carried<std::system_error>(r, code_of(r), r.message); });
     t.emplace(typeid(std::ios_base::failure),
               [](const ErrorRecord& r) { throw Carried<std::ios_base::failure>(r, r.message, code_of(r)); });
-    t.emplace(typeid(std::filesystem::filesystem_error), [](const ErrorRecord& r) {
-      throw Carried<std::filesystem::filesystem_error>(r, r.message, code_of(r));
-    });
+    t.emplace(typeid(std::filesystem::filesystem_error),
+              [](const ErrorRecord& r) { throw Carried<std::filesystem::filesystem_error>(r, r.message, code_of(r)); });
     return t;
   }();
   return table;

@@ -35,7 +35,8 @@ std::uint64_t function_digest() {
     mix(hash, &info->fixed_args, sizeof info->fixed_args);
     mix(hash, &info->fixed_result, sizeof info->fixed_result);
     // Where the code lies tells apart builds whose signatures are equal. Relative, since programs are loaded anywhere.
-    const std::intptr_t offset = reinterpret_cast<std::intptr_t>(info->invoke) - reinterpret_cast<std::intptr_t>(&function_count);
+    const std::intptr_t offset =
+        reinterpret_cast<std::intptr_t>(info->invoke) - reinterpret_cast<std::intptr_t>(&function_count);
     mix(hash, &offset, sizeof offset);
   }
   return hash;
@@ -59,7 +60,8 @@ std::string short_name(std::string_view signature) {
   if (name.find("lambda") != std::string_view::npos) return "lambda";
   std::string result(name);
   for (const std::string_view hidden : {"{anonymous}::", "(anonymous namespace)::"}) {
-    for (auto at = result.find(hidden); at != std::string::npos; at = result.find(hidden)) result.erase(at, hidden.size());
+    for (auto at = result.find(hidden); at != std::string::npos; at = result.find(hidden))
+      result.erase(at, hidden.size());
   }
   return result;
 }

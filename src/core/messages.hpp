@@ -74,7 +74,8 @@ struct WireOptions {
 
   template <class V>
   void fields(V&& visit) {
-    visit(demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index, near);
+    visit(demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index,
+          near);
   }
 };
 
@@ -82,7 +83,8 @@ struct WireOptions {
 inline bool is_plain(const WireOptions* options) {
   if (options == nullptr) return true;
   const WireDemand& d = options->demands.front();
-  const bool ordinary = options->demands.size() == 1 && d.cpus == 1 && d.gpus == 0 && d.memory == 0 && d.resources.empty();
+  const bool ordinary =
+      options->demands.size() == 1 && d.cpus == 1 && d.gpus == 0 && d.memory == 0 && d.resources.empty();
   return ordinary && (options->placement == Placement::Kind::any || options->placement == Placement::Kind::near);
 }
 
@@ -90,8 +92,8 @@ inline bool is_plain(const WireOptions* options) {
 struct TaskBody {
   std::uint32_t function = 0;
   std::uint64_t dep_mask = 0;
-  ByteView args;                     // of all tasks, back to back, without those that are dependencies
-  std::vector<std::uint32_t> ends;   // where each task's arguments end; empty if the function's are of one size
+  ByteView args;                    // of all tasks, back to back, without those that are dependencies
+  std::vector<std::uint32_t> ends;  // where each task's arguments end; empty if the function's are of one size
   bool has_options = false;
   WireOptions options;
 
@@ -339,9 +341,9 @@ struct Data {
   ObjectId id;
   bool failed = false;
   ErrorRecord error;
-  ByteView value;            // if it is inline
-  std::uint64_t size = 0;    // if not: the bytes follow as a block with this key
-  std::uint64_t block = 0;   // 0: inline
+  ByteView value;           // if it is inline
+  std::uint64_t size = 0;   // if not: the bytes follow as a block with this key
+  std::uint64_t block = 0;  // 0: inline
   template <class V>
   void fields(V&& visit) {
     visit(id, failed);
@@ -388,8 +390,9 @@ struct MessageList {
   }
 };
 
-using Messages = MessageList<Join, Submit, Made, Done, Holds, Locate, Copied, GaveBack, Lending, Ask, Assign, TakeBack,
-                             CancelTask, CancelResult, Located, Free, RankLost, Answer, Stop, Result, Fetch, Data, NotHere>;
+using Messages =
+    MessageList<Join, Submit, Made, Done, Holds, Locate, Copied, GaveBack, Lending, Ask, Assign, TakeBack, CancelTask,
+                CancelResult, Located, Free, RankLost, Answer, Stop, Result, Fetch, Data, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

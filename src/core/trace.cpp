@@ -80,7 +80,9 @@ void trace_write(const std::string& path, std::uint32_t rank) {
     const bool runs = e.event == Event::started || e.event == Event::finished;
     const char* phase = e.event == Event::started ? "B" : e.event == Event::finished ? "E" : "i";
     const std::string name = runs ? std::string(function_name(e.detail)) : name_of(e.event);
-    std::fprintf(file, "%s{\"name\":\"%s\",\"ph\":\"%s\",\"ts\":%.3f,\"pid\":%u,\"tid\":%zu,\"s\":\"t\",\"args\":{\"span\":\"%s\",\"end\":%u,\"detail\":%u}}",
+    std::fprintf(file,
+                 "%s{\"name\":\"%s\",\"ph\":\"%s\",\"ts\":%.3f,\"pid\":%u,\"tid\":%zu,\"s\":\"t\",\"args\":{\"span\":"
+                 "\"%s\",\"end\":%u,\"detail\":%u}}",
                  separator, name.c_str(), phase, static_cast<double>(e.time) / 1000.0, rank, thread,
                  to_string({e.span, e.begin}).c_str(), e.end, e.detail);
     separator = ",\n";

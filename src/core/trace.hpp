@@ -1,5 +1,6 @@
 // Every state change of tasks and objects, in a ring buffer per thread: a few tens of nanoseconds an event, always on.
-// The newest events of each thread are kept. Written by its thread, read by anyone: readers may see a torn newest event.
+// The newest events of each thread are kept. Written by its thread, read by anyone: readers may see a torn newest
+// event.
 #pragma once
 
 #include <atomic>
@@ -19,7 +20,18 @@ inline Time now() {
       .count();
 }
 
-enum class Event : std::uint8_t { submitted, queued, assigned, started, finished, failed, blocked, resumed, lost, freed };
+enum class Event : std::uint8_t {
+  submitted,
+  queued,
+  assigned,
+  started,
+  finished,
+  failed,
+  blocked,
+  resumed,
+  lost,
+  freed
+};
 
 struct TraceEvent {
   Time time;

@@ -38,7 +38,10 @@ class WireWriter {
     } else if constexpr (requires { typename T::mapped_type; }) {
       put(static_cast<std::uint64_t>(value.size()));
       for (const auto& [key, mapped] : value) (*this)(key, mapped);
-    } else if constexpr (requires { value.begin(); value.size(); }) {
+    } else if constexpr (requires {
+                           value.begin();
+                           value.size();
+                         }) {
       put(static_cast<std::uint64_t>(value.size()));
       if constexpr (std::is_trivially_copyable_v<typename T::value_type> && !kVisited<typename T::value_type>) {
         out_.append(value.data(), value.size() * sizeof(typename T::value_type));
@@ -54,7 +57,10 @@ class WireWriter {
   }
 
   template <class T>
-  static constexpr bool kVisited = requires(T& t, WireWriter& w) { t.fields(w); } || std::is_same_v<T, ByteView>;
+  static constexpr bool kVisited = requires(T& t, WireWriter& w) {
+    t.fields(w);
+  }
+  || std::is_same_v<T, ByteView>;
 
   detail::Buffer& out_;
 };
@@ -89,7 +95,10 @@ class WireReader {
         get(key);
         get(value[std::move(key)]);
       }
-    } else if constexpr (requires { value.begin(); value.size(); }) {
+    } else if constexpr (requires {
+                           value.begin();
+                           value.size();
+                         }) {
       using Element = typename T::value_type;
       const auto n = in_.get<std::uint64_t>();
       if constexpr (std::is_trivially_copyable_v<Element> && !kVisited<Element>) {
@@ -113,7 +122,10 @@ class WireReader {
   }
 
   template <class T>
-  static constexpr bool kVisited = requires(T& t, WireReader& r) { t.fields(r); } || std::is_same_v<T, ByteView>;
+  static constexpr bool kVisited = requires(T& t, WireReader& r) {
+    t.fields(r);
+  }
+  || std::is_same_v<T, ByteView>;
 
   detail::Decoder in_;
 };

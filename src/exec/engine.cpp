@@ -17,10 +17,10 @@ std::atomic<int> g_signal{0};
 
 namespace {
 
-constexpr Time kFlushAfter = 20'000;        // ns that results may wait for company
-constexpr Time kPumpAfter = 500'000;        // ns without a step after which the pump makes one
-constexpr Time kPumpBusy = 1'000'000;       // its pace while the rank computes
-constexpr Time kPumpIdle = 10'000'000;      // its pace while somebody else polls
+constexpr Time kFlushAfter = 20'000;    // ns that results may wait for company
+constexpr Time kPumpAfter = 500'000;    // ns without a step after which the pump makes one
+constexpr Time kPumpBusy = 1'000'000;   // its pace while the rank computes
+constexpr Time kPumpIdle = 10'000'000;  // its pace while somebody else polls
 constexpr Time kTickEvery = 500'000;
 constexpr Time kSpareIdle = 1'000'000'000;  // ns after which a thread beyond the slots ends
 constexpr std::uint32_t kSubmitsPerStep = 64;
@@ -46,7 +46,7 @@ worker::Run* Engine::current_run() { return t_run; }
 
 template <class M>
 void Engine::deliver(detail::RankId from, const M& message) {
-  if constexpr (requires(head::Head& head) { head.handle(from, message); }) {
+  if constexpr (requires(head::Head & head) { head.handle(from, message); }) {
     if (!head_) detail::throw_damaged("a message for the head came to another rank");
     head_->handle(from, message);
   } else if constexpr (std::is_same_v<M, core::Stop>) {
@@ -129,7 +129,8 @@ void Engine::submitted(Lock& lock, std::uint32_t tasks) {
   // Memory is bounded by slowing down those who fill it: what is under way must shrink before more comes.
   constexpr std::size_t kMostBacklog = 64 << 20;
   if (transport_.backlog() > kMostBacklog && t_run == nullptr) {
-    wait(lock, [this] { return transport_.backlog() <= kMostBacklog / 2 || stopping(); }, kNever);
+    wait(
+        lock, [this] { return transport_.backlog() <= kMostBacklog / 2 || stopping(); }, kNever);
   }
 }
 
@@ -247,7 +248,8 @@ bool Engine::wait_lending(Lock& lock, const std::function<bool()>& met, Time dea
   const bool result = wait(lock, met_or_over, deadline);
   if (!worker_->resume(*run)) {
     worker_->want_resume(1);
-    wait(lock, [this, run] { return worker_->resume(*run) || ending_.load(std::memory_order_relaxed); }, kNever);
+    wait(
+        lock, [this, run] { return worker_->resume(*run) || ending_.load(std::memory_order_relaxed); }, kNever);
     worker_->want_resume(-1);
   }
   if (ending_.load() && !met()) throw Cancelled("mobula: the job ended while the task waited");
@@ -373,8 +375,8 @@ void Engine::pump_main() {
         step();
         wake();
         if (!bell_taken_) {
-          // All threads compute: the doorbell is ours, so that messages of this node are heard at once. The rest can wait
-          // the longer, the longer nothing has happened.
+          // All threads compute: the doorbell is ours, so that messages of this node are heard at once. The rest can
+          // wait the longer, the longer nothing has happened.
           sleep_in_bell(lock, nullptr, std::clamp<Time>((now - last_activity_) / 16, kPumpBusy, 2 * kPumpIdle));
           continue;
         }
@@ -403,7 +405,8 @@ void Engine::join(const std::string& version, std::uint64_t digest) {
   transport_.send(kHeadRank, join);
   step();
   if (!head_) return;
-  wait(lock, [this] { return head_->all_joined() || g_signal.load() != 0; }, kNever);
+  wait(
+      lock, [this] { return head_->all_joined() || g_signal.load() != 0; }, kNever);
   if (!head_->join_error().empty()) throw VersionMismatch(head_->join_error());
 }
 
@@ -456,7 +459,8 @@ Context Engine::context() const {
   context.cores = topology::thread_cpus();
   if (const worker::Run* run = t_run) {
     context.slot = run->slot;
-    context.task = run->body->options && !run->body->options->name.empty() ? run->body->options->name : run->body->function->name;
+    context.task =
+        run->body->options && !run->body->options->name.empty() ? run->body->options->name : run->body->function->name;
     context.id = core::to_string({run->range.span, run->task.next});
     context.attempt = static_cast<int>(run->body->attempt);
   }

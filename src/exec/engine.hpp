@@ -1,5 +1,5 @@
-// The loop that feeds one rank's reactors: threads, waiting, and the clock. One lock guards the reactors, the objects and
-// the transport; whoever waits moves them on, so that the common round trip has no hand-over between threads.
+// The loop that feeds one rank's reactors: threads, waiting, and the clock. One lock guards the reactors, the objects
+// and the transport; whoever waits moves them on, so that the common round trip has no hand-over between threads.
 //
 // Waiting goes from polling to yielding to sleeping. Of the sleeping threads one sleeps on the rank's doorbell, which
 // other ranks of the node ring, the rest on condition variables; whoever makes a step wakes those whose wish it met. A

@@ -112,8 +112,8 @@ void Head::worker_lost(RankId lost) {
         entry->copies.pop_back();
       } else {
         entry->error = make_error(ErrorKind::object_lost,
-                                  "the value of object " + core::to_string(id) + " was on rank " + std::to_string(lost) +
-                                      ", which is gone, and there is no copy",
+                                  "the value of object " + core::to_string(id) + " was on rank " +
+                                      std::to_string(lost) + ", which is gone, and there is no copy",
                                   "", id, lost, 0);
       }
     }
@@ -143,8 +143,8 @@ void Head::worker_lost(RankId lost) {
       if (piece->range.begin != task.index) piece = &split(*piece, task.index);
       if (piece->size() > 1) split(*piece, task.index + 1);
       std::erase(pieces, piece);
-      fail(*piece, make_error(ErrorKind::cancelled, "the task that made it was lost", task_name(*piece->work), task, lost,
-                              static_cast<int>(piece->attempt)));
+      fail(*piece, make_error(ErrorKind::cancelled, "the task that made it was lost", task_name(*piece->work), task,
+                              lost, static_cast<int>(piece->attempt)));
     }
   }
   // Pieces may have been split or dropped above: run again what is left of the lost ones.
@@ -163,8 +163,9 @@ void Head::worker_lost(RankId lost) {
     const int retries = piece->work->options ? piece->work->options->retries : core::WireOptions().retries;
     if (static_cast<int>(piece->attempt) > retries) {
       fail(*piece, make_error(ErrorKind::worker_lost,
-                              "rank " + std::to_string(lost) + " on " + ranks_[lost].host + " was lost while it ran the task, and its " +
-                                  std::to_string(retries) + " retries are used up",
+                              "rank " + std::to_string(lost) + " on " + ranks_[lost].host +
+                                  " was lost while it ran the task, and its " + std::to_string(retries) +
+                                  " retries are used up",
                               task_name(*piece->work), {piece->range.span, piece->range.begin}, lost,
                               static_cast<int>(piece->attempt)));
     } else {
@@ -330,7 +331,8 @@ void Head::handle(RankId from, const core::Submit& m) {
   piece.bytes = static_cast<std::uint32_t>(of.args.size() / n);
   if (of.options && of.options->placement == Placement::Kind::near) {
     RankId worker = kNoRank;
-    if (standing(of.options->near, &worker) != Standing::assigned) worker = location(of.options->near, find_entry(of.options->near));
+    if (standing(of.options->near, &worker) != Standing::assigned)
+      worker = location(of.options->near, find_entry(of.options->near));
     piece.preferred = worker;
   }
   if (m.kept) {
@@ -364,7 +366,9 @@ void Head::set_up(Piece& piece) {
   const std::vector<ObjectId>& deps = piece.work->deps;
   for (std::size_t i = 0; i < deps.size(); ++i) {
     const ObjectId& dep = deps[i];
-    if (std::find(deps.begin(), deps.begin() + static_cast<std::ptrdiff_t>(i), dep) != deps.begin() + static_cast<std::ptrdiff_t>(i)) continue;
+    if (std::find(deps.begin(), deps.begin() + static_cast<std::ptrdiff_t>(i), dep) !=
+        deps.begin() + static_cast<std::ptrdiff_t>(i))
+      continue;
     Entry& of = entry(dep);
     const Standing stands = standing(dep);
     if (stands == Standing::ended) {
@@ -411,7 +415,8 @@ void Head::place_ahead(Piece& piece) {
     }
   }
   if (votes.empty()) return;
-  const auto best = std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto best =
+      std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   if (!scheduler_.has_room_ahead(best->first)) {
     piece.deferred_to = best->first;
     deferred_[best->first].push_back({piece.range.span, piece.range.begin});
@@ -432,7 +437,8 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand) {
   if (!work.ends.empty()) {
     const std::uint32_t from = piece.range.begin == work.base ? 0 : work.ends[piece.range.begin - work.base - 1];
     message.body.ends.reserve(piece.size());
-    for (std::uint32_t i = piece.range.begin; i < piece.range.end; ++i) message.body.ends.push_back(work.ends[i - work.base] - from);
+    for (std::uint32_t i = piece.range.begin; i < piece.range.end; ++i)
+      message.body.ends.push_back(work.ends[i - work.base] - from);
   }
   message.body.has_options = work.options != nullptr;
   if (work.options) {
@@ -448,7 +454,8 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand) {
       at = location(dep, of);
       if (at == kHeadRank && worker != kHeadRank) {
         if (const auto* record = objects_.find(dep); record != nullptr && record->ready(dep.index)) {
-          if (auto value = store::ObjectTable::value_of(*record, dep.index); value != nullptr && value->size() <= settings_.inline_limit) {
+          if (auto value = store::ObjectTable::value_of(*record, dep.index);
+              value != nullptr && value->size() <= settings_.inline_limit) {
             source.where = core::Where::inlined;
             source.value = value->view();
             keep.push_back(std::move(value));
@@ -531,8 +538,8 @@ Head::Piece& Head::add_front(Piece& piece, std::uint32_t n) {
   return front;
 }
 
-// Calls visit(piece) with pieces that the worker was assigned and that together make up the range, cut to fit. Parts that
-// it was not assigned are passed over: they are from before it was declared lost, or damaged.
+// Calls visit(piece) with pieces that the worker was assigned and that together make up the range, cut to fit. Parts
+// that it was not assigned are passed over: they are from before it was declared lost, or damaged.
 template <class F>
 void Head::for_each_part(const Range& range, RankId worker, F&& visit) {
   std::uint32_t at = range.begin;
@@ -569,7 +576,8 @@ void Head::handle(RankId from, const core::Done& m) {
     const auto& options = piece.work->options;
     scheduler_.ended(piece, piece.size());
     unlist_assigned(piece);
-    if (!errors.empty() && options && options->retry_exceptions && static_cast<int>(piece.attempt) <= options->retries) {
+    if (!errors.empty() && options && options->retry_exceptions &&
+        static_cast<int>(piece.attempt) <= options->retries) {
       // The worker leaves the decision to us; an error that came with an input is not the task's own.
       MOBULA_CHECK(piece.size() == 1, "tasks that retry exceptions run one by one");
       const ErrorRecord& error = *errors.begin()->second;
@@ -609,7 +617,8 @@ void Head::handle(RankId from, const core::Done& m) {
     } else {
       for (std::uint32_t i = range.begin; i < range.end; ++i) {
         const auto error = errors.find(i);
-        elements_ended({range.span, i, i + 1}, error != errors.end() ? std::make_shared<ErrorRecord>(*error->second) : nullptr);
+        elements_ended({range.span, i, i + 1},
+                       error != errors.end() ? std::make_shared<ErrorRecord>(*error->second) : nullptr);
       }
     }
   });
@@ -649,7 +658,8 @@ void Head::elements_ended(const Range& range, const ErrorPtr& error) {
   const auto span = spans_.find(range.span);
   if (span == spans_.end() || span->second.entries.empty()) return;
   std::vector<std::uint32_t> watched;
-  for (auto it = span->second.entries.lower_bound(range.begin); it != span->second.entries.end() && *it < range.end; ++it) {
+  for (auto it = span->second.entries.lower_bound(range.begin); it != span->second.entries.end() && *it < range.end;
+       ++it) {
     watched.push_back(*it);
   }
   for (const std::uint32_t index : watched) {
@@ -825,7 +835,10 @@ void Head::free_queued() {
     if (std::find(to.begin(), to.end(), owner) == to.end()) to.push_back(owner);
     for (const RankId rank : to) frees_[rank].ids.push_back(id);
     for (const RankId locator : of->locators) {
-      transport_.send(locator, core::Located{id, kNoRank, *make_error(ErrorKind::object_lost, "object " + core::to_string(id) + " was freed", "", id, owner, 0)});
+      transport_.send(
+          locator, core::Located{id, kNoRank,
+                                 *make_error(ErrorKind::object_lost, "object " + core::to_string(id) + " was freed", "",
+                                             id, owner, 0)});
     }
     const std::vector<ObjectId> contains = std::move(of->contains);
     entries_.erase(id);
@@ -920,8 +933,8 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
   }
   if (piece->range.begin != id.index) piece = &split(*piece, id.index);
   if (piece->size() > 1) split(*piece, id.index + 1);
-  fail(*piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece->work), id, kNoRank,
-                          static_cast<int>(piece->attempt) - 1));
+  fail(*piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece->work), id,
+                          kNoRank, static_cast<int>(piece->attempt) - 1));
   fail_dependents();
   answer(from, token, true);
 }
@@ -945,7 +958,8 @@ void Head::handle(RankId from, const core::CancelResult& m) {
 }
 
 std::string Head::task_name(const Work& work) const {
-  return work.options && !work.options->name.empty() ? work.options->name : std::string(core::function_name(work.function));
+  return work.options && !work.options->name.empty() ? work.options->name
+                                                     : std::string(core::function_name(work.function));
 }
 
 std::optional<std::string> Head::why_infeasible(const core::WireOptions& options) {
@@ -1020,8 +1034,8 @@ std::string Head::describe_entries() const {
   for (const auto& [id, of] : entries_) {
     text += core::to_string(id) + ": " + std::to_string(of.inner) + " inner, ranks";
     for (const auto& [rank, n] : of.ranks) text += " " + std::to_string(rank) + "x" + std::to_string(n);
-    text += ", " + std::to_string(of.dependents.size()) + " dependents, " + std::to_string(of.contains.size()) + " contained" +
-            (of.stored ? ", at " + std::to_string(of.at) : "") + (of.error ? ", failed" : "") +
+    text += ", " + std::to_string(of.dependents.size()) + " dependents, " + std::to_string(of.contains.size()) +
+            " contained" + (of.stored ? ", at " + std::to_string(of.at) : "") + (of.error ? ", failed" : "") +
             (standing(id) == Standing::ended ? "" : ", unfinished") + "; ";
   }
   return text;
@@ -1039,9 +1053,11 @@ void Head::check_invariants() const {
       const bool at_worker = piece->worker != kNoRank && piece->assigned_at < assigned_[piece->worker].size() &&
                              assigned_[piece->worker][piece->assigned_at] == piece.get();
       MOBULA_CHECK(at_worker == (piece->state == sched::Piece::State::assigned), "assigned pieces are listed");
-      MOBULA_CHECK(piece->state != sched::Piece::State::waiting || piece->missing != 0, "a piece that waits, waits for something");
+      MOBULA_CHECK(piece->state != sched::Piece::State::waiting || piece->missing != 0,
+                   "a piece that waits, waits for something");
     }
-    for (const std::uint32_t index : span.entries) MOBULA_CHECK(entries_.contains({id, index}), "a span lists its entries");
+    for (const std::uint32_t index : span.entries)
+      MOBULA_CHECK(entries_.contains({id, index}), "a span lists its entries");
   }
   MOBULA_CHECK(unfinished == unfinished_, "unfinished tasks are counted");
 }

@@ -104,30 +104,30 @@ class Head {
     Buffer args;
     std::vector<std::uint32_t> ends;
     std::uint32_t base = 0;
-    std::uint32_t fixed = 0;           // bytes of one task's arguments where `ends` is empty
+    std::uint32_t fixed = 0;  // bytes of one task's arguments where `ends` is empty
     std::uint64_t dep_mask = 0;
     std::vector<ObjectId> deps;
-    std::vector<ObjectId> holds;       // deps, and objects in argument values: released with the last task
+    std::vector<ObjectId> holds;  // deps, and objects in argument values: released with the last task
     std::uint32_t unfinished = 0;
     ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
   };
   struct Piece : sched::Piece {
     std::shared_ptr<Work> work;
     std::uint32_t attempt = 1;
-    std::uint32_t missing = 0;         // dependencies that have not ended
-    std::uint32_t unplaced = 0;        // of those, not assigned yet
+    std::uint32_t missing = 0;   // dependencies that have not ended
+    std::uint32_t unplaced = 0;  // of those, not assigned yet
     RankId deferred_to = detail::kNoRank;
-    std::uint32_t assigned_at = 0;     // position in the list of its worker
+    std::uint32_t assigned_at = 0;  // position in the list of its worker
   };
   struct Span {
     std::map<std::uint32_t, std::unique_ptr<Piece>> pieces;
-    std::set<std::uint32_t> entries;   // elements that have an Entry
-    bool owner_gone = false;           // the owner holds none of it
+    std::set<std::uint32_t> entries;  // elements that have an Entry
+    bool owner_gone = false;          // the owner holds none of it
   };
   struct Entry {
     std::vector<std::pair<RankId, std::int32_t>> ranks;  // holders; counts may go negative for a while
-    std::int32_t inner = 0;            // tasks and objects that hold it
-    bool stored = false;               // at `at`; otherwise with the owner
+    std::int32_t inner = 0;                              // tasks and objects that hold it
+    bool stored = false;                                 // at `at`; otherwise with the owner
     RankId at = detail::kNoRank;
     std::uint64_t size = 0;
     std::vector<RankId> copies;
@@ -185,8 +185,8 @@ class Head {
 
   std::unordered_map<SpanId, Span> spans_;
   std::unordered_map<ObjectId, Entry> entries_;
-  std::vector<std::vector<Piece*>> assigned_;       // by rank, in no order
-  std::vector<std::deque<ObjectId>> deferred_;      // by rank: first tasks of pieces that wait for room there
+  std::vector<std::vector<Piece*>> assigned_;   // by rank, in no order
+  std::vector<std::deque<ObjectId>> deferred_;  // by rank: first tasks of pieces that wait for room there
   std::unordered_map<RankId, core::Free> frees_;
   std::vector<ObjectId> to_free_;
   bool freeing_ = false;

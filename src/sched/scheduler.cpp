@@ -8,7 +8,7 @@ namespace mobula::sched {
 namespace {
 
 constexpr double kSlack = 1e-9;
-constexpr int kLook = 64;  // candidates looked at for the emptiest
+constexpr int kLook = 64;           // candidates looked at for the emptiest
 constexpr std::size_t kLevels = 8;  // priorities that keep their queues
 
 std::string describe_demand(const core::WireDemand& d) {
@@ -71,8 +71,8 @@ Scheduler::Room Scheduler::room(const Worker& worker) const {
   if (!worker.alive || worker.slots == 0) return Room::none;
   const double capacity = worker.capacity();
   if (worker.tasks + kSlack < capacity) return Room::idle;
-  if (worker.tasks < 2 * capacity || (static_cast<double>(worker.load_ns) < static_cast<double>(kTarget) * capacity &&
-                                      worker.tasks < kAhead * 32)) {
+  if (worker.tasks < 2 * capacity ||
+      (static_cast<double>(worker.load_ns) < static_cast<double>(kTarget) * capacity && worker.tasks < kAhead * 32)) {
     return Room::low;
   }
   return Room::none;
@@ -112,7 +112,8 @@ ClassId Scheduler::classify(const core::WireOptions* options) {
 }
 
 bool Scheduler::offers(const core::WireDemand& offer, const core::WireDemand& demand) {
-  if (demand.cpus > offer.cpus + kSlack || demand.gpus > offer.gpus + kSlack || demand.memory > offer.memory) return false;
+  if (demand.cpus > offer.cpus + kSlack || demand.gpus > offer.gpus + kSlack || demand.memory > offer.memory)
+    return false;
   return std::all_of(demand.resources.begin(), demand.resources.end(), [&offer](const auto& entry) {
     const auto found = offer.resources.find(entry.first);
     return entry.second <= (found != offer.resources.end() ? found->second : 0) + kSlack;
@@ -257,7 +258,8 @@ std::uint32_t Scheduler::share(const Class& klass, const Piece& piece, const Wor
   if (!klass.ordinary) return 1;
   const std::uint64_t known = estimates_[piece.function];
   const std::uint64_t estimate = known != 0 ? known : kUnknown;
-  const auto by_time = static_cast<std::uint64_t>(std::max(1.0, static_cast<double>(kTarget) * worker.slots / static_cast<double>(estimate)));
+  const auto by_time = static_cast<std::uint64_t>(
+      std::max(1.0, static_cast<double>(kTarget) * worker.slots / static_cast<double>(estimate)));
   // Towards the end parts get smaller, so that all slots end together.
   const auto by_rest = static_cast<std::uint64_t>(static_cast<double>(klass.tasks) / (2 * std::max(slots_, 1.0))) + 1;
   const std::uint64_t by_size = std::max<std::uint64_t>(1, kBytes / std::max<std::uint32_t>(piece.bytes, 1));
@@ -275,7 +277,8 @@ std::optional<Scheduler::Decision> Scheduler::place() {
     return Decision{&piece, share(klass, piece, workers_[chosen->first]), chosen->first, chosen->second};
   };
   const auto first_level = [](const Class& klass) {
-    return std::find_if(klass.queues.begin(), klass.queues.end(), [](const auto& level) { return !level.second.empty(); });
+    return std::find_if(klass.queues.begin(), klass.queues.end(),
+                        [](const auto& level) { return !level.second.empty(); });
   };
   if (classes_.size() == 1) return place_in(classes_[kPlain], first_level(classes_[kPlain])->first);
   std::vector<std::pair<int, ClassId>> order;
@@ -323,7 +326,8 @@ void Scheduler::ended(const Piece& piece, std::uint32_t tasks) {
     worker.free.memory += d.memory * tasks;
     for (const auto& [name, amount] : d.resources) worker.free.resources[name] += amount * tasks;
   }
-  for (std::size_t i = 1; i < classes_.size(); ++i) classes_[i].candidates.set(piece.worker, allowed(classes_[i], piece.worker));
+  for (std::size_t i = 1; i < classes_.size(); ++i)
+    classes_[i].candidates.set(piece.worker, allowed(classes_[i], piece.worker));
   update(piece.worker);
 }
 
@@ -345,7 +349,8 @@ std::optional<Scheduler::TakeBack> Scheduler::rebalance(Time now) {
       worker.taking = true;
       update(rank);
       const std::uint32_t hungry = idle_.count();
-      return TakeBack{rank, std::max<std::uint32_t>(1, std::min(excess, std::max(excess / 2, std::min(excess, hungry))))};
+      return TakeBack{rank,
+                      std::max<std::uint32_t>(1, std::min(excess, std::max(excess / 2, std::min(excess, hungry))))};
     }
     rank = rich_.next(rich_cursor_).value();
   } while (rank != first && rich_cursor_ < first + kLook);

@@ -38,12 +38,12 @@ struct Piece {
   ClassId klass = kPlain;
   std::int32_t priority = 0;
   std::uint32_t function = 0;
-  std::uint32_t bytes = 0;                  // of one task's arguments, about
+  std::uint32_t bytes = 0;  // of one task's arguments, about
   RankId preferred = detail::kNoRank;
   // while assigned
   RankId worker = detail::kNoRank;
-  std::uint32_t demand = 0;                 // which of its class
-  std::uint64_t estimate_ns = 0;            // of one task, when it was assigned
+  std::uint32_t demand = 0;       // which of its class
+  std::uint64_t estimate_ns = 0;  // of one task, when it was assigned
 };
 
 class Scheduler {
@@ -100,10 +100,10 @@ class Scheduler {
   void check_invariants() const;
 
  private:
-  static constexpr std::uint32_t kAhead = 2048;         // tasks that a worker may hold ahead of their inputs
-  static constexpr std::uint64_t kTarget = 1'000'000;   // ns of work that a slot should have
-  static constexpr std::uint64_t kUnknown = 20'000;     // ns that a task of unknown length is taken for
-  static constexpr std::uint32_t kBytes = 32 << 10;     // of arguments in one assignment
+  static constexpr std::uint32_t kAhead = 2048;        // tasks that a worker may hold ahead of their inputs
+  static constexpr std::uint64_t kTarget = 1'000'000;  // ns of work that a slot should have
+  static constexpr std::uint64_t kUnknown = 20'000;    // ns that a task of unknown length is taken for
+  static constexpr std::uint32_t kBytes = 32 << 10;    // of arguments in one assignment
 
   struct Worker {
     bool alive = false;
@@ -111,11 +111,11 @@ class Scheduler {
     double slots = 0;
     double lent = 0;
     core::WireDemand offers;
-    core::WireDemand free;       // what no task of a class but the plain one holds
-    std::uint32_t tasks = 0;     // assigned and not ended
-    std::uint64_t load_ns = 0;   // the time that those take, as estimated
-    bool taking = false;         // a TakeBack is under way
-    Time rest_until = 0;         // no TakeBack before
+    core::WireDemand free;      // what no task of a class but the plain one holds
+    std::uint32_t tasks = 0;    // assigned and not ended
+    std::uint64_t load_ns = 0;  // the time that those take, as estimated
+    bool taking = false;        // a TakeBack is under way
+    Time rest_until = 0;        // no TakeBack before
     Time rest = 0;
     double capacity() const { return slots + lent; }
   };
@@ -123,10 +123,10 @@ class Scheduler {
     std::vector<core::WireDemand> demands;
     Placement::Kind placement = Placement::Kind::any;
     std::uint32_t place_index = 0;
-    bool ordinary = true;        // the demand is that of a plain task
+    bool ordinary = true;  // the demand is that of a plain task
     std::map<int, std::deque<Piece*>, std::greater<>> queues;
     std::size_t tasks = 0;
-    BitSet candidates;           // workers that may fit; unset when found not to
+    BitSet candidates;  // workers that may fit; unset when found not to
   };
 
   enum class Room : std::uint8_t { none, low, idle };

@@ -207,7 +207,8 @@ void ObjectTable::make_ready(Record& record, std::uint32_t index) {
   const std::uint32_t i = index - record.base;
   const std::uint64_t bit = std::uint64_t{1} << (i % record.per_chunk % 64);
   auto& word = record.chunks_[i / record.per_chunk]->ready[i % record.per_chunk / 64];
-  if ((word.fetch_or(bit, std::memory_order_acq_rel) & bit) == 0) record.ready_count.fetch_add(1, std::memory_order_relaxed);
+  if ((word.fetch_or(bit, std::memory_order_acq_rel) & bit) == 0)
+    record.ready_count.fetch_add(1, std::memory_order_relaxed);
   if (record.waiters_ != 0) news_ = true;
   if (!record.watchers_.empty()) {
     const auto [from, to] = record.watchers_.equal_range(index);
@@ -217,8 +218,8 @@ void ObjectTable::make_ready(Record& record, std::uint32_t index) {
   }
 }
 
-// A task that ran twice, since the end of its first run was lost with its rank, has the result of the first: readers may
-// be looking at it. Only a value that was elsewhere may come here, or be lost.
+// A task that ran twice, since the end of its first run was lost with its rank, has the result of the first: readers
+// may be looking at it. Only a value that was elsewhere may come here, or be lost.
 bool ObjectTable::is_settled(const Record& record, std::uint32_t index) {
   if (!record.ready(index)) return false;
   const Slot* slot = record.slot(index);

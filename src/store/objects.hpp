@@ -5,10 +5,10 @@
 // first handle comes. Handles are counted by any thread, without the rank's lock; all else happens under it. A value is
 // immutable once its element is ready, and stays where it is while a handle lives, so it is read without the lock.
 //
-// Who tells the head what: an element is *tracked* when the head keeps a count for it (it was passed on, stays at another
-// rank, or belongs to another rank). Of a tracked element the head is told when the last handle here goes (Drop) and when
-// a first one comes (Hold), and the value stays until the head says Free. Of the rest the head knows that the owner holds
-// them, until it is told that the whole span is gone.
+// Who tells the head what: an element is *tracked* when the head keeps a count for it (it was passed on, stays at
+// another rank, or belongs to another rank). Of a tracked element the head is told when the last handle here goes
+// (Drop) and when a first one comes (Hold), and the value stays until the head says Free. Of the rest the head knows
+// that the owner holds them, until it is told that the whole span is gone.
 #pragma once
 
 #include <atomic>
@@ -51,8 +51,8 @@ struct Slot {
   void clear();
 
   Kind kind = Kind::none;
-  bool secret = false;                // made here, and the head was not told
-  std::uint8_t length = 0;            // small
+  bool secret = false;      // made here, and the head was not told
+  std::uint8_t length = 0;  // small
   std::byte small[kSmall];
   union {
     ValuePtr* block;
@@ -93,7 +93,8 @@ class Record {
   std::uint32_t count() const { return count_; }
   bool ready(std::uint32_t index) const {
     const std::uint32_t i = index - base;
-    return (chunks_[i / per_chunk]->ready[i % per_chunk / 64].load(std::memory_order_acquire) >> (i % per_chunk % 64) & 1) != 0;
+    return (chunks_[i / per_chunk]->ready[i % per_chunk / 64].load(std::memory_order_acquire) >> (i % per_chunk % 64) &
+            1) != 0;
   }
   std::atomic<std::uint32_t>& refs(std::uint32_t index);
   // The bytes of a ready element that is here. Errors are thrown. nullopt if it stays at another rank.
@@ -107,18 +108,19 @@ class Record {
   const bool mine;
   const std::uint32_t base;
   const std::uint32_t per_chunk;
-  const std::uint32_t packed;               // bytes of each inline value, or kVariable
-  std::atomic<std::uint32_t> batches{0};    // batch handles
-  std::atomic<std::uint32_t> live{0};       // elements with handles, and batch handles as one, and drops that wait to be handled
+  const std::uint32_t packed;             // bytes of each inline value, or kVariable
+  std::atomic<std::uint32_t> batches{0};  // batch handles
+  std::atomic<std::uint32_t> live{
+      0};  // elements with handles, and batch handles as one, and drops that wait to be handled
   std::atomic<std::uint32_t> ready_count{0};
 
  private:
   friend class store::ObjectTable;
   std::vector<std::unique_ptr<Chunk>> chunks_;
   std::uint32_t count_ = 0;
-  bool minting_ = false;                      // more ids may come
-  bool known_ = false;                        // the head knows of the span
-  std::uint32_t waiters_ = 0;                 // threads that wait for one of these
+  bool minting_ = false;                             // more ids may come
+  bool known_ = false;                               // the head knows of the span
+  std::uint32_t waiters_ = 0;                        // threads that wait for one of these
   std::unordered_map<std::uint32_t, bool> tracked_;  // index -> the head counts a hold of this rank
   std::unordered_multimap<std::uint32_t, std::pair<store::Watcher*, std::size_t>> watchers_;
 };
@@ -178,8 +180,9 @@ class ObjectTable {
 
   // Handles the drops since the last call; what the head must be told is added to `tell`.
   void drain(core::Holds& tell);
-  bool has_drops() const { return dropped_any_.load(std::memory_order_relaxed) || !unsaid_.holds.empty() ||
-           !unsaid_.drops.empty() || !unsaid_.spans.empty();
+  bool has_drops() const {
+    return dropped_any_.load(std::memory_order_relaxed) || !unsaid_.holds.empty() || !unsaid_.drops.empty() ||
+           !unsaid_.spans.empty();
   }
 
   bool has_holds() const { return !unsaid_.holds.empty(); }

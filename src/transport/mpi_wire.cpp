@@ -90,7 +90,8 @@ class MpiWireImpl final : public MpiWire {
 
   void send(RankId to, Buffer frame) override {
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Isend(frame.data(), static_cast<int>(frame.size()), MPI_BYTE, static_cast<int>(to), kFrameTag, comm_, &request),
+    check(MPI_Isend(frame.data(), static_cast<int>(frame.size()), MPI_BYTE, static_cast<int>(to), kFrameTag, comm_,
+                    &request),
           "MPI_Isend");
     int done = 0;
     MPI_Test(&request, &done, MPI_STATUS_IGNORE);

@@ -154,8 +154,9 @@ void Transport::arrived(RankId from, ByteView frame, const Wire::OnFrame& on_fra
     auto whole = std::make_shared<Buffer>();
     whole->extend(oversize.size);
     peer.block_pending = true;
-    wire_.receive_block(from, oversize.key, {whole->data(), whole->size()},
-                        [this, &peer, whole] { landed_.push_back({&peer, whole}); });
+    wire_.receive_block(from, oversize.key, {whole->data(), whole->size()}, [this, &peer, whole] {
+      landed_.push_back({&peer, whole});
+    });
     return;
   }
   consume(peer, frame.subspan(sizeof header), on_frame);

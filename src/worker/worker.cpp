@@ -17,14 +17,14 @@ using detail::kVariable;
 
 namespace {
 
-constexpr Time kRunTarget = 200'000;          // ns that one run should take
-constexpr Time kRunLimit = 2'000'000;         // ns after which a run of several tasks is asked to end early
-constexpr Time kAnnounceAfter = 50'000;       // ns that a kept task may stay unknown to the head
-constexpr std::size_t kInlineData = 24 << 10; // bytes of a value that goes inline in a Data message
-constexpr std::size_t kRetained = 1024;       // results
+constexpr Time kRunTarget = 200'000;                // ns that one run should take
+constexpr Time kRunLimit = 2'000'000;               // ns after which a run of several tasks is asked to end early
+constexpr Time kAnnounceAfter = 50'000;             // ns that a kept task may stay unknown to the head
+constexpr std::size_t kInlineData = 24 << 10;       // bytes of a value that goes inline in a Data message
+constexpr std::size_t kRetained = 1024;             // results
 constexpr std::size_t kBorrowed = ~std::size_t{0};  // the demand of a run that uses its waiter's cpus
-constexpr std::size_t kLevels = 8;            // priorities that keep their queues
-constexpr int kScan = 16;                     // queued pieces looked at for one that fits
+constexpr std::size_t kLevels = 8;                  // priorities that keep their queues
+constexpr int kScan = 16;                           // queued pieces looked at for one that fits
 
 std::uint64_t elapsed_per_task(Time elapsed, std::uint32_t n) {
   return static_cast<std::uint64_t>(std::max<Time>(elapsed / std::max<std::uint32_t>(n, 1), 1));
@@ -64,7 +64,8 @@ std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions*
   for (const auto& d : wire->demands) {
     bool sound = std::isfinite(d.cpus) && d.cpus >= 0 && std::isfinite(d.gpus) && d.gpus >= 0;
     for (const auto& [name, amount] : d.resources) sound = sound && std::isfinite(amount) && amount >= 0;
-    if (!sound) throw std::invalid_argument("mobula: TaskOptions: cpus, gpus and resources must be finite and not negative");
+    if (!sound)
+      throw std::invalid_argument("mobula: TaskOptions: cpus, gpus and resources must be finite and not negative");
   }
   if (options->retries < 0) throw std::invalid_argument("mobula: TaskOptions::retries must not be negative");
   wire->retries = options->retries;
@@ -583,7 +584,8 @@ void Worker::retain(ObjectId id, ValuePtr value) {
 
 // ---- results -----------------------------------------------------------------------------------------------------
 
-// Results of tasks that ended here go to the owner of their span, to those who wait for them, and, as Done, to the head.
+// Results of tasks that ended here go to the owner of their span, to those who wait for them, and, as Done, to the
+// head.
 void Worker::send_report(Report report) {
   const Range range = report.range;
   const RankId owner = range.span.owner();
@@ -662,10 +664,10 @@ void Worker::send_report(Report report) {
   }
   if (!interests_.empty()) {
     for (const ObjectId& id : interested_in(range)) {
-      const auto error = std::find_if(report.errors.begin(), report.errors.end(),
-                                      [id](const auto& e) { return e.index == id.index; });
-      const auto stored = std::find_if(report.stored.begin(), report.stored.end(),
-                                       [id](const auto& s) { return s.first == id.index; });
+      const auto error =
+          std::find_if(report.errors.begin(), report.errors.end(), [id](const auto& e) { return e.index == id.index; });
+      const auto stored =
+          std::find_if(report.stored.begin(), report.stored.end(), [id](const auto& s) { return s.first == id.index; });
       if (error != report.errors.end()) {
         deliver(id, nullptr, std::make_shared<ErrorRecord>(error->error), kNoRank);
       } else if (stored != report.stored.end()) {

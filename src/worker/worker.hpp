@@ -3,8 +3,8 @@
 // and runs through `next_run`. It never blocks, starts no thread and reads no clock. Called under the rank's lock.
 //
 // A task that this rank submitted from inside a task, and that it could run itself, is *kept*: queued here at once and
-// told to the head later, unless it has ended by then. A piece is a stretch of tasks with the same dependencies; a run is
-// the part of a piece that one thread executes in one go.
+// told to the head later, unless it has ended by then. A piece is a stretch of tasks with the same dependencies; a run
+// is the part of a piece that one thread executes in one go.
 #pragma once
 
 #include <deque>
@@ -46,9 +46,9 @@ struct Body {
   std::uint32_t base = 0;           // index in the span of the first task in `args`
   std::uint64_t dep_mask = 0;
   std::vector<ObjectId> deps;
-  std::vector<ValuePtr> values;     // of the dependencies
-  std::vector<ByteView> views;      // the same
-  std::vector<Handle> keep;         // of a kept piece: what its tasks hold
+  std::vector<ValuePtr> values;  // of the dependencies
+  std::vector<ByteView> views;   // the same
+  std::vector<Handle> keep;      // of a kept piece: what its tasks hold
   std::uint32_t attempt = 1;
 
   ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
@@ -61,7 +61,7 @@ struct Piece {
   std::shared_ptr<Body> body;
   std::uint32_t missing = 0;  // dependencies that are not here
   bool kept = false;
-  bool announced = true;      // the head knows
+  bool announced = true;  // the head knows
   bool queued = false;
   Time submitted = 0;
   std::size_t unannounced_at = 0;  // position in the list of those
@@ -72,8 +72,8 @@ struct Run {
   std::shared_ptr<Body> body;
   bool announced = true;
   bool kept = false;
-  std::size_t demand = 0;      // which of the task's demands it holds
-  int slot = -1;               // the first of
+  std::size_t demand = 0;  // which of the task's demands it holds
+  int slot = -1;           // the first of
   std::vector<int> slots;
   std::size_t lent_slots = 0;
   Time started = 0;
@@ -140,9 +140,11 @@ class Worker {
   void want_resume(int change) { resuming_ += change; }
 
   // ---- progress
-  void tick(Time now);          // deadlines, long runs, late announcements
-  void flush(Time now);         // what others must know by now
-  bool needs_flush() const { return open_.count != 0 || !unannounced_.empty() || objects_.has_drops() || lent_changed_; }
+  void tick(Time now);   // deadlines, long runs, late announcements
+  void flush(Time now);  // what others must know by now
+  bool needs_flush() const {
+    return open_.count != 0 || !unannounced_.empty() || objects_.has_drops() || lent_changed_;
+  }
   std::size_t running() const { return running_.size(); }
   double cpus_in_use() const { return settings_.slots - free_.cpus; }
   std::size_t queued_tasks() const { return queued_tasks_; }
@@ -150,7 +152,7 @@ class Worker {
   std::size_t copies() const { return copies_.size(); }
   std::uint64_t tasks_run() const { return tasks_run_; }
   std::uint64_t fetches() const { return fetches_; }  // values asked of other ranks
-  void drop_all();  // at the end of the job
+  void drop_all();                                    // at the end of the job
 
  private:
   // Who waits for an object that is not here: pieces, and ranks that asked for it.
@@ -242,9 +244,9 @@ class Worker {
   std::vector<Piece*> unannounced_;
   std::vector<Run*> running_;  // in no order
 
-  core::WireDemand free_;   // what no run holds
-  int resuming_ = 0;        // threads that want their cpus back
-  double lent_ = 0;         // cpus of tasks that wait
+  core::WireDemand free_;  // what no run holds
+  int resuming_ = 0;       // threads that want their cpus back
+  double lent_ = 0;        // cpus of tasks that wait
   double told_lent_ = 0;
   bool lent_changed_ = false;
   std::vector<int> free_slots_;

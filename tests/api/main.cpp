@@ -8,5 +8,6 @@ int main(int argc, char** argv) {
   mobula::Config config;
   config.resources = {{"license", 2}};
   config.gpus = 1;
-  return mobula::run(argc, argv, [] { return RUN_ALL_TESTS(); }, config);
+  return mobula::run(
+      argc, argv, [] { return RUN_ALL_TESTS(); }, config);
 }

@@ -50,8 +50,8 @@ class Particle {
   friend class boost::serialization::access;
   template <class Archive>
   void serialize(Archive& archive, unsigned) {
-    archive & name_;
-    archive & position_;
+    archive& name_;
+    archive& position_;
   }
   std::string name_;
   std::vector<float> position_;
@@ -63,7 +63,7 @@ struct Free {
 };
 template <class Archive>
 void serialize(Archive& archive, Free& f, unsigned) {
-  archive & f.a & f.m;
+  archive& f.a& f.m;
 }
 
 Particle move_particle(Particle p, float by) {
@@ -228,9 +228,7 @@ TEST(Task, ArgumentsAreCopiedAtTheCall) {
   EXPECT_EQ(get(before), 10'000.0 * 9'999.0 / 2);
 }
 
-TEST(Nested, RecursionDoesNotDeadlock) {
-  EXPECT_EQ(get(remote<fib>(16)), 987);
-}
+TEST(Nested, RecursionDoesNotDeadlock) { EXPECT_EQ(get(remote<fib>(16)), 987); }
 
 TEST(Nested, MapInsideATask) {
   constexpr auto total = [](int n) {

@@ -10,7 +10,8 @@
 #include "mobula/ref.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using Value = std::vector<std::variant<std::map<std::string, std::optional<int>>, std::tuple<bool, std::vector<std::string>>, std::vector<double>>>;
+  using Value = std::vector<std::variant<std::map<std::string, std::optional<int>>,
+                                         std::tuple<bool, std::vector<std::string>>, std::vector<double>>>;
   const mobula::detail::ByteView bytes(reinterpret_cast<const std::byte*>(data), size);
   try {
     // What is decoded is encoded again, so that all of it is read.

@@ -25,7 +25,8 @@ std::uint64_t mix(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// ---- the tasks. Their C++ bodies give what is expected; the simulated bodies do the same with virtual time. ----------
+// ---- the tasks. Their C++ bodies give what is expected; the simulated bodies do the same with virtual time.
+// ----------
 
 constexpr std::size_t kLarge = 900;  // numbers in a large value: more than goes inline
 
@@ -38,9 +39,9 @@ std::uint64_t expected_node(std::uint64_t seed, std::uint32_t depth) {
   return sum;
 }
 std::uint64_t node(std::uint64_t seed, std::uint32_t depth) { return expected_node(seed, depth); }
-Ref<std::uint64_t> box(std::uint64_t) { return {}; }             // returns a ref to leaf(seed)
-std::uint64_t open(Ref<std::uint64_t>) { return 0; }              // gets it
-std::vector<std::uint64_t> large(std::uint64_t) { return {}; }    // kLarge times mix(seed)
+Ref<std::uint64_t> box(std::uint64_t) { return {}; }            // returns a ref to leaf(seed)
+std::uint64_t open(Ref<std::uint64_t>) { return 0; }            // gets it
+std::vector<std::uint64_t> large(std::uint64_t) { return {}; }  // kLarge times mix(seed)
 std::uint64_t first(const std::vector<std::uint64_t>& v) { return v.empty() ? 0 : v[0]; }
 std::uint64_t broken(std::uint64_t seed) { throw std::runtime_error(std::to_string(seed)); }
 
@@ -127,12 +128,15 @@ class Cluster {
   Time latency() {
     const auto span = static_cast<std::uint64_t>(options_.latency_most - options_.latency_least + 1);
     const Time base = options_.latency_least + static_cast<Time>(random(span));
-    return random(1'000'000) < static_cast<std::uint64_t>(options_.slow_part * 1e6) ? base * static_cast<Time>(1 + random(100)) : base;
+    return random(1'000'000) < static_cast<std::uint64_t>(options_.slow_part * 1e6)
+               ? base * static_cast<Time>(1 + random(100))
+               : base;
   }
   void note(std::uint64_t what) { outcome_.digest = mix(outcome_.digest ^ what); }
   [[noreturn]] void wrong(const std::string& what) const {
-    throw std::runtime_error("seed " + std::to_string(options_.seed) + " (" + std::to_string(options_.ranks) + " ranks, " +
-                             std::to_string(options_.losses) + " losses), at " + std::to_string(now_) + " ns: " + what);
+    throw std::runtime_error("seed " + std::to_string(options_.seed) + " (" + std::to_string(options_.ranks) +
+                             " ranks, " + std::to_string(options_.losses) + " losses), at " + std::to_string(now_) +
+                             " ns: " + what);
   }
   void require(bool condition, const char* what) const {
     if (!condition) wrong(what);
@@ -309,7 +313,7 @@ void Cluster::settle(RankId r) {
       using M = std::decay_t<decltype(message)>;
       note(core::Messages::type_of<M>() * 1000 + from * 10 + r);
       ++outcome_.events;
-      if constexpr (requires(head::Head& head) { head.handle(from, message); }) {
+      if constexpr (requires(head::Head & head) { head.handle(from, message); }) {
         rank.head->handle(from, message);
       } else if constexpr (!std::is_same_v<M, core::Stop>) {
         rank.worker->handle(from, message);
@@ -530,17 +534,21 @@ Body Cluster::driver() {
       case 1: {  // many small ones
         const std::uint64_t n = 1 + random(300);
         for (std::uint64_t i = 0; i < n; ++i) {
-          Handle h = submit(0, false, kLeaf, [s = seed + i](Encoder& out) { out.put(s); }, {}, &options);
+          Handle h = submit(
+              0, false, kLeaf, [s = seed + i](Encoder& out) { out.put(s); }, {}, &options);
           if (random(4) == 0) known.push_back({h, leaf(seed + i)});
         }
         break;
       }
       case 2: {
         const auto depth = static_cast<std::uint32_t>(random(5));
-        Handle h = submit(0, false, kNode, [seed, depth](Encoder& out) {
-          out.put(seed);
-          out.put(depth);
-        }, {}, &options);
+        Handle h = submit(
+            0, false, kNode,
+            [seed, depth](Encoder& out) {
+              out.put(seed);
+              out.put(depth);
+            },
+            {}, &options);
         known.push_back({h, expected_node(seed, depth)});
         break;
       }
@@ -551,18 +559,21 @@ Body Cluster::driver() {
           const Known a = pick();
           const Known b = pick();
           if (a.is_large || b.is_large) break;
-          Handle h = submit(0, false, kJoin, [](Encoder&) {}, {{0, a.handle}, {1, b.handle}}, random(2) == 0 ? nullptr : &options);
+          Handle h = submit(
+              0, false, kJoin, [](Encoder&) {}, {{0, a.handle}, {1, b.handle}}, random(2) == 0 ? nullptr : &options);
           known.push_back({h, a.value && b.value ? std::optional(join(*a.value, *b.value)) : std::nullopt});
         }
         break;
       case 6: {
-        Handle h = submit(0, false, kLargeTask, [seed](Encoder& out) { out.put(seed); }, {}, &options);
+        Handle h = submit(
+            0, false, kLargeTask, [seed](Encoder& out) { out.put(seed); }, {}, &options);
         known.push_back({h, mix(seed), true});
         known.push_back({submit(0, false, kFirst, [](Encoder&) {}, {{0, h}}), mix(seed)});
         break;
       }
       case 7: {  // a ref that comes back, and goes on
-        Handle inner = submit(0, false, kBox, [seed](Encoder& out) { out.put(seed); }, {}, &options);
+        Handle inner = submit(
+            0, false, kBox, [seed](Encoder& out) { out.put(seed); }, {}, &options);
         awaited_ = core::to_string(inner.id());
         const Wish met5 = [this, &inner] { return is_here(inner, 0); };
         co_await Until(*this, 0, met5);
@@ -578,7 +589,8 @@ Body Cluster::driver() {
         break;
       }
       case 8: {
-        Handle h = submit(0, false, kBroken, [seed](Encoder& out) { out.put(seed); }, {}, &options);
+        Handle h = submit(
+            0, false, kBroken, [seed](Encoder& out) { out.put(seed); }, {}, &options);
         known.push_back({h, std::nullopt});
         break;
       }
@@ -628,7 +640,8 @@ Body Cluster::driver() {
           co_await Until(*this, 0, met8);
           const auto value = number(k.handle);
           if (value != k.value && !(outcome_.losses > 0 && !value)) {
-            wrong("a task returned " + (value ? std::to_string(*value) : "an error") + " in place of " + (k.value ? std::to_string(*k.value) : "an error"));
+            wrong("a task returned " + (value ? std::to_string(*value) : "an error") + " in place of " +
+                  (k.value ? std::to_string(*k.value) : "an error"));
           }
         }
     }
@@ -692,7 +705,8 @@ Outcome Cluster::run() {
   for (RankId r = 0; r < ranks_.size(); ++r) {
     if (!ranks_[r].alive) continue;
     const std::string where = " on rank " + std::to_string(r);
-    if (ranks_[r].objects->records() > 1) wrong("no record outlives its handles" + where + ": " + ranks_[r].objects->describe());
+    if (ranks_[r].objects->records() > 1)
+      wrong("no record outlives its handles" + where + ": " + ranks_[r].objects->describe());
     if (ranks_[r].worker->copies() != 0) wrong("no value outlives its refs" + where);
     if (ranks_[r].worker->interests() != 0) wrong("nobody waits for anything" + where);
     if (ranks_[r].worker->queued_tasks() != 0 || ranks_[r].worker->running() != 0) wrong("nothing is queued" + where);

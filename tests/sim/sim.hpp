@@ -1,5 +1,6 @@
 // A whole cluster in one thread: the real head, workers, object tables and transport over a network of virtual time,
-// which delays, reorders between pairs of ranks, and loses ranks, all by seed. Equal seeds give equal runs, step by step.
+// which delays, reorders between pairs of ranks, and loses ranks, all by seed. Equal seeds give equal runs, step by
+// step.
 //
 // A task's body is a coroutine that is made from the numbers in the task's arguments, so that what it should return can
 // be computed beside.
@@ -33,9 +34,9 @@ struct Options {
   std::uint32_t slots_most = 3;
   Time latency_least = 1'000;
   Time latency_most = 30'000;
-  double slow_part = 0.01;       // messages that take up to a hundred times as long
-  std::uint32_t losses = 0;      // workers that die
-  std::uint32_t steps = 40;      // what the driver does
+  double slow_part = 0.01;   // messages that take up to a hundred times as long
+  std::uint32_t losses = 0;  // workers that die
+  std::uint32_t steps = 40;  // what the driver does
   bool check_each_step = true;
 };
 
@@ -45,9 +46,9 @@ struct Outcome {
   std::uint64_t retried = 0;
   std::uint64_t head_messages = 0;
   std::uint64_t losses = 0;
-  std::uint64_t errors = 0;      // that losses explain
+  std::uint64_t errors = 0;  // that losses explain
   Time end = 0;
-  std::uint64_t digest = 0;      // of everything that happened, in order
+  std::uint64_t digest = 0;  // of everything that happened, in order
 };
 
 class Cluster;

@@ -1,9 +1,9 @@
 // Random programs on simulated clusters. A failure names its seed: SIM_SEED=… runs that one alone.
+#include "sim/sim.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-
-#include "sim/sim.hpp"
 
 namespace mobula::sim {
 namespace {
@@ -34,7 +34,8 @@ TEST_P(Sim, RandomPrograms) {
     options.ranks = c.ranks;
     options.losses = c.losses;
     options.steps = c.steps;
-    if (std::getenv("SIM_VERBOSE") != nullptr) std::fprintf(stderr, "seed %llu\n", static_cast<unsigned long long>(seed));
+    if (std::getenv("SIM_VERBOSE") != nullptr)
+      std::fprintf(stderr, "seed %llu\n", static_cast<unsigned long long>(seed));
     try {
       const Outcome o = run(options);
       sum.tasks += o.tasks;
@@ -57,7 +58,8 @@ INSTANTIATE_TEST_SUITE_P(Clusters, Sim,
                                          Case{8, 0, 300}, Case{16, 0, 150}, Case{64, 0, 40}, Case{4, 1, 600},
                                          Case{8, 3, 500}, Case{16, 8, 200}),
                          [](const auto& test) {
-                           return std::to_string(test.param.ranks) + "ranks" + std::to_string(test.param.losses) + "losses";
+                           return std::to_string(test.param.ranks) + "ranks" + std::to_string(test.param.losses) +
+                                  "losses";
                          });
 
 TEST(Determinism, ASeedRepeatsExactly) {

@@ -8,10 +8,10 @@
 // The bytes are those of this machine's memory: all ranks of a job run the same binary.
 #pragma once
 
-#include <boost/serialization/serialization.hpp>
-#include <boost/serialization/version.hpp>
 #include <array>
 #include <bit>
+#include <boost/serialization/serialization.hpp>
+#include <boost/serialization/version.hpp>
 #include <concepts>
 #include <cstdint>
 #include <cstdlib>
@@ -46,7 +46,9 @@ class Buffer {
  public:
   Buffer() = default;
   Buffer(Buffer&& o) noexcept
-      : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)), capacity_(std::exchange(o.capacity_, 0)) {}
+      : data_(std::exchange(o.data_, nullptr)),
+        size_(std::exchange(o.size_, 0)),
+        capacity_(std::exchange(o.capacity_, 0)) {}
   Buffer& operator=(Buffer&& o) noexcept {
     std::swap(data_, o.data_);
     std::swap(size_, o.size_);
@@ -221,7 +223,10 @@ template <class... T>
 inline constexpr bool is_variant<std::variant<T...>> = true;
 
 template <class T>
-concept TupleLike = requires { std::tuple_size<T>::value; } && !std::ranges::range<T>;
+concept TupleLike = requires {
+  std::tuple_size<T>::value;
+}
+&&!std::ranges::range<T>;
 
 template <class T>
 inline constexpr bool is_view_or_pointer =
@@ -229,21 +234,23 @@ inline constexpr bool is_view_or_pointer =
 
 // One copy of sizeof(T) bytes. bool is apart, since two bit patterns of it are valid and 254 are not.
 template <class T>
-inline constexpr bool is_bitwise =
-    std::is_trivially_copyable_v<T> && !is_view_or_pointer<T> && !std::is_same_v<T, bool> && !is_ref<T> &&
-    !is_optional<T> && !is_variant<T>;
+inline constexpr bool is_bitwise = std::is_trivially_copyable_v<T> && !is_view_or_pointer<T> &&
+                                   !std::is_same_v<T, bool> && !is_ref<T> && !is_optional<T> && !is_variant<T>;
 
 template <class T>
 concept BitwiseSequence = std::ranges::contiguous_range<const T> && std::ranges::sized_range<const T> &&
-                          requires(T& t, std::size_t n) { t.resize(n); } && is_bitwise<std::ranges::range_value_t<T>>;
+    requires(T& t, std::size_t n) {
+  t.resize(n);
+} && is_bitwise<std::ranges::range_value_t<T>>;
 
 template <class T>
 concept Container = std::ranges::range<const T> && requires(const T& t, T& m) {
   typename T::value_type;
   t.begin();
   m.clear();
-} && (requires(T& t) { t.push_back(std::declval<typename T::value_type>()); } ||
-      requires(T& t) { t.insert(t.end(), std::declval<typename T::value_type>()); });
+} &&(
+    requires(T& t) { t.push_back(std::declval<typename T::value_type>()); } ||
+    requires(T & t) { t.insert(t.end(), std::declval<typename T::value_type>()); });
 
 template <class T>
 struct Decoded {  // the type that an element is decoded as: map entries have a const key
@@ -316,7 +323,8 @@ void decode(Decoder& in, T& value) {
     if (index >= std::variant_size_v<T>) throw_damaged("a variant has no such alternative");
     [&]<std::size_t... I>(std::index_sequence<I...>) {
       ((I == index ? decode(in, value.template emplace<I>()) : void()), ...);
-    }(std::make_index_sequence<std::variant_size_v<T>>{});
+    }
+    (std::make_index_sequence<std::variant_size_v<T>>{});
   } else if constexpr (TupleLike<T>) {
     std::apply([&in](auto&... part) { (decode(in, part), ...); }, value);
   } else if constexpr (BitwiseSequence<T>) {

@@ -20,7 +20,7 @@ struct FunctionInfo {
   using Invoke = void (*)(TaskRun&);
   FunctionInfo(std::string_view signature, Invoke invoke, std::uint32_t args, std::uint32_t result);
 
-  std::string name;         // short, for people
+  std::string name;            // short, for people
   std::string_view signature;  // full, for the digest
   Invoke invoke;
   std::uint32_t fixed_args;    // bytes of one task's encoded arguments, or kVariable
@@ -33,9 +33,9 @@ struct FunctionInfo {
 struct TaskRun {
   struct Oddity {
     std::uint32_t index;
-    std::exception_ptr error;    // or
-    Buffer stored;               // a value over the inline limit
-    std::vector<Handle> refs;    // objects that the value holds
+    std::exception_ptr error;  // or
+    Buffer stored;             // a value over the inline limit
+    std::vector<Handle> refs;  // objects that the value holds
     bool is_stored = false;
   };
 
@@ -44,12 +44,12 @@ struct TaskRun {
   std::uint32_t fixed_result = 0;
   std::size_t inline_limit = 0;
   Decoder args;
-  std::uint64_t dep_mask = 0;        // bit i: argument i is a dependency
-  std::span<const ByteView> deps;    // their values, in order of the arguments
-  Encoder out;                       // the results
-  std::vector<std::uint32_t> ends;   // where each result ends, if fixed_result is kVariable
-  std::vector<Oddity> oddities;      // ascending by index
-  std::atomic<bool> stop{false};     // set by the runtime: end after the task that runs
+  std::uint64_t dep_mask = 0;       // bit i: argument i is a dependency
+  std::span<const ByteView> deps;   // their values, in order of the arguments
+  Encoder out;                      // the results
+  std::vector<std::uint32_t> ends;  // where each result ends, if fixed_result is kVariable
+  std::vector<Oddity> oddities;     // ascending by index
+  std::atomic<bool> stop{false};    // set by the runtime: end after the task that runs
 
   // Closes the result of the task `next`, which has been encoded from `from` on.
   void finish(std::size_t from) {
@@ -88,7 +88,7 @@ struct Signature<R (L::*)(P...) const> : Signature<R (*)(P...)> {};
 template <class L, class R, class... P>
 struct Signature<R (L::*)(P...) const noexcept> : Signature<R (*)(P...)> {};
 template <class F>
-  requires requires { &F::operator(); }
+requires requires { &F::operator(); }
 struct Signature<F> : Signature<decltype(&F::operator())> {};
 
 template <auto F>

@@ -31,7 +31,8 @@ void expect_round_trip(const T& value) {
     EXPECT_EQ(encoded_size(value), bytes.size());
   }
   // Every truncation is damage, never a crash; so are bytes left over.
-  for (std::size_t n = 0; n < bytes.size(); ++n) EXPECT_THROW(decode_value<T>(bytes.view().first(n)), ProtocolError) << n;
+  for (std::size_t n = 0; n < bytes.size(); ++n)
+    EXPECT_THROW(decode_value<T>(bytes.view().first(n)), ProtocolError) << n;
   Buffer longer(bytes.view());
   longer.extend(1)[0] = std::byte{0};
   EXPECT_THROW(decode_value<T>(longer.view()), ProtocolError);
@@ -50,7 +51,7 @@ struct Intrusive {
   template <class Archive>
   void serialize(Archive& archive, unsigned) {
     archive& BOOST_SERIALIZATION_NVP(name);
-    archive & table;
+    archive& table;
   }
 };
 
@@ -75,7 +76,7 @@ struct Derived : Intrusive {
   template <class Archive>
   void serialize(Archive& archive, unsigned) {
     archive& static_cast<Intrusive&>(*this);
-    archive & extra;
+    archive& extra;
   }
 };
 
@@ -152,14 +153,17 @@ TEST(Codec, BadTagsAreRejected) {
 }
 
 TEST(Codec, RandomBytesNeverCrash) {
-  using Deep = std::vector<std::variant<std::map<std::string, std::optional<int>>, std::tuple<bool, std::vector<std::string>>>>;
+  using Deep =
+      std::vector<std::variant<std::map<std::string, std::optional<int>>, std::tuple<bool, std::vector<std::string>>>>;
   const auto seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
-  const Buffer good = bytes_of(Deep{std::map<std::string, std::optional<int>>{{"k", 1}, {"l", std::nullopt}}, std::tuple(true, std::vector<std::string>{"a", "b"})});
+  const Buffer good = bytes_of(Deep{std::map<std::string, std::optional<int>>{{"k", 1}, {"l", std::nullopt}},
+                                    std::tuple(true, std::vector<std::string>{"a", "b"})});
   for (int i = 0; i < 20'000; ++i) {
     Buffer bytes(good.view());
-    for (auto n = 1 + random() % 4; n != 0; --n) bytes.data()[random() % bytes.size()] = static_cast<std::byte>(random());
+    for (auto n = 1 + random() % 4; n != 0; --n)
+      bytes.data()[random() % bytes.size()] = static_cast<std::byte>(random());
     try {
       decode_value<Deep>(bytes.view());
     } catch (const ProtocolError&) {

@@ -12,7 +12,9 @@ namespace {
 
 class ConfigTest : public testing::Test {
  protected:
-  ConfigTest() : before_(std::filesystem::current_path()), folder_(std::filesystem::temp_directory_path() / ("mobula-config-" + std::to_string(getpid()))) {
+  ConfigTest()
+      : before_(std::filesystem::current_path()),
+        folder_(std::filesystem::temp_directory_path() / ("mobula-config-" + std::to_string(getpid()))) {
     std::filesystem::create_directories(folder_);
     std::filesystem::current_path(folder_);
   }

@@ -54,7 +54,8 @@ TEST(Messages, DamageIsAProtocolError) {
   std::mt19937 random(seed);
   for (int i = 0; i < 20'000; ++i) {
     detail::Buffer bytes(good.view());
-    for (auto n = 1 + random() % 3; n != 0; --n) bytes.data()[random() % bytes.size()] = static_cast<std::byte>(random());
+    for (auto n = 1 + random() % 3; n != 0; --n)
+      bytes.data()[random() % bytes.size()] = static_cast<std::byte>(random());
     try {
       read_frame(bytes.view(), [](const auto&) {});
     } catch (const ProtocolError&) {

@@ -64,17 +64,19 @@ inline void order_and_sizes(Wire& wire) {
       end.transport.send(1, data(n, ByteView(bytes.data(), size)));
     }
     bool over = false;
-    end.until([&] { return over; }, [&](RankId, const auto& m) { over = over || std::is_same_v<std::decay_t<decltype(m)>, core::Stop>; });
+    end.until([&] { return over; },
+              [&](RankId, const auto& m) { over = over || std::is_same_v<std::decay_t<decltype(m)>, core::Stop>; });
   } else if (wire.rank() == 1) {
     std::uint64_t next = 0;
-    end.until([&] { return next == kRounds * sizes.size(); }, [&](RankId from, const auto& m) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Data>) {
-        require(from == 0 && m.id.span.value == next, "in order");
-        require(m.value.size() == sizes[next % sizes.size()], "whole");
-        for (const std::byte b : m.value) require(b == static_cast<std::byte>(next), "undamaged");
-        ++next;
-      }
-    });
+    end.until([&] { return next == kRounds * sizes.size(); },
+              [&](RankId from, const auto& m) {
+                if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Data>) {
+                  require(from == 0 && m.id.span.value == next, "in order");
+                  require(m.value.size() == sizes[next % sizes.size()], "whole");
+                  for (const std::byte b : m.value) require(b == static_cast<std::byte>(next), "undamaged");
+                  ++next;
+                }
+              });
     end.transport.send(0, core::Stop{});
   }
   end.drain();
@@ -87,18 +89,20 @@ inline void many_to_one(Wire& wire) {
   if (wire.rank() == 0) {
     std::vector<std::uint64_t> next(wire.size(), 0);
     std::uint64_t all = 0;
-    end.until([&] { return all == kEach * (wire.size() - 1); }, [&](RankId from, const auto& m) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Data>) {
-        require(m.id.span.value == next[from]++, "in order from each");
-        ++all;
-      }
-    });
+    end.until([&] { return all == kEach * (wire.size() - 1); },
+              [&](RankId from, const auto& m) {
+                if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Data>) {
+                  require(m.id.span.value == next[from]++, "in order from each");
+                  ++all;
+                }
+              });
     for (RankId r = 1; r < wire.size(); ++r) end.transport.send(r, core::Stop{});
   } else {
     const std::vector<std::byte> bytes(200);
     for (std::uint64_t n = 0; n < kEach; ++n) end.transport.send(0, data(n, bytes));
     bool over = false;
-    end.until([&] { return over; }, [&](RankId, const auto& m) { over = over || std::is_same_v<std::decay_t<decltype(m)>, core::Stop>; });
+    end.until([&] { return over; },
+              [&](RankId, const auto& m) { over = over || std::is_same_v<std::decay_t<decltype(m)>, core::Stop>; });
   }
   end.drain();
 }
@@ -118,16 +122,19 @@ inline void slow_receiver(Wire& wire) {
     require(end.transport.backlog() > kMessages * 1000 / 2, "the sender sees what waits");
     end.transport.send(2, core::Stop{});  // rank 2 says when rank 1 may look
     bool over = false;
-    end.until([&] { return over; }, [&](RankId, const auto& m) { over = over || std::is_same_v<std::decay_t<decltype(m)>, core::Stop>; });
+    end.until([&] { return over; },
+              [&](RankId, const auto& m) { over = over || std::is_same_v<std::decay_t<decltype(m)>, core::Stop>; });
   } else if (wire.rank() == 2) {
     bool started = false;
     end.until([&] { return started; }, [&](RankId, const auto&) { started = true; });
     end.transport.send(1, core::TakeBack{1});
   } else if (wire.rank() == 1) {
     std::uint64_t next = 0;
-    end.until([&] { return next == kMessages; }, [&](RankId, const auto& m) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Data>) require(m.id.span.value == next++, "in order");
-    });
+    end.until([&] { return next == kMessages; },
+              [&](RankId, const auto& m) {
+                if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Data>)
+                  require(m.id.span.value == next++, "in order");
+              });
     end.transport.send(0, core::Stop{});
   }
   end.drain();
@@ -145,17 +152,20 @@ inline void block(Wire& wire, std::size_t size) {
     message.block = end.transport.send_block(1, bytes->view(), bytes);
     end.transport.send(1, message);
     bool over = false;
-    end.until([&] { return over; }, [&](RankId, const auto& m) { over = over || std::is_same_v<std::decay_t<decltype(m)>, core::Stop>; });
+    end.until([&] { return over; },
+              [&](RankId, const auto& m) { over = over || std::is_same_v<std::decay_t<decltype(m)>, core::Stop>; });
   } else if (wire.rank() == 1) {
     Buffer into;
     bool whole = false;
-    end.until([&] { return whole; }, [&](RankId from, const auto& m) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Data>) {
-        into.extend(m.size);
-        end.transport.receive_block(from, m.block, {into.data(), into.size()}, [&] { whole = true; });
-      }
-    });
-    for (std::size_t i = 0; i < size; i += 4096) require(into.data()[i] == static_cast<std::byte>(i / 4096), "undamaged");
+    end.until([&] { return whole; },
+              [&](RankId from, const auto& m) {
+                if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Data>) {
+                  into.extend(m.size);
+                  end.transport.receive_block(from, m.block, {into.data(), into.size()}, [&] { whole = true; });
+                }
+              });
+    for (std::size_t i = 0; i < size; i += 4096)
+      require(into.data()[i] == static_cast<std::byte>(i / 4096), "undamaged");
     end.transport.send(0, core::Stop{});
   }
   end.drain();
@@ -165,12 +175,13 @@ inline void own_messages(Wire& wire) {
   Endpoint end(wire);
   int seen = 0;
   for (int i = 0; i < 100; ++i) end.transport.send(wire.rank(), core::TakeBack{static_cast<std::uint32_t>(i)});
-  end.until([&] { return seen == 100; }, [&](RankId from, const auto& m) {
-    if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::TakeBack>) {
-      require(from == wire.rank() && m.tasks == static_cast<std::uint32_t>(seen), "in order, from oneself");
-      ++seen;
-    }
-  });
+  end.until([&] { return seen == 100; },
+            [&](RankId from, const auto& m) {
+              if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::TakeBack>) {
+                require(from == wire.rank() && m.tasks == static_cast<std::uint32_t>(seen), "in order, from oneself");
+                ++seen;
+              }
+            });
 }
 
 }  // namespace mobula::transport::contract
