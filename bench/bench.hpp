@@ -125,7 +125,8 @@ inline int main(int argc, char** argv, const std::function<double()>& floor,
   int code = 0;
   for (int i = 0; i < turns && code == 0; ++i) {
     const double f = floor ? floor() : 0;
-    code = mobula::run(argc, argv, [&] { turn(i, f); });
+    std::vector<char*> args(argv, argv + argc + 1);  // a run takes its flags out
+    code = mobula::run(int{argc}, args.data(), [&] { turn(i, f); });
     MPI_Barrier(MPI_COMM_WORLD);
   }
   if (rank == 0 && code == 0) end();

@@ -21,22 +21,26 @@ namespace mobula {
 // thread, once.
 template <std::convertible_to<int> Count, class Driver>
 int run(Count&& argc, char** argv, Driver driver, Config config = {}) {
-  int count = argc;
-  const auto give_back = [&] {  // where argc is a variable, it sees the flags go too
-    if constexpr (std::is_same_v<Count, int&>) argc = count;
+  int copy = argc;
+  const auto start = [&](int& count) {
+    return detail::run(
+        count, argv,
+        [&]() -> int {
+          if constexpr (std::is_void_v<std::invoke_result_t<Driver&>>) {
+            driver();
+            return 0;
+          } else {
+            return static_cast<int>(driver());
+          }
+        },
+        config);
   };
-  return detail::run(
-      count, argv,
-      [&]() -> int {
-        give_back();
-        if constexpr (std::is_void_v<std::invoke_result_t<Driver&>>) {
-          driver();
-          return 0;
-        } else {
-          return static_cast<int>(driver());
-        }
-      },
-      config);
+  // Where argc is a variable, it sees the flags go too.
+  if constexpr (std::is_same_v<Count, int&>) {
+    return start(argc);
+  } else {
+    return start(copy);
+  }
 }
 
 struct RankInfo {

@@ -194,7 +194,7 @@ Config load_config(Config config, int& argc, char** argv, const std::vector<std:
   for (const auto& [name, value] : variables) apply_setting(config, to_name(name.substr(7)), value, name);
 
   int kept = 0;
-  for (int i = 0; i < argc; ++i) {
+  for (int i = 0; i < argc && argv[i] != nullptr; ++i) {
     const std::string arg = argv[i];
     if (i == 0 || !arg.starts_with("--mobula-")) {
       argv[kept++] = argv[i];

@@ -24,6 +24,7 @@ constexpr Time kPumpIdle = 10'000'000;  // its pace while somebody else polls
 constexpr Time kTickEvery = 500'000;
 constexpr Time kSpareIdle = 1'000'000'000;  // ns after which a thread beyond the slots ends
 constexpr std::uint32_t kSubmitsPerStep = 64;
+constexpr Time kGather = 10'000;  // ns that submissions gather while workers are hungry
 
 thread_local worker::Run* t_run = nullptr;
 thread_local int t_bound_slot = -1;
@@ -125,7 +126,8 @@ bool Engine::spin() {
 
 void Engine::submitted(Lock& lock, std::uint32_t tasks) {
   since_step_ += tasks;
-  if (since_step_ >= kSubmitsPerStep || (head_ && head_->hungry())) step();
+  // Tasks submitted in quick succession gather, even where workers wait: each step costs more than a short task.
+  if (since_step_ >= kSubmitsPerStep || (head_ && head_->hungry() && core::now() - last_step_ > kGather)) step();
   // Memory is bounded by slowing down those who fill it: what is under way must shrink before more comes.
   constexpr std::size_t kMostBacklog = 64 << 20;
   if (transport_.backlog() > kMostBacklog && t_run == nullptr) {
