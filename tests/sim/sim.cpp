@@ -677,7 +677,8 @@ Outcome Cluster::run() {
   Time next_tick = kTick;
   std::uint64_t seen = 0;
   int quiet = 0;
-  while (quiet < 300) {
+  const int rest = options_.ranks > 64 ? 20 : 300;
+  while (quiet < rest) {
     if (!events_.empty() && events_.top().time <= next_tick) {
       now_ = events_.top().time;
       const auto act = std::move(const_cast<Event&>(events_.top()).act);

@@ -34,6 +34,7 @@ TEST_P(Sim, RandomPrograms) {
     options.ranks = c.ranks;
     options.losses = c.losses;
     options.steps = c.steps;
+    options.check_each_step = c.ranks <= 64;  // the checks look at everything
     if (std::getenv("SIM_VERBOSE") != nullptr)
       std::fprintf(stderr, "seed %llu\n", static_cast<unsigned long long>(seed));
     try {
@@ -56,7 +57,8 @@ TEST_P(Sim, RandomPrograms) {
 INSTANTIATE_TEST_SUITE_P(Clusters, Sim,
                          testing::Values(Case{1, 0, 300}, Case{2, 0, 500}, Case{3, 0, 500}, Case{4, 0, 500},
                                          Case{8, 0, 300}, Case{16, 0, 150}, Case{64, 0, 40}, Case{4, 1, 600},
-                                         Case{8, 3, 500}, Case{16, 8, 200}),
+                                         Case{8, 3, 500}, Case{16, 8, 200}, Case{1000, 0, 30}, Case{1000, 20, 30},
+                                         Case{10'000, 0, 10}, Case{10'000, 20, 1}),
                          [](const auto& test) {
                            return std::to_string(test.param.ranks) + "ranks" + std::to_string(test.param.losses) +
                                   "losses";
