@@ -159,7 +159,7 @@ detail::GotAll<T> get(const Batch<T>& batch) {
       return values;
     }
   } else {
-    for (const auto& ref : batch) get(ref);
+    detail::copy_packed(batch.handle(), 0, nullptr);  // throws the first error
   }
 }
 

@@ -83,13 +83,13 @@ void Record::copy_packed(std::uint32_t n, std::byte* to) const {
     const std::uint32_t here = std::min(n - index, per_chunk);
     const Chunk& chunk = *chunks_[index / per_chunk];
     if (chunk.slots == nullptr) {
-      std::memcpy(to + std::size_t{index} * packed, chunk.values.get(), std::size_t{here} * packed);
+      if (packed != 0) std::memcpy(to + std::size_t{index} * packed, chunk.values.get(), std::size_t{here} * packed);
       continue;
     }
     for (std::uint32_t i = index; i < index + here; ++i) {
       const std::optional<ByteView> bytes = value(i);
       if (bytes->size() != packed) throw_damaged("a result is not of its function's size");
-      std::memcpy(to + std::size_t{i} * packed, bytes->data(), packed);
+      if (packed != 0) std::memcpy(to + std::size_t{i} * packed, bytes->data(), packed);
     }
   }
 }

@@ -98,12 +98,17 @@ TEST(Map, ManyItems) {
 }
 
 TEST(Map, VoidResults) {
-  const auto batch = remote<nothing>;
-  static_cast<void>(batch);
   constexpr auto ignore = [](int) {};
   const auto done = remote<ignore>.map(numbers(0, 10'000));
   get(done);
   EXPECT_EQ(done.size(), 10'000U);
+}
+
+TEST(Map, VoidTasksThrowToo) {
+  constexpr auto picky = [](int x) {
+    if (x == 4321) throw std::domain_error("not this one");
+  };
+  EXPECT_THROW(get(remote<picky>.map(numbers(0, 10'000))), std::domain_error);
 }
 
 TEST(Map, ErrorsStayWithTheirElement) {
