@@ -78,6 +78,8 @@ bool Engine::settle(Time now) {
 }
 
 bool Engine::step() {
+  // Once the threads are to end, MPI may be gone at any moment: a late thread must not touch it.
+  if (ending_.load(std::memory_order_relaxed)) return false;
   const Time now = core::now();
   last_step_ = now;
   since_step_ = 0;
@@ -108,6 +110,7 @@ bool Engine::step() {
 
 // Polls a few times at full speed. True if anything happened, which has then been dealt with as by `step`.
 bool Engine::spin() {
+  if (ending_.load(std::memory_order_relaxed)) return false;
   constexpr int kPolls = 16;
   for (int i = 0; i < kPolls; ++i) {
     if (transport_.poll_wire(on_frame_)) {
@@ -166,6 +169,7 @@ void Engine::wake() {
 // Sleeps until something may have come. One thread at a time; false if another sleeps there.
 bool Engine::sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns) {
   if (bell_taken_) return false;
+  if (ending_.load(std::memory_order_relaxed)) return true;
   bell_taken_ = true;
   if (waiter != nullptr) waiter->in_bell = true;
   wire_.arm();
@@ -182,7 +186,7 @@ bool Engine::sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns) {
     wire_.sleep(std::min(most, most_ns));
     lock.lock();
   }
-  wire_.disarm();
+  if (!ending_.load(std::memory_order_relaxed)) wire_.disarm();
   bell_taken_ = false;
   if (waiter != nullptr) waiter->in_bell = false;
   return true;
@@ -350,7 +354,7 @@ void Engine::slot_main(Thread& self) {
     if (run == nullptr) continue;
     --idle_;
     if (worker_->has_runnable()) wake();  // more can run: others come for it
-    const bool answer_waits = transport_.has_unsent();
+    const bool answer_waits = transport_.has_unsent() && !ending_.load(std::memory_order_relaxed);
     if (answer_waits && core::now() - last_step_ > kFlushAfter) transport_.flush();
     execute(lock, std::move(run));
     ++idle_;
