@@ -166,7 +166,6 @@ class ObjectTable {
   // An object of a singles record that this rank made by itself; `take` says whether it was, and ends it.
   void set_secret(Record& record, std::uint32_t index);
   bool take_secret(Record& record, std::uint32_t index);
-  void clear_secret(Record& record, std::uint32_t index) { take_secret(record, index); }
   bool is_tracked(const Record& record, std::uint32_t index) const { return record.tracked_.contains(index); }
   void know(Record& record) { record.known_ = true; }
   void free(ObjectId id);

@@ -199,7 +199,7 @@ Handle Worker::put(detail::Encoder&& value) {
   if (open_.count != 0) close_open();
   if (!value.refs.empty()) {
     core::Made made{handle.id(), size, pass_on_all(value.refs)};
-    objects_.clear_secret(*handle.record(), handle.index());
+    objects_.take_secret(*handle.record(), handle.index());
     objects_.track(*handle.record(), handle.index());
     transport_.send(kHeadRank, made);
   }
@@ -783,16 +783,7 @@ void Worker::handle(RankId, const core::TakeBack& m) {
     }
   }
   for (const Range& range : back.ranges) {
-    for (const ObjectId& id : interested_in(range)) {
-      const auto found = interests_.find(id);
-      for (const RankId rank : found->second.ranks) transport_.send(rank, core::NotHere{id});
-      found->second.ranks.clear();
-      if (found->second.pieces.empty()) {
-        interests_.erase(found);
-      } else {
-        ask_for(id, kNoRank);
-      }
-    }
+    for (const ObjectId& id : interested_in(range)) redirect(id);
   }
   transport_.send(kHeadRank, back);
 }
@@ -809,14 +800,19 @@ void Worker::handle(RankId, const core::CancelTask& m) {
   erase_piece(one);
   transport_.send(kHeadRank, core::CancelResult{m.token, id, true});
   // The head fails the task, and tells its owner; who waits here asks there.
-  if (const auto found = interests_.find(id); found != interests_.end()) {
-    for (const RankId rank : found->second.ranks) transport_.send(rank, core::NotHere{id});
-    found->second.ranks.clear();
-    if (found->second.pieces.empty()) {
-      interests_.erase(found);
-    } else {
-      ask_for(id, kNoRank);
-    }
+  redirect(id);
+}
+
+// The object will not be made here after all: who waits for it here asks the head.
+void Worker::redirect(ObjectId id) {
+  const auto found = interests_.find(id);
+  if (found == interests_.end()) return;
+  for (const RankId rank : found->second.ranks) transport_.send(rank, core::NotHere{id});
+  found->second.ranks.clear();
+  if (found->second.pieces.empty()) {
+    interests_.erase(found);
+  } else {
+    ask_for(id, kNoRank);
   }
 }
 
@@ -1320,20 +1316,6 @@ void Worker::flush(Time now) {
       transport_.send(kHeadRank, core::Lending{lent_});
     }
   }
-}
-
-void Worker::drop_all() {
-  open_ = Open();
-  pieces_.clear();
-  ready_.clear();
-  unannounced_.clear();
-  queued_tasks_ = 0;
-  interests_.clear();
-  copies_.clear();
-  retained_.clear();
-  retained_order_.clear();
-  options_wire_.reset();
-  options_copy_ = {};
 }
 
 }  // namespace mobula::worker

@@ -152,7 +152,6 @@ class Worker {
   std::size_t copies() const { return copies_.size(); }
   std::uint64_t tasks_run() const { return tasks_run_; }
   std::uint64_t fetches() const { return fetches_; }  // values asked of other ranks
-  void drop_all();                                    // at the end of the job
 
  private:
   // Who waits for an object that is not here: pieces, and ranks that asked for it.
@@ -225,6 +224,7 @@ class Worker {
   std::vector<ObjectId> interested_in(const Range& range) const;
   void arrived(ObjectId id, const ValuePtr& value);
   bool forget_if_unwanted(ObjectId id);
+  void redirect(ObjectId id);
   void split_off(Piece& piece, std::uint32_t index);
   void release(Run& run);
   Failure where(const Run& run, std::uint32_t index) const;

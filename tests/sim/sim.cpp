@@ -178,7 +178,6 @@ class Cluster {
   std::uint64_t activity_ = 0;
   bool driver_done_ = false;
   std::string awaited_ = "the ranks";  // by the driver
-  std::vector<Time> deaths_;
   Outcome outcome_;
 };
 
