@@ -34,7 +34,7 @@ void TaskRun::fail(std::size_t from) noexcept {
   out.refs.clear();
   if (fixed_result == kVariable) {
     ends.push_back(static_cast<std::uint32_t>(from));
-  } else {
+  } else if (fixed_result > 0) {
     std::memset(out.buffer.extend(fixed_result), 0, fixed_result);
   }
   Oddity oddity;
