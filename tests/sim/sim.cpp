@@ -56,26 +56,19 @@ const FunctionInfo& kBroken = detail::Function<broken>::info;
 
 }  // namespace
 
-// ---- network -----------------------------------------------------------------------------------------------------
-
-class SimWire;
-
-class Cluster {
+class Cluster final : Network {
  public:
   explicit Cluster(const Options& options);
   ~Cluster();
   Outcome run();
 
  private:
-  friend class SimWire;
   struct Rank {
-    std::unique_ptr<SimWire> wire;
     std::unique_ptr<transport::Transport> transport;
     std::unique_ptr<store::ObjectTable> objects;
     std::unique_ptr<worker::Worker> worker;
     std::unique_ptr<head::Head> head;
     bool alive = true;
-    bool poll_due = false;
     struct Waiting {
       const std::function<bool()>* met;
       std::coroutine_handle<> resume;
@@ -83,20 +76,13 @@ class Cluster {
     std::vector<Waiting> waiting;
     std::vector<std::coroutine_handle<>> bodies;
   };
-  struct Event {
-    Time time;
-    std::uint64_t order;
-    std::function<void()> act;
-    bool operator>(const Event& other) const { return std::tie(time, order) > std::tie(other.time, other.order); }
-  };
-
   // Awaitables refer to named variables only: GCC 12 destroys temporaries of a co_await twice.
   class Delay {
    public:
     Delay(Cluster& cluster, RankId rank, Time time) : cluster_(cluster), rank_(rank), time_(time) {}
     bool await_ready() const { return false; }
     void await_suspend(std::coroutine_handle<> h) {
-      cluster_.at(cluster_.now_ + time_, [c = &cluster_, r = rank_, h] {
+      cluster_.at(cluster_.now() + time_, [c = &cluster_, r = rank_, h] {
         if (!c->ranks_[r].alive) return;
         h.resume();
         c->settle(r);
@@ -123,9 +109,13 @@ class Cluster {
     const Wish& met_;
   };
 
-  void at(Time time, std::function<void()> act) { events_.push({std::max(time, now_), order_++, std::move(act)}); }
+  bool alive(RankId rank) const override { return ranks_[rank].alive; }
+  void arrived(RankId rank) override {
+    ++activity_;
+    poll(rank);
+  }
   std::uint64_t random(std::uint64_t below) { return random_() % below; }
-  Time latency() {
+  Time latency() override {
     const auto span = static_cast<std::uint64_t>(options_.latency_most - options_.latency_least + 1);
     const Time base = options_.latency_least + static_cast<Time>(random(span));
     return random(1'000'000) < static_cast<std::uint64_t>(options_.slow_part * 1e6)
@@ -135,7 +125,7 @@ class Cluster {
   void note(std::uint64_t what) { outcome_.digest = mix(outcome_.digest ^ what); }
   [[noreturn]] void wrong(const std::string& what) const {
     throw std::runtime_error("seed " + std::to_string(options_.seed) + " (" + std::to_string(options_.ranks) +
-                             " ranks, " + std::to_string(options_.losses) + " losses), at " + std::to_string(now_) +
+                             " ranks, " + std::to_string(options_.losses) + " losses), at " + std::to_string(now()) +
                              " ns: " + what);
   }
   void require(bool condition, const char* what) const {
@@ -171,9 +161,6 @@ class Cluster {
 
   Options options_;
   std::mt19937_64 random_;
-  Time now_ = 0;
-  std::uint64_t order_ = 0;
-  std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   std::vector<Rank> ranks_;
   std::uint64_t activity_ = 0;
   bool driver_done_ = false;
@@ -181,95 +168,13 @@ class Cluster {
   Outcome outcome_;
 };
 
-class SimWire final : public transport::Wire {
- public:
-  SimWire(Cluster& cluster, RankId rank, std::uint32_t size) : cluster_(cluster), rank_(rank), size_(size) {}
-  RankId rank() const override { return rank_; }
-  std::uint32_t size() const override { return size_; }
-  std::uint32_t node() const override { return 0; }
-
-  void send(RankId to, Buffer frame) override {
-    deliver_at(to, [this, to, frame = std::make_shared<Buffer>(std::move(frame))] {
-      SimWire& peer = *cluster_.ranks_[to].wire;
-      peer.frames_.emplace_back(rank_, frame);
-    });
-  }
-  bool poll(const OnFrame& on_frame) override {
-    bool happened = false;
-    while (!frames_.empty()) {
-      const auto [from, frame] = std::move(frames_.front());
-      frames_.pop_front();
-      on_frame(from, frame->view());
-      happened = true;
-    }
-    for (auto wanted = wanted_.begin(); wanted != wanted_.end();) {
-      const auto offered = offered_.find(wanted->first);
-      if (offered == offered_.end()) {
-        ++wanted;
-        continue;
-      }
-      auto [into, done] = std::move(wanted->second);
-      std::copy(offered->second.bytes.begin(), offered->second.bytes.end(), into.begin());
-      offered_.erase(offered);
-      wanted_.erase(wanted);
-      done();
-      wanted = wanted_.begin();
-      happened = true;
-    }
-    return happened;
-  }
-  void send_block(RankId to, std::uint64_t key, ByteView bytes, std::shared_ptr<const void> keep) override {
-    deliver_at(to, [this, to, key, bytes, keep = std::move(keep)] {
-      cluster_.ranks_[to].wire->offered_[{rank_, key}] = {bytes, keep};
-    });
-  }
-  void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) override {
-    wanted_[{from, key}] = {into, std::move(done)};
-    cluster_.ranks_[rank_].poll_due = true;
-    cluster_.at(cluster_.now_ + 1, [this] { cluster_.poll(rank_); });
-  }
-  bool busy() const override { return !wanted_.empty(); }
-  void abandon(RankId rank) override {
-    std::erase_if(wanted_, [rank](const auto& w) { return w.first.first == rank; });
-    std::erase_if(offered_, [rank](const auto& o) { return o.first.first == rank; });
-  }
-  void arm() override {}
-  void disarm() override {}
-  void sleep(std::int64_t) override {}
-  void interrupt() override {}
-  std::int64_t longest_sleep_ns() const override { return 0; }
-
- private:
-  void deliver_at(RankId to, std::function<void()> arrive) {
-    Time& last = last_[to];
-    last = std::max(last + 1, cluster_.now_ + cluster_.latency());  // order per pair
-    cluster_.at(last, [this, to, arrive = std::move(arrive)] {
-      if (!cluster_.ranks_[to].alive) return;
-      ++cluster_.activity_;
-      arrive();
-      cluster_.poll(to);
-    });
-  }
-  Cluster& cluster_;
-  RankId rank_;
-  std::uint32_t size_;
-  std::deque<std::pair<RankId, std::shared_ptr<Buffer>>> frames_;
-  struct Offered {
-    ByteView bytes;
-    std::shared_ptr<const void> keep;
-  };
-  std::map<std::pair<RankId, std::uint64_t>, Offered> offered_;
-  std::map<std::pair<RankId, std::uint64_t>, std::pair<std::span<std::byte>, OnBlock>> wanted_;
-  std::map<RankId, Time> last_;
-};
-
 // ---- ranks -------------------------------------------------------------------------------------------------------
 
-Cluster::Cluster(const Options& options) : options_(options), random_(options.seed), ranks_(options.ranks) {
+Cluster::Cluster(const Options& options)
+    : Network(options.ranks), options_(options), random_(options.seed), ranks_(options.ranks) {
   for (RankId r = 0; r < options.ranks; ++r) {
     Rank& rank = ranks_[r];
-    rank.wire = std::make_unique<SimWire>(*this, r, options.ranks);
-    rank.transport = std::make_unique<transport::Transport>(*rank.wire);
+    rank.transport = std::make_unique<transport::Transport>(wire(r));
     rank.objects = std::make_unique<store::ObjectTable>(r);
     worker::Settings settings;
     settings.slots = r == 0 && options.ranks > 1 ? 0 : 1 + static_cast<std::uint32_t>(random(options.slots_most));
@@ -294,13 +199,12 @@ Cluster::~Cluster() {
     rank.waiting.clear();
     for (const auto& body : rank.bodies) body.destroy();
   }
-  events_ = {};
+  drop_events();
 }
 
 void Cluster::poll(RankId r) {
   Rank& rank = ranks_[r];
   if (!rank.alive) return;
-  rank.poll_due = false;
   settle(r);
 }
 
@@ -322,13 +226,13 @@ void Cluster::settle(RankId r) {
   bool more = true;
   while (more && rank.alive) {
     more = false;
-    rank.worker->flush(now_);
+    rank.worker->flush(now());
     while (rank.transport->poll(on_frame)) {
-      if (rank.head) rank.head->step(now_);
-      rank.worker->flush(now_);
+      if (rank.head) rank.head->step(now());
+      rank.worker->flush(now());
       more = true;
     }
-    if (rank.head) rank.head->step(now_);
+    if (rank.head) rank.head->step(now());
     for (std::size_t i = 0; i < rank.waiting.size(); ++i) {
       if (!(*rank.waiting[i].met)()) continue;
       const auto resume = rank.waiting[i].resume;
@@ -337,7 +241,7 @@ void Cluster::settle(RankId r) {
       more = true;
       break;  // the list may have changed
     }
-    while (auto run = rank.worker->next_run(now_)) {
+    while (auto run = rank.worker->next_run(now())) {
       start(r, task(r, std::move(run), nullptr));
       more = true;
     }
@@ -359,7 +263,7 @@ void Cluster::lose(RankId r) {
   Rank& rank = ranks_[r];
   rank.alive = false;
   ++outcome_.losses;
-  at(now_ + 200'000 + static_cast<Time>(random(3'000'000)), [this, r] {
+  at(now() + 200'000 + static_cast<Time>(random(3'000'000)), [this, r] {
     ranks_[0].head->worker_lost(r);
     note(r);
     ++activity_;
@@ -375,7 +279,7 @@ Handle Cluster::submit(RankId r, bool in_task, const FunctionInfo& function, con
   detail::Draft::State draft;
   args(draft.args);
   for (auto& [position, handle] : deps) detail::add_dep(draft, static_cast<std::size_t>(position), handle);
-  return ranks_[r].worker->submit(function, options, draft, in_task, now_);
+  return ranks_[r].worker->submit(function, options, draft, in_task, now());
 }
 
 bool Cluster::is_here(const Handle& handle, RankId r) {
@@ -469,7 +373,7 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
     }
     for (const Handle& handle : wait_for) {
       if (!is_here(handle, r)) {
-        if (auto inner = worker.claim(handle, *run, now_)) {
+        if (auto inner = worker.claim(handle, *run, now())) {
           bool inner_done = false;
           start(r, this->task(r, std::move(inner), &inner_done));
           const Wish met1 = [&inner_done] { return inner_done; };
@@ -506,7 +410,7 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
     }
   }
   ++activity_;
-  worker.finish(std::move(run), now_);
+  worker.finish(std::move(run), now());
   if (done != nullptr) *done = true;
 }
 
@@ -678,24 +582,17 @@ Outcome Cluster::run() {
   int quiet = 0;
   const int rest = options_.ranks > 64 ? 20 : 300;
   while (quiet < rest) {
-    if (!events_.empty() && events_.top().time <= next_tick) {
-      now_ = events_.top().time;
-      const auto act = std::move(const_cast<Event&>(events_.top()).act);
-      events_.pop();
-      act();
-      continue;
-    }
-    now_ = next_tick;
+    if (next_event(next_tick)) continue;
     next_tick += kTick;
     for (RankId r = 0; r < ranks_.size(); ++r) {
       if (!ranks_[r].alive) continue;
-      ranks_[r].worker->tick(now_);
+      ranks_[r].worker->tick(now());
       settle(r);
     }
-    quiet = activity_ == seen && events_.empty() ? quiet + 1 : 0;
+    quiet = activity_ == seen && is_quiet() ? quiet + 1 : 0;
     seen = activity_;
   }
-  outcome_.end = now_;
+  outcome_.end = now();
   head::Head& head = *ranks_[0].head;
   if (!driver_done_) {
     wrong("the driver waits for ever for " + awaited_ + "; unfinished tasks: " + std::to_string(head.unfinished()) +

@@ -12,21 +12,19 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <queue>
 #include <random>
 #include <set>
 #include <vector>
 
 #include "head/head.hpp"
+#include "sim/network.hpp"
 #include "store/objects.hpp"
 #include "transport/transport.hpp"
 #include "worker/worker.hpp"
 
 namespace mobula::sim {
 
-using core::Time;
 using detail::Handle;
-using detail::RankId;
 
 struct Options {
   std::uint64_t seed = 1;
