@@ -20,7 +20,7 @@ namespace mobula {
 // before the driver sees them; a bad setting prints a ConfigError and makes the code 2. To be called from the main
 // thread, once.
 template <std::convertible_to<int> Count, class Driver>
-int run(Count&& argc, char** argv, Driver driver, Config config = {}) {
+int run(Count&& argc, char** argv, Driver driver, const Config& config = {}) {
   int copy = argc;
   const auto start = [&](int& count) {
     return detail::run(
