@@ -195,6 +195,7 @@ void on_head_signal(Job& job, int signal) {
   tell_and_trace(job);
   std::fflush(nullptr);
   // The driver may be anywhere; it is not unwound.
+  job.engine->leave_wire();
   if (job.mpi) job.mpi->finalize();
   _exit(code);
 }

@@ -431,6 +431,11 @@ void Engine::send_stop(int code, const std::string& reason) {
   wake();
 }
 
+void Engine::leave_wire() {
+  const Lock lock(*this);
+  ending_.store(true);
+}
+
 bool Engine::stop_threads() {
   {
     Lock lock(*this);

@@ -81,6 +81,8 @@ class Engine {
   void send_stop(int code, const std::string& reason);
   // Ends the threads; false if tasks still ran after the grace.
   bool stop_threads();
+  // From here on no thread of this rank touches the wire any more: for an end that does not wait for them.
+  void leave_wire();
 
   // One round: takes in messages, decides, sends. Requires the lock.
   bool step();

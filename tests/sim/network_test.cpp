@@ -41,7 +41,8 @@ class SharedWire final : public transport::Wire {
     bool happened = false;
     {
       const std::lock_guard lock(mutex_);
-      happened = wire().poll([&](RankId from, detail::ByteView frame) { frames.emplace_back(from, detail::Buffer(frame)); });
+      happened =
+          wire().poll([&](RankId from, detail::ByteView frame) { frames.emplace_back(from, detail::Buffer(frame)); });
       if (!happened) network_.next_event(network_.now() + 1'000'000);
     }
     for (const auto& [from, frame] : frames) on_frame(from, frame.view());
