@@ -23,6 +23,7 @@
 #include "mobula/detail/codec.hpp"
 #include "mobula/detail/core.hpp"
 #include "mobula/detail/handle.hpp"
+#include "store/store.hpp"
 
 namespace mobula::store {
 
@@ -34,8 +35,6 @@ using detail::ObjectId;
 using detail::RankId;
 using detail::Record;
 using detail::SpanId;
-
-using ValuePtr = std::shared_ptr<const Buffer>;
 
 class ObjectTable;
 

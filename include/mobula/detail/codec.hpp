@@ -41,26 +41,40 @@ using ByteView = std::span<const std::byte>;
 
 [[noreturn]] void throw_damaged(const char* what);
 
-// Growing bytes, not initialised before they are written.
+// Where a buffer's bytes lie, if not on the heap.
+class Memory {
+ public:
+  // Takes bytes back that were given as `data`. On any thread.
+  virtual void release(std::byte* data, std::size_t capacity) noexcept = 0;
+
+ protected:
+  ~Memory() = default;
+};
+
+// Growing bytes, not initialised before they are written. What outgrows memory that was given goes to the heap.
 class Buffer {
  public:
   Buffer() = default;
   Buffer(Buffer&& o) noexcept
       : data_(std::exchange(o.data_, nullptr)),
         size_(std::exchange(o.size_, 0)),
-        capacity_(std::exchange(o.capacity_, 0)) {}
+        capacity_(std::exchange(o.capacity_, 0)),
+        memory_(std::exchange(o.memory_, nullptr)) {}
   Buffer& operator=(Buffer&& o) noexcept {
     std::swap(data_, o.data_);
     std::swap(size_, o.size_);
     std::swap(capacity_, o.capacity_);
+    std::swap(memory_, o.memory_);
     return *this;
   }
   explicit Buffer(ByteView bytes) { append(bytes.data(), bytes.size()); }
-  ~Buffer() { std::free(data_); }
+  Buffer(std::byte* data, std::size_t capacity, Memory& memory) : data_(data), capacity_(capacity), memory_(&memory) {}
+  ~Buffer() { drop(); }
 
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
+  std::size_t capacity() const { return capacity_; }
   bool empty() const { return size_ == 0; }
   ByteView view() const { return {data_, size_}; }
   void clear() { size_ = 0; }
@@ -85,15 +99,28 @@ class Buffer {
     std::size_t capacity = capacity_ + capacity_ / 2;
     if (capacity < least) capacity = least;
     if (capacity < 64) capacity = 64;
-    void* data = std::realloc(data_, capacity);
+    void* data = std::realloc(memory_ == nullptr ? data_ : nullptr, capacity);
     if (data == nullptr) throw std::bad_alloc();
+    if (memory_ != nullptr) {
+      if (size_ != 0) std::memcpy(data, data_, size_);
+      drop();
+      memory_ = nullptr;
+    }
     data_ = static_cast<std::byte*>(data);
     capacity_ = capacity;
+  }
+  void drop() noexcept {
+    if (memory_ == nullptr) {
+      std::free(data_);
+    } else if (data_ != nullptr) {
+      memory_->release(data_, capacity_);
+    }
   }
 
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
   std::size_t capacity_ = 0;
+  Memory* memory_ = nullptr;
 };
 
 class Encoder {
