@@ -48,7 +48,7 @@ void Allocator::list(std::size_t offset, Block& block) {
   levels_ |= std::uint64_t{1} << (at / kSteps);
 }
 
-void Allocator::unlist(std::size_t /*offset*/, Block& block) {
+void Allocator::unlist(Block& block) {
   const unsigned at = class_of(block.size);
   block.free = false;
   if (block.next != kNone) blocks_.at(block.next).previous = block.previous;
@@ -77,7 +77,7 @@ std::optional<std::size_t> Allocator::allocate(std::size_t n) {
     if (offset == kNone) return std::nullopt;
   }
   Block& block = blocks_.at(offset);
-  unlist(offset, block);
+  unlist(block);
   if (block.size > size) {
     const std::size_t rest = offset + size;
     const std::size_t rest_size = block.size - size;
@@ -97,7 +97,7 @@ void Allocator::free(std::size_t offset) {
   MOBULA_CHECK(found != blocks_.end() && !found->second.free, "a block is freed once");
   used_ -= found->second.size;
   if (const auto after = blocks_.find(offset + found->second.size); after != blocks_.end() && after->second.free) {
-    unlist(after->first, after->second);
+    unlist(after->second);
     if (last_ == after->first) last_ = offset;
     found->second.size += after->second.size;
     blocks_.erase(after);
@@ -105,7 +105,7 @@ void Allocator::free(std::size_t offset) {
   if (const std::size_t before = found->second.before; before != kNone) {
     Block& front = blocks_.at(before);
     if (front.free) {
-      unlist(before, front);
+      unlist(front);
       front.size += found->second.size;
       if (last_ == offset) last_ = before;
       blocks_.erase(found);
@@ -141,7 +141,8 @@ std::size_t Allocator::largest_free() const {
   if (last_ != kNone && blocks_.at(last_).free) most += blocks_.at(last_).size;
   if (levels_ != 0) {
     const auto level = static_cast<unsigned>(std::bit_width(levels_)) - 1;
-    const unsigned at = level * kSteps + static_cast<unsigned>(std::bit_width(static_cast<unsigned>(steps_[level]))) - 1;
+    const unsigned at =
+        level * kSteps + static_cast<unsigned>(std::bit_width(static_cast<unsigned>(steps_[level]))) - 1;
     for (std::size_t offset = heads_[at]; offset != kNone; offset = blocks_.at(offset).next) {
       most = std::max(most, blocks_.at(offset).size);
     }

@@ -52,8 +52,7 @@ class Allocator {
   static unsigned class_for(std::size_t size);  // the first whose blocks all have at least `size`
   std::optional<unsigned> find_class(unsigned from) const;
   void list(std::size_t offset, Block& block);
-  void unlist(std::size_t offset, Block& block);
-  std::size_t last_block() const { return last_; }
+  void unlist(Block& block);
 
   std::size_t capacity_;
   std::size_t grown_ = 0;

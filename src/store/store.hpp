@@ -123,8 +123,8 @@ class Store final : public detail::Memory {
     std::vector<ObjectId> restored;                        // are in memory again
     std::vector<std::pair<ObjectId, std::string>> broken;  // their file can't be read
     std::vector<ObjectId> dropped_copies;
-    std::vector<std::pair<RankId, ObjectId>> unpins;  // to the rank in whose segment the value lies
-    std::vector<std::pair<RankId, ObjectId>> recalls; // pins that the rank should give up
+    std::vector<std::pair<RankId, ObjectId>> unpins;   // to the rank in whose segment the value lies
+    std::vector<std::pair<RankId, ObjectId>> recalls;  // pins that the rank should give up
   };
   bool has_news() const { return news_any_; }
   News take_news();
@@ -186,7 +186,7 @@ class Store final : public detail::Memory {
 
   Settings settings_;
   Allocator allocator_;
-  std::size_t committed_ = 0;  // bytes from the start of the segment that have pages
+  std::size_t committed_ = 0;   // bytes from the start of the segment that have pages
   std::vector<Buffer> closed_;  // room that could not be committed
   std::unordered_map<ObjectId, Entry> entries_;
   std::list<ObjectId> uses_;  // least recently used first
@@ -200,7 +200,7 @@ class Store final : public detail::Memory {
     RankId from;
     ValuePtr value;
   };
-  std::vector<Leaving> leaving_;   // mapped values whose pins are given up once nobody here uses them
+  std::vector<Leaving> leaving_;    // mapped values whose pins are given up once nobody here uses them
   std::vector<ObjectId> recalled_;  // mapped values that their owner wants back
   std::vector<ObjectId> waiting_reads_;
   std::vector<Order> orders_;

@@ -51,7 +51,17 @@ class Network {
   std::vector<std::unique_ptr<SimWire>> wires_;
 };
 
-class SimWire final : public transport::Wire {
+// Nobody sleeps in virtual time.
+class SleeplessWire : public transport::Wire {
+ public:
+  void arm() override {}
+  void disarm() override {}
+  void sleep(std::int64_t) override {}
+  void interrupt() override {}
+  std::int64_t longest_sleep_ns() const override { return 0; }
+};
+
+class SimWire final : public SleeplessWire {
  public:
   SimWire(Network& network, RankId rank) : network_(network), rank_(rank) {}
   RankId rank() const override { return rank_; }
@@ -63,11 +73,6 @@ class SimWire final : public transport::Wire {
   void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) override;
   bool busy() const override { return !wanted_.empty(); }
   void abandon(RankId rank) override;
-  void arm() override {}
-  void disarm() override {}
-  void sleep(std::int64_t) override {}
-  void interrupt() override {}
-  std::int64_t longest_sleep_ns() const override { return 0; }
 
  private:
   using BlockKey = std::pair<RankId, std::uint64_t>;

@@ -6,7 +6,6 @@
 
 #include <mutex>
 #include <random>
-#include <thread>
 
 #include "unit/transport/contract.hpp"
 
@@ -25,7 +24,7 @@ class Delays final : public Network {
 };
 
 // A simulated wire for a thread of its own.
-class SharedWire final : public transport::Wire {
+class SharedWire final : public SleeplessWire {
  public:
   SharedWire(Network& network, std::mutex& mutex, RankId rank) : network_(network), mutex_(mutex), rank_(rank) {}
   RankId rank() const override { return rank_; }
@@ -61,11 +60,6 @@ class SharedWire final : public transport::Wire {
     return network_.wire(rank_).busy();
   }
   void abandon(RankId rank) override { wire().abandon(rank); }
-  void arm() override {}
-  void disarm() override {}
-  void sleep(std::int64_t) override {}
-  void interrupt() override {}
-  std::int64_t longest_sleep_ns() const override { return 0; }
 
  private:
   SimWire& wire() { return network_.wire(rank_); }
@@ -74,28 +68,16 @@ class SharedWire final : public transport::Wire {
   RankId rank_;
 };
 
+namespace contract = transport::contract;
+
 void on_ranks(std::uint32_t n, const std::function<void(transport::Wire&)>& act) {
   Delays network(n);
   std::mutex mutex;
-  std::mutex failures;
-  std::string failed;
-  std::vector<std::thread> threads;
-  for (RankId r = 0; r < n; ++r) {
-    threads.emplace_back([&, r] {
-      SharedWire wire(network, mutex, r);
-      try {
-        act(wire);
-      } catch (const std::exception& e) {
-        const std::lock_guard lock(failures);
-        failed += "rank " + std::to_string(r) + ": " + e.what() + "\n";
-      }
-    });
-  }
-  for (auto& t : threads) t.join();
-  EXPECT_EQ(failed, "");
+  contract::on_threads(n, [&](RankId r) {
+    SharedWire wire(network, mutex, r);
+    act(wire);
+  });
 }
-
-namespace contract = transport::contract;
 
 TEST(SimulatedTransport, OrderAndSizes) { on_ranks(2, contract::order_and_sizes); }
 TEST(SimulatedTransport, ManyToOne) { on_ranks(64, contract::many_to_one); }

@@ -52,7 +52,8 @@ struct Bench {
     for (Store::Order& order : store->take_orders()) {
       if (auto* write = std::get_if<Store::Write>(&order)) {
         const ObjectId of = write->id;
-        if (error.empty()) files[of] = std::string(reinterpret_cast<const char*>(write->value->data()), write->value->size());
+        if (error.empty())
+          files[of] = std::string(reinterpret_cast<const char*>(write->value->data()), write->value->size());
         write->value.reset();
         store->written(of, error, error.empty() ? files[of].size() : 0);
       } else if (auto* read = std::get_if<Store::Read>(&order)) {

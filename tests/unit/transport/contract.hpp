@@ -6,8 +6,10 @@
 #include <chrono>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <set>
 #include <stdexcept>
+#include <thread>
 
 #include "transport/transport.hpp"
 
@@ -19,6 +21,25 @@ using detail::SpanId;
 // A check that works in any thread of any rank.
 inline void require(bool condition, const std::string& what) {
   if (!condition) throw std::runtime_error(what);
+}
+
+// Runs one thread for each of n ranks; what they throw fails the test.
+inline void on_threads(std::uint32_t n, const std::function<void(RankId)>& act) {
+  std::vector<std::thread> threads;
+  std::mutex mutex;
+  std::string failed;
+  for (RankId r = 0; r < n; ++r) {
+    threads.emplace_back([&, r] {
+      try {
+        act(r);
+      } catch (const std::exception& e) {
+        const std::lock_guard lock(mutex);
+        failed += "rank " + std::to_string(r) + ": " + e.what() + "\n";
+      }
+    });
+  }
+  for (auto& t : threads) t.join();
+  EXPECT_EQ(failed, "");
 }
 
 class Endpoint {

@@ -1,8 +1,5 @@
 #include <gtest/gtest.h>
 
-#include <mutex>
-#include <thread>
-
 #include "transport/local_wire.hpp"
 #include "unit/transport/contract.hpp"
 
@@ -11,21 +8,7 @@ namespace {
 
 void on_ranks(std::uint32_t n, const std::function<void(Wire&)>& act) {
   LocalHub hub(n);
-  std::vector<std::thread> threads;
-  std::mutex mutex;
-  std::string failed;
-  for (RankId r = 0; r < n; ++r) {
-    threads.emplace_back([&, r] {
-      try {
-        act(hub.at(r));
-      } catch (const std::exception& e) {
-        const std::lock_guard lock(mutex);
-        failed += "rank " + std::to_string(r) + ": " + e.what() + "\n";
-      }
-    });
-  }
-  for (auto& t : threads) t.join();
-  EXPECT_EQ(failed, "");
+  contract::on_threads(n, [&](RankId r) { act(hub.at(r)); });
 }
 
 TEST(LocalTransport, OrderAndSizes) { on_ranks(2, contract::order_and_sizes); }
