@@ -208,7 +208,7 @@ void ObjectTable::make_ready(Record& record, std::uint32_t index) {
   const std::uint64_t bit = std::uint64_t{1} << (i % record.per_chunk % 64);
   auto& word = record.chunks_[i / record.per_chunk]->ready[i % record.per_chunk / 64];
   if ((word.fetch_or(bit, std::memory_order_acq_rel) & bit) == 0)
-    record.ready_count.fetch_add(1, std::memory_order_relaxed);
+    record.ready_count.fetch_add(1, std::memory_order_release);
   if (record.waiters_ != 0) news_ = true;
   if (!record.watchers_.empty()) {
     const auto [from, to] = record.watchers_.equal_range(index);
@@ -253,7 +253,7 @@ void ObjectTable::set_packed(Record& record, std::uint32_t begin, std::uint32_t 
         fresh += static_cast<std::uint32_t>(std::popcount(mask & ~old));
         i = to;
       }
-      record.ready_count.fetch_add(fresh, std::memory_order_relaxed);
+      record.ready_count.fetch_add(fresh, std::memory_order_release);
       if (record.waiters_ != 0) news_ = true;
     } else {
       for (std::uint32_t i = 0; i < here; ++i) make_ready(record, begin + i);
