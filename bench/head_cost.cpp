@@ -44,7 +44,8 @@ double seconds() { return static_cast<double>(core::now()) * 1e-9; }
 // Nanoseconds of the head for each task: `tasks` in submissions of `stretch`, each of which takes 1 ms on its worker.
 double cost(std::uint32_t workers, std::uint32_t tasks, std::uint32_t stretch) {
   Echo wire(workers + 1);
-  store::ObjectTable objects(0);
+  store::Store store({});
+  store::ObjectTable objects(0, store);
   // Assignments of many workers at once: no credits come back from an echo, so each has a transport's window to itself.
   transport::Transport transport(wire);
   head::Settings settings;

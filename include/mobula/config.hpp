@@ -25,6 +25,12 @@ struct Config {
   // GPUs and memory (bytes) that each worker rank offers to tasks. Memory 0: the node's share of this rank.
   double gpus = 0;
   std::size_t memory = 0;
+  // Bytes of memory for the objects of each rank, as in "2GiB". 0: the node's share of this rank, 30 % of what the node
+  // may use, within what /dev/shm has. Reserved at the start, touched as it is needed.
+  std::size_t store = 0;
+  // The folder of this node for objects that memory has no room for. "off": they are not written. "": SLURM_TMPDIR,
+  // TMPDIR, /tmp or /var/tmp, the first that can be written and is not memory itself.
+  std::string scratch;
   // Seconds that the job may run, for TaskOptions::time_request. 0: what Slurm tells, if anything.
   double time_limit = 0;
   // How long a stopping rank waits for tasks that still run in it.

@@ -16,3 +16,4 @@
 #include "mobula/ref.hpp"
 #include "mobula/remote.hpp"
 #include "mobula/run.hpp"
+#include "mobula/view.hpp"

@@ -139,8 +139,8 @@ std::vector<Handle> handles_of(R&& range) {
 // Cancelled; TimedOut if it takes longer than `timeout`. A task that waits here lends its slot to others.
 template <class T>
 T get(const Ref<T>& ref, Duration timeout = none) {
-  const detail::ByteView bytes = detail::await(ref.handle(), timeout);
-  if constexpr (!std::is_void_v<T>) return detail::decode_value<T>(bytes);
+  const detail::Value value = detail::await(ref.handle(), timeout);
+  if constexpr (!std::is_void_v<T>) return detail::decode_value<T>(value.bytes);
 }
 
 // All values, in order. Throws the error of the first element that failed.
@@ -172,7 +172,7 @@ requires(!detail::is_batch<std::remove_cvref_t<R>>) detail::GotAll<detail::RefVa
   } else {
     std::vector<T> values;
     values.reserve(handles.size());
-    for (const auto& handle : handles) values.push_back(detail::decode_value<T>(detail::await(handle)));
+    for (const auto& handle : handles) values.push_back(detail::decode_value<T>(detail::await(handle).bytes));
     return values;
   }
 }
@@ -186,7 +186,7 @@ std::tuple<A, B, C...> get(const Ref<A>& a, const Ref<B>& b, const Ref<C>&... c)
 template <class T>
 Ref<std::decay_t<T>> put(T&& value) {
   detail::Encoder out;
-  out.buffer.reserve(detail::encoded_size(value));
+  out.buffer = detail::room_for(detail::encoded_size(value));
   detail::encode<std::decay_t<T>>(out, value);
   return Ref<std::decay_t<T>>(detail::put(std::move(out)));
 }

@@ -158,28 +158,53 @@ BatchHandle BatchWriter::finish() {
   return BatchHandle(record, total_);
 }
 
+Buffer room_for(std::size_t n) {
+  Engine& engine = api::engine();
+  if (n > engine.settings().worker.inline_limit) return engine.room(n);
+  Buffer buffer;
+  buffer.reserve(n);
+  return buffer;
+}
+
 Handle put(Encoder&& value) {
   Engine& engine = api::engine();
+  const std::size_t size = value.buffer.size();
+  if (size > engine.settings().worker.inline_limit && !engine.store().contains(value.buffer.data())) {
+    Buffer stays = engine.room(size);  // its size was not known before
+    stays.append(value.buffer.data(), size);
+    value.buffer = std::move(stays);
+  }
   const Lock lock(engine);
   return engine.worker().put(std::move(value));
 }
 
 // ---- waiting -----------------------------------------------------------------------------------------------------
 
-ByteView await(const Handle& handle, Duration timeout) {
+Value await(const Handle& handle, Duration timeout) {
   if (!handle) throw std::invalid_argument("mobula::get: the Ref is empty; it refers to nothing");
   Record& record = *handle.record();
   if (record.ready(handle.index())) {
-    if (const auto value = record.value(handle.index())) return *value;
+    if (const auto bytes = record.value(handle.index())) return {*bytes, nullptr};
   }
   Engine& engine = api::engine();
   Lock lock(engine);
   engine.objects().add_waiter(record);
-  const bool met = engine.wait_for(lock, handle, deadline_of(timeout));
+  store::ValuePtr large;
+  const bool met = engine.wait_for(lock, handle, deadline_of(timeout), large);
   engine.objects().remove_waiter(record);
   if (!met)
     throw TimedOut("mobula::get: object " + core::to_string(handle.id()) + " was not ready within " + seconds(timeout));
-  return record.value(handle.index()).value();
+  if (large != nullptr) return {large->view(), large};
+  return {record.value(handle.index()).value(), nullptr};
+}
+
+Value aligned(Value&& value, std::size_t offset, std::size_t align) {
+  value.bytes = value.bytes.subspan(offset);
+  if (reinterpret_cast<std::uintptr_t>(value.bytes.data()) % align == 0) return std::move(value);
+  const std::size_t size = value.bytes.size();
+  auto* const copy = static_cast<std::byte*>(::operator new (size, std::align_val_t{align}));
+  std::copy(value.bytes.begin(), value.bytes.end(), copy);
+  return {{copy, size}, {copy, [align](std::byte* at) { ::operator delete (at, std::align_val_t{align}); }}};
 }
 
 void await_all(const BatchHandle& batch) {

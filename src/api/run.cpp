@@ -16,6 +16,7 @@
 #include "core/functions.hpp"
 #include "core/log.hpp"
 #include "core/version.hpp"
+#include "store/pages.hpp"
 #include "topology/topology.hpp"
 #include "transport/local_wire.hpp"
 #include "transport/mpi_wire.hpp"
@@ -30,6 +31,7 @@ exec::Engine* g_engine = nullptr;
 struct Job {
   std::unique_ptr<transport::MpiWire> mpi;
   std::unique_ptr<transport::LocalHub> hub;
+  std::unique_ptr<store::PrivatePages> pages;  // of the store, where no memory is shared
   std::unique_ptr<exec::Engine> engine;
   Config config;
   std::atomic<bool> ended{false};
@@ -127,6 +129,53 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
   settings.stop_grace = config.stop_grace;
   settings.time_limit_s = config.time_limit > 0 ? config.time_limit : slurm_seconds_left();
   return settings;
+}
+
+std::string mib(std::size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+
+// The memory of this rank's objects. It is only reserved: pages are touched as they are needed.
+void set_up_store(Job& job, exec::Settings& settings) {
+  const Config& config = job.config;
+  transport::MpiWire* const mpi = job.mpi.get();
+  const bool shares = mpi != nullptr && mpi->node_size() > 1;
+  const std::size_t ranks = shares ? mpi->node_size() : 1;
+  constexpr std::size_t kLittle = 64 << 20;
+  std::size_t bytes = config.store != 0 ? config.store : topology::usable_memory() / 10 * 3 / ranks;
+  if (shares) {
+    // All ranks of the node decide alike, by what its first rank sees before any of them takes some.
+    const auto seen = mpi->gather_on_node(std::to_string(topology::free_shared_memory()) + " " + std::to_string(bytes));
+    const std::size_t free = std::strtoull(seen.front().c_str(), nullptr, 10);
+    std::size_t asked = 0;
+    for (const std::string& text : seen) asked += std::strtoull(text.c_str() + text.find(' '), nullptr, 10);
+    const std::size_t most = free / 10 * 9;
+    const std::string cure =
+        ": give containers more (docker and podman: --shm-size=4g or --ipc=host; Apptainer shares the "
+        "host's), or mount /dev/shm larger, or ask for less by --mobula-store=SIZE for each rank";
+    if (asked > most && config.store != 0) {
+      throw ConfigError("mobula: the " + std::to_string(ranks) + " ranks of " + settings.host + " ask for " +
+                        mib(asked) + " of shared memory for their objects, and /dev/shm has " + mib(free) + " free" +
+                        cure);
+    }
+    bytes = std::min(bytes, most / ranks);
+    if (bytes < kLittle && config.store == 0 && mpi->node_rank() == 0) {
+      core::log_warn("/dev/shm on " + settings.host + " has only " + mib(free) + " free, so each rank has only " +
+                     mib(bytes) + " for its objects" + cure);
+    }
+    mpi->share(bytes);
+    settings.store.memory = mpi->segment(mpi->rank());
+    settings.store.segment_of = [mpi](detail::RankId rank) -> const std::byte* { return mpi->segment(rank).data(); };
+  } else {
+    job.pages = std::make_unique<store::PrivatePages>(bytes);
+    settings.store.memory = job.pages->memory();
+  }
+  store::advise_pages(settings.store.memory);
+  settings.store.commit = store::commit_pages;
+  settings.scratch = config.scratch.empty() ? exec::default_scratch() : config.scratch == "off" ? "" : config.scratch;
+  if (!settings.scratch.empty() && access(settings.scratch.c_str(), W_OK) != 0) {
+    throw ConfigError("mobula: bad setting scratch: the folder '" + settings.scratch + "' on " + settings.host +
+                      " can't be written: " + std::strerror(errno));
+  }
+  settings.store.spills = !settings.scratch.empty();
 }
 
 void note_signal(int signal) {
@@ -293,9 +342,24 @@ int run(int& argc, char** argv, const std::function<int()>& driver, const Config
   core::log_start(job->config.log, wire->rank());
   core::trace_enabled = job->config.trace_events;
   exec::Settings settings = make_settings(job->config, job->mpi.get(), is_head);
+  std::string store_error;
+  try {
+    set_up_store(*job, settings);
+  } catch (const Error& e) {
+    store_error = e.what();
+  }
+  // One line for each node; where one can't start, none does.
+  if (!store_error.empty() && (!job->mpi || job->mpi->node_rank() == 0)) {
+    std::fprintf(stderr, "%s\n", store_error.c_str());
+  }
+  if (job->mpi ? !job->mpi->all(store_error.empty()) : !store_error.empty()) {
+    if (job->mpi) job->mpi->finalize();
+    return 2;
+  }
   core::log_info("Mobula " + std::string(core::kVersion) + ", rank " + std::to_string(wire->rank()) + " of " +
                  std::to_string(wire->size()) + " on " + settings.host + ", " + std::to_string(settings.worker.slots) +
-                 " slots" +
+                 " slots, " + mib(settings.store.memory.size()) + " for objects, scratch in " +
+                 (settings.scratch.empty() ? "no folder" : settings.scratch) +
                  (job->mpi ? ", MPI thread level " + std::to_string(job->mpi->thread_level()) : ", without MPI"));
   head::Settings head_settings;
   head_settings.ranks = wire->size();

@@ -8,25 +8,34 @@ namespace mobula::detail {
 
 void TaskRun::finish_variable(std::size_t from) {
   const std::size_t size = out.buffer.size() - from;
-  const bool large = fixed_result == kVariable && size > inline_limit;
-  if (large || !out.refs.empty()) {
+  if (fixed_result == kVariable && size > inline_limit) {
+    Encoder large;
+    large.buffer = room_for(size);
+    large.bytes(out.buffer.data() + from, size);
+    large.refs = std::move(out.refs);
+    out.refs.clear();
+    out.buffer.shrink(from);
+    finish_large(std::move(large));
+    return;
+  }
+  if (!out.refs.empty()) {
     Oddity oddity;
     oddity.index = next;
     oddity.refs = std::move(out.refs);
     out.refs.clear();
-    if (large) {
-      oddity.is_stored = true;
-      if (from == 0) {
-        oddity.stored = std::move(out.buffer);  // no copy of a large value
-        out.buffer = Buffer();
-      } else {
-        oddity.stored.append(out.buffer.data() + from, size);
-        out.buffer.shrink(from);
-      }
-    }
     oddities.push_back(std::move(oddity));
   }
   if (fixed_result == kVariable) ends.push_back(static_cast<std::uint32_t>(out.buffer.size()));
+}
+
+void TaskRun::finish_large(Encoder&& value) {
+  Oddity oddity;
+  oddity.index = next;
+  oddity.is_stored = true;
+  oddity.stored = std::move(value.buffer);
+  oddity.refs = std::move(value.refs);
+  oddities.push_back(std::move(oddity));
+  ends.push_back(static_cast<std::uint32_t>(out.buffer.size()));
 }
 
 void TaskRun::fail(std::size_t from) noexcept {

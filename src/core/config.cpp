@@ -97,6 +97,12 @@ const std::map<std::string, Apply>& settings() {
       {"gpus",
        [](Config& c, const auto& v, const auto& s) { c.gpus = number<double>(v, s, 0.0, 1024.0, "a number of GPUs"); }},
       {"memory", [](Config& c, const auto& v, const auto& s) { c.memory = bytes(v, s); }},
+      {"store",
+       [](Config& c, const auto& v, const auto& s) {
+         c.store = bytes(v, s);
+         if (c.store < 64 << 10) bad(s, v, "a size of at least 64 KiB");
+       }},
+      {"scratch", [](Config& c, const auto& v, const auto&) { c.scratch = v; }},
       {"time_limit", [](Config& c, const auto& v,
                         const auto& s) { c.time_limit = number<double>(v, s, 0.0, 1e9, "a number of seconds"); }},
       {"stop_grace",

@@ -170,9 +170,10 @@ struct Holds {
 
 struct Locate {  // answered by Located once the object exists or its task has a rank
   ObjectId id;
+  RankId not_at = detail::kNoRank;  // a rank that was asked and does not have it
   template <class V>
   void fields(V&& visit) {
-    visit(id);
+    visit(id, not_at);
   }
 };
 
@@ -181,6 +182,14 @@ struct Copied {  // the sender keeps a copy of a large object until told to free
   template <class V>
   void fields(V&& visit) {
     visit(id);
+  }
+};
+
+struct Uncopied {  // copies that the sender dropped to make room
+  std::vector<ObjectId> ids;
+  template <class V>
+  void fields(V&& visit) {
+    visit(ids);
   }
 };
 
@@ -214,12 +223,13 @@ struct Ask {
 
 // ---- head to client or worker ------------------------------------------------------------------------------------
 
-enum class Where : std::uint8_t { inlined, rank, unknown, last = unknown };
+// `rank` has the value or is getting it; `maker` has or will run the task that makes it.
+enum class Where : std::uint8_t { inlined, rank, maker, unknown, last = unknown };
 struct DepSource {
   ObjectId id;
   Where where = Where::unknown;
-  RankId rank = detail::kNoRank;  // that has it or will make it
-  ByteView value;                 // if inlined
+  RankId rank = detail::kNoRank;
+  ByteView value;  // if inlined
   template <class V>
   void fields(V&& visit) {
     visit(id, where, rank, value);
@@ -267,11 +277,12 @@ struct CancelResult {  // worker to head
 
 struct Located {
   ObjectId id;
-  RankId rank = detail::kNoRank;  // that has it or will make it; kNoRank: see error
+  RankId rank = detail::kNoRank;  // kNoRank: see error
   ErrorRecord error;
+  bool exists = true;  // the rank has it or is getting it; if not, it will make it
   template <class V>
   void fields(V&& visit) {
-    visit(id, rank, error);
+    visit(id, rank, error, exists);
   }
 };
 
@@ -283,11 +294,14 @@ struct Free {  // nobody holds these any more
   }
 };
 
+// To each rank that is left. What the receiver owns of `ended`, the lost rank had said to be done shortly before: the
+// results that have not come are lost with it.
 struct RankLost {
   RankId rank = detail::kNoRank;
+  std::vector<Range> ended;
   template <class V>
   void fields(V&& visit) {
-    visit(rank);
+    visit(rank, ended);
   }
 };
 
@@ -341,17 +355,35 @@ struct Data {
   ObjectId id;
   bool failed = false;
   ErrorRecord error;
-  ByteView value;           // if it is inline
-  std::uint64_t size = 0;   // if not: the bytes follow as a block with this key
-  std::uint64_t block = 0;  // 0: inline
+  ByteView value;            // if it is inline
+  std::uint64_t size = 0;    // if not:
+  std::uint64_t block = 0;   // the bytes follow as a block with this key, or
+  std::uint64_t offset = 0;  // they lie in the sender's segment, pinned until the receiver's Unpin
+  bool mapped = false;
   template <class V>
   void fields(V&& visit) {
     visit(id, failed);
     if (failed) {
       visit(error);
     } else {
-      visit(value, size, block);
+      visit(value, size, block, offset, mapped);
     }
+  }
+};
+
+struct Unpin {  // one pin of the sender's
+  ObjectId id;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id);
+  }
+};
+
+struct Recall {  // the receiver's pin is wanted back as soon as nobody there uses the value
+  ObjectId id;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id);
   }
 };
 
@@ -390,9 +422,9 @@ struct MessageList {
   }
 };
 
-using Messages =
-    MessageList<Join, Submit, Made, Done, Holds, Locate, Copied, GaveBack, Lending, Ask, Assign, TakeBack, CancelTask,
-                CancelResult, Located, Free, RankLost, Answer, Stop, Result, Fetch, Data, NotHere>;
+using Messages = MessageList<Join, Submit, Made, Done, Holds, Locate, Copied, Uncopied, GaveBack, Lending, Ask, Assign,
+                             TakeBack, CancelTask, CancelResult, Located, Free, RankLost, Answer, Stop, Result, Fetch,
+                             Data, Unpin, Recall, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

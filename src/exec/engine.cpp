@@ -32,7 +32,12 @@ thread_local int t_bound_slot = -1;
 }  // namespace
 
 Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* head_settings)
-    : settings_(std::move(settings)), wire_(wire), transport_(wire), objects_(wire.rank()) {
+    : settings_(std::move(settings)),
+      wire_(wire),
+      transport_(wire),
+      store_(settings_.store),
+      objects_(wire.rank(), store_),
+      scratch_(settings_.scratch) {
   worker_ = std::make_unique<worker::Worker>(transport_, objects_, settings_.worker);
   if (head_settings != nullptr) head_ = std::make_unique<head::Head>(transport_, objects_, *head_settings);
   on_frame_ = [this](detail::RankId from, detail::ByteView frame) { dispatch(from, frame); };
@@ -74,6 +79,11 @@ bool Engine::settle(Time now) {
     happened = true;
   }
   transport_.flush();
+  if (store_.has_orders()) {
+    for (store::Store::Order& order : store_.take_orders()) orders_.push_back(std::move(order));
+    if (!io_.joinable() && !ending_.load()) io_ = std::thread([this] { io_main(); });
+    io_changed_.notify_one();
+  }
   return happened;
 }
 
@@ -263,13 +273,15 @@ bool Engine::wait_lending(Lock& lock, const std::function<bool()>& met, Time dea
   return result;
 }
 
-bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline) {
+bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline, store::ValuePtr& value) {
   const detail::Record& record = *handle.record();
   const std::uint32_t index = handle.index();
-  const auto here = [&record, index] {
+  const auto here = [&] {
     if (!record.ready(index)) return false;
     const store::Slot* slot = record.slot(index);
-    return slot == nullptr || slot->kind != store::Slot::Kind::remote;
+    if (slot == nullptr || slot->kind != store::Slot::Kind::large) return true;
+    value = store_.find(handle.id());  // kept from now on, so that it is not moved out before it is read
+    return value != nullptr;
   };
   if (here()) return true;
   if (t_run != nullptr) {
@@ -278,13 +290,55 @@ bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline) {
       if (here()) return true;
     }
   }
-  // Large results stay where they were made until somebody here wants them.
+  // Large values stay where they are until somebody here wants them.
   const auto met = [&] {
     if (here()) return true;
     if (record.ready(index) || !record.mine) worker_->request(handle);
     return here();
   };
   return wait_lending(lock, met, deadline);
+}
+
+detail::Buffer Engine::room(std::size_t n) {
+  constexpr Time kPatience = 10'000'000'000;  // ns without any change, while others use what fills the store
+  constexpr Time kGrace = 200'000'000;        // the same while nobody does: what was dropped may be on its way
+  constexpr Time kLook = 1'000'000;
+  Lock lock(*this);
+  Time since = core::now();
+  std::uint64_t seen = store_.changes();
+  while (true) {
+    store::Store::Room room;
+    const store::Store::Verdict verdict = store_.take(n, room);
+    if (verdict == store::Store::Verdict::given) {
+      if (room.cold.empty()) return std::move(room.buffer);
+      lock.unlock();
+      const bool good = store_.commit()(room.cold);
+      lock.lock();
+      if (good) {
+        store_.committed(room.cold);
+        return std::move(room.buffer);
+      }
+      store_.refused(std::move(room));
+      continue;
+    }
+    const Time now = core::now();
+    if (store_.changes() != seen) {
+      seen = store_.changes();
+      since = now;
+    }
+    if (verdict == store::Store::Verdict::never) {
+      // Others may let go of what they use: tasks of this rank and readers elsewhere, but not those who wait
+      // themselves.
+      const bool may_change = worker_->running() > (t_run != nullptr ? 1U : 0U) || store_.is_read_elsewhere();
+      if (n > store_.capacity() || now - since > (may_change ? kPatience : kGrace)) {
+        throw StoreFull("mobula: " + store_.why_full(n));
+      }
+    }
+    wait_lending(
+        lock, [this, seen] { return store_.changes() != seen || stopping(); }, now + kLook);
+    if (stopping() && t_run == nullptr && !head_)
+      throw Cancelled("mobula: the job ended while a value waited for room");
+  }
 }
 
 // ---- threads -----------------------------------------------------------------------------------------------------
@@ -368,6 +422,65 @@ void Engine::slot_main(Thread& self) {
   self.ended = true;
 }
 
+void Engine::io_main() {
+  pthread_setname_np(pthread_self(), "mobula-io");
+  Lock lock(*this);
+  while (true) {
+    io_changed_.wait(lock, [this] { return !orders_.empty() || ending_.load(std::memory_order_relaxed); });
+    if (ending_.load()) return;
+    store::Store::Order order = std::move(orders_.front());
+    orders_.pop_front();
+    carry_out(lock, order);
+    step();
+    wake();
+  }
+}
+
+void Engine::carry_out(Lock& lock, store::Store::Order& any) {
+  using store::Store;
+  const auto guarded = [](auto&& act) -> std::string {
+    try {
+      act();
+    } catch (const std::exception& e) {
+      return e.what();
+    }
+    return "";
+  };
+  if (auto* write = std::get_if<Store::Write>(&any)) {
+    std::size_t bytes = 0;
+    lock.unlock();
+    const std::string error = guarded([&] { bytes = scratch_.write(write->id, write->value->view()); });
+    lock.lock();
+    write->value.reset();
+    if (!error.empty()) core::log_warn("no more values are moved out of memory: " + error);
+    store_.written(write->id, error, bytes);
+  } else if (auto* read = std::get_if<Store::Read>(&any)) {
+    lock.unlock();
+    const bool good = read->cold.empty() || store_.commit()(read->cold);
+    lock.lock();
+    if (good) {
+      store_.committed(read->cold);
+    } else {  // better beside the segment than never
+      store_.refused({std::move(*read->into), read->cold});
+      *read->into = detail::Buffer();
+    }
+    lock.unlock();
+    const std::string error = guarded([&] { scratch_.read(read->id, {read->into->extend(read->size), read->size}); });
+    lock.lock();
+    store_.was_read(read->id, std::move(read->into), error);
+  } else if (const auto* remove = std::get_if<Store::Remove>(&any)) {
+    lock.unlock();
+    scratch_.remove(remove->id);
+    lock.lock();
+  } else {
+    const auto& prepare = std::get<Store::Prepare>(any);
+    lock.unlock();
+    const bool good = store_.commit()(prepare.cold);
+    lock.lock();
+    worker_->prepared(prepare.token, good);
+  }
+}
+
 // Steps when nobody else has for a while.
 void Engine::pump_main() {
   pthread_setname_np(pthread_self(), "mobula-pump");
@@ -444,6 +557,8 @@ bool Engine::stop_threads() {
     wire_.interrupt();
   }
   if (pump_.joinable()) pump_.join();
+  io_changed_.notify_all();
+  if (io_.joinable()) io_.join();
   const Time until = core::now() + std::chrono::nanoseconds(settings_.stop_grace).count();
   bool all = false;
   while (!all) {

@@ -3,7 +3,8 @@
 //
 // Waiting goes from polling to yielding to sleeping. Of the sleeping threads one sleeps on the rank's doorbell, which
 // other ranks of the node ring, the rest on condition variables; whoever makes a step wakes those whose wish it met. A
-// pump thread steps while all others are busy in user code, so that messages are answered then too.
+// pump thread steps while all others are busy in user code, so that messages are answered then too. An I/O thread
+// carries out the store's orders, which take long.
 #pragma once
 
 #include <atomic>
@@ -16,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "exec/scratch.hpp"
 #include "head/head.hpp"
 #include "mobula/run.hpp"
 #include "store/objects.hpp"
@@ -28,6 +30,8 @@ using core::Time;
 
 struct Settings {
   worker::Settings worker;
+  store::Store::Settings store;
+  std::string scratch;  // the folder for values that memory has no room for; empty: they are not written
   std::vector<std::vector<int>> slot_cpus;  // OS indexes, by slot; empty: not pinned
   std::int64_t spin_ns = 20'000;            // polling at full speed
   std::int64_t yield_ns = 100'000;          // polling with yields
@@ -90,12 +94,16 @@ class Engine {
   bool wait(Lock& lock, const std::function<bool()>& met, Time deadline);
   static constexpr Time kNever = std::numeric_limits<Time>::max();
 
-  // Waits until a value is here or has failed. Runs the task itself if it is queued on this rank.
-  bool wait_for(Lock& lock, const detail::Handle& handle, Time deadline);
+  // Waits until a value is here or has failed; `value` keeps one of the store. Runs the task itself if it is queued on
+  // this rank.
+  bool wait_for(Lock& lock, const detail::Handle& handle, Time deadline, store::ValuePtr& value);
   // The same for anything else that a task may wait for: its slot is lent meanwhile.
   bool wait_lending(Lock& lock, const std::function<bool()>& met, Time deadline);
   // After something was submitted: moves on if someone is hungry or much has gathered. Requires the lock.
   void submitted(Lock& lock, std::uint32_t tasks);
+
+  // Room in the store for n bytes. Waits while room is being made; throws StoreFull. Called without the lock.
+  detail::Buffer room(std::size_t n);
 
   // Waits while more is queued at the head than is good for its memory.
   void wait_for_room(Lock& lock);
@@ -103,6 +111,7 @@ class Engine {
   worker::Worker& worker() { return *worker_; }
   head::Head* head() { return head_.get(); }
   store::ObjectTable& objects() { return objects_; }
+  store::Store& store() { return store_; }
   transport::Transport& transport() { return transport_; }
   const Settings& settings() const { return settings_; }
   static worker::Run* current_run();
@@ -134,6 +143,8 @@ class Engine {
   void wake();
   void slot_main(Thread& self);
   void pump_main();
+  void io_main();
+  void carry_out(Lock& lock, store::Store::Order& order);
   void spawn();
   void execute(Lock& lock, std::unique_ptr<worker::Run> run);
   void bind_to(const worker::Run& run);
@@ -142,6 +153,7 @@ class Engine {
   Settings settings_;
   transport::Wire& wire_;
   transport::Transport transport_;
+  store::Store store_;
   store::ObjectTable objects_;
   std::unique_ptr<worker::Worker> worker_;
   std::unique_ptr<head::Head> head_;
@@ -165,6 +177,11 @@ class Engine {
   std::atomic<bool> stopping_{false};
   std::atomic<bool> ending_{false};  // the threads are to end
   std::thread pump_;
+  // Carries out the store's orders: started with the first one.
+  std::thread io_;
+  std::condition_variable_any io_changed_;
+  std::deque<store::Store::Order> orders_;
+  Scratch scratch_;  // of the I/O thread
 };
 
 // The signal that asked this process to end, or 0.

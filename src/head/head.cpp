@@ -17,6 +17,8 @@ using detail::kVariable;
 
 namespace {
 
+constexpr Time kOnTheWay = 2'000'000'000;  // ns after which a result has come, or its rank is lost
+
 ErrorPtr make_error(ErrorKind kind, std::string message, std::string task, ObjectId id, RankId rank, int attempt) {
   auto error = std::make_shared<ErrorRecord>();
   error->kind = kind;
@@ -45,6 +47,7 @@ Head::Head(transport::Transport& transport, store::ObjectTable& objects, Setting
       scheduler_(settings_.ranks, core::function_count()),
       ranks_(settings_.ranks),
       assigned_(settings_.ranks),
+      recent_(settings_.ranks),
       deferred_(settings_.ranks) {}
 
 Head::~Head() = default;
@@ -92,8 +95,14 @@ void Head::worker_lost(RankId lost) {
   scheduler_.remove_worker(lost);
   transport_.abandon(lost);
   for (RankId rank = 0; rank < ranks_.size(); ++rank) {
-    if (ranks_[rank].alive) transport_.send(rank, core::RankLost{lost});
+    if (!ranks_[rank].alive) continue;
+    core::RankLost message{lost, {}};
+    for (const auto& [range, when] : recent_[lost]) {
+      if (range.span.owner() == rank) message.ended.push_back(range);
+    }
+    transport_.send(rank, message);
   }
+  recent_[lost].clear();
 
   // What only the lost rank held goes; tasks that nobody else wants with it: their parent's retry makes them anew.
   std::vector<ObjectId> ids;
@@ -102,14 +111,16 @@ void Head::worker_lost(RankId lost) {
   for (const ObjectId& id : ids) {
     Entry* entry = find_entry(id);
     if (entry == nullptr) continue;
-    std::erase(entry->copies, lost);
+    std::erase_if(entry->copies, [lost](const Copy& copy) { return copy.rank == lost; });
     std::erase(entry->locators, lost);
     const bool was_there = entry->stored ? entry->at == lost : id.span.owner() == lost;
     if (was_there && standing(id) == Standing::ended && entry->error == nullptr) {
-      if (!entry->copies.empty()) {
+      const auto copy = std::find_if(entry->copies.begin(), entry->copies.end(), [](const Copy& c) { return c.here; });
+      if (copy != entry->copies.end()) {
         entry->stored = true;
-        entry->at = entry->copies.back();
-        entry->copies.pop_back();
+        entry->at = copy->rank;
+        entry->serving = copy->serving;
+        entry->copies.erase(copy);
       } else {
         entry->error = make_error(ErrorKind::object_lost,
                                   "the value of object " + core::to_string(id) + " was on rank " +
@@ -362,8 +373,8 @@ void Head::set_up(Piece& piece) {
   piece.missing = 0;
   piece.unplaced = 0;
   piece.state = sched::Piece::State::waiting;
-  std::uint64_t most = settings_.inline_limit;
   const std::vector<ObjectId>& deps = piece.work->deps;
+  std::vector<std::pair<RankId, std::uint64_t>> bytes;  // of large inputs, by where they are
   for (std::size_t i = 0; i < deps.size(); ++i) {
     const ObjectId& dep = deps[i];
     if (std::find(deps.begin(), deps.begin() + static_cast<std::ptrdiff_t>(i), dep) !=
@@ -376,9 +387,11 @@ void Head::set_up(Piece& piece) {
         failing_.emplace_back(&piece, of.error);
         return;
       }
-      if (of.size > most) {  // a task goes where most of its bytes are
-        most = of.size;
-        piece.preferred = location(dep, &of);
+      if (of.size > settings_.inline_limit) {
+        bytes.emplace_back(location(dep, &of), of.size);
+        for (const Copy& copy : of.copies) {
+          if (copy.here) bytes.emplace_back(copy.rank, of.size);
+        }
       }
       continue;
     }
@@ -386,7 +399,26 @@ void Head::set_up(Piece& piece) {
     ++piece.missing;
     if (stands != Standing::assigned) ++piece.unplaced;
   }
+  if (!bytes.empty()) piece.preferred = where_most(bytes);
   consider(piece);
+}
+
+// A task goes to the node that has most of its bytes, and there to the rank that has most of them, if it may.
+RankId Head::where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes) const {
+  RankId best = kNoRank;
+  std::pair<std::uint64_t, std::uint64_t> most;  // of the node, of the rank
+  for (const auto& [rank, size] : bytes) {
+    std::pair<std::uint64_t, std::uint64_t> sum;
+    for (const auto& [other, part] : bytes) {
+      if (ranks_[other].node == ranks_[rank].node) sum.first += part;
+      if (other == rank) sum.second += part;
+    }
+    if (sum > most) {
+      most = sum;
+      best = rank;
+    }
+  }
+  return best;
 }
 
 void Head::consider(Piece& piece) {
@@ -447,14 +479,14 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand) {
   }
   std::vector<store::ValuePtr> keep;
   for (const ObjectId& dep : work.deps) {
-    core::DepSource source{dep, core::Where::unknown, kNoRank, {}};
+    core::DepSource source{dep, core::Where::maker, kNoRank, {}};
     RankId at = kNoRank;
     if (standing(dep, &at) == Standing::ended) {
-      const Entry* of = find_entry(dep);
-      at = location(dep, of);
+      at = source_for(dep, worker);
+      source.where = core::Where::rank;
       if (at == kHeadRank && worker != kHeadRank) {
         if (const auto* record = objects_.find(dep); record != nullptr && record->ready(dep.index)) {
-          if (auto value = store::ObjectTable::value_of(*record, dep.index);
+          if (auto value = objects_.value_of(*record, dep.index);
               value != nullptr && value->size() <= settings_.inline_limit) {
             source.where = core::Where::inlined;
             source.value = value->view();
@@ -463,9 +495,10 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand) {
         }
       }
     }
-    if (source.where != core::Where::inlined && at != kNoRank && ranks_[at].alive) {
-      source.where = core::Where::rank;
+    if (at != kNoRank && ranks_[at].alive) {
       source.rank = at;
+    } else if (source.where != core::Where::inlined) {
+      source.where = core::Where::unknown;
     }
     message.deps.push_back(source);
   }
@@ -487,7 +520,8 @@ void Head::placed(const Piece& piece) {
   std::vector<Piece*> ready;
   for (auto it = watched.lower_bound(range.begin); it != watched.end() && *it < range.end; ++it) {
     Entry* of = find_entry({range.span, *it});
-    for (const RankId locator : of->locators) transport_.send(locator, core::Located{{range.span, *it}, worker, {}});
+    for (const RankId locator : of->locators)
+      transport_.send(locator, core::Located{{range.span, *it}, worker, {}, false});
     of->locators.clear();
     for (Piece* dependent : of->dependents) {
       if (dependent->unplaced != 0 && --dependent->unplaced == 0) ready.push_back(dependent);
@@ -622,6 +656,12 @@ void Head::handle(RankId from, const core::Done& m) {
       }
     }
   });
+  // On the way to this rank a result comes before its Done; on the way to others either may be first.
+  if (any && owner != from && owner != kHeadRank) {
+    auto& recent = recent_[from];
+    recent.emplace_back(m.range, now_);
+    while (now_ - recent.front().second > kOnTheWay) recent.pop_front();
+  }
   if (any && m.elapsed_ns != 0) {
     scheduler_.measured(last_function_, m.elapsed_ns, m.range.end - m.range.begin);
   }
@@ -672,7 +712,7 @@ void Head::elements_ended(const Range& range, const ErrorPtr& error) {
       if (error != nullptr) {
         transport_.send(locator, core::Located{id, kNoRank, *error});
       } else {
-        transport_.send(locator, core::Located{id, location(id, of), {}});
+        transport_.send(locator, core::Located{id, source_for(id, locator), {}});
       }
     }
     for (Piece* dependent : dependents) {
@@ -830,7 +870,10 @@ void Head::free_queued() {
     Entry* of = find_entry(id);
     if (of == nullptr || of->held() || !of->dependents.empty() || standing(id) != Standing::ended) continue;
     const RankId owner = id.span.owner();
-    std::vector<RankId> to = of->copies;
+    std::vector<RankId> to;
+    for (const Copy& copy : of->copies) {
+      if (copy.here) to.push_back(copy.rank);
+    }
     if (of->stored) to.push_back(of->at);
     if (std::find(to.begin(), to.end(), owner) == to.end()) to.push_back(owner);
     for (const RankId rank : to) frees_[rank].ids.push_back(id);
@@ -855,6 +898,61 @@ RankId Head::location(ObjectId id, const Entry* entry) const {
   return entry != nullptr && entry->stored ? entry->at : id.span.owner();
 }
 
+Head::Copy* Head::Entry::copy_at(RankId rank) {
+  const auto found = std::find_if(copies.begin(), copies.end(), [rank](const Copy& copy) { return copy.rank == rank; });
+  return found != copies.end() ? &*found : nullptr;
+}
+
+// A transfer has ended, or will not happen.
+void Head::fetched(Entry& of, const Copy& copy) {
+  if (Copy* source = of.copy_at(copy.from)) {
+    source->serving -= source->serving != 0 ? 1 : 0;
+  } else if (copy.from == of.at) {
+    of.serving -= of.serving != 0 ? 1 : 0;
+  }
+}
+
+// Which rank should give `to` an ended object. One on the same node, if there is any: the ranks of a node read it there
+// in place, and who is still getting it passes it on. Otherwise the one that can have sent it first, where each sends
+// to one after the other: so that many nodes get it along a tree. Those who wait for others are listed in the order in
+// which they were told, so nobody waits in a circle.
+RankId Head::source_for(ObjectId id, RankId to, RankId not_at) {
+  Entry* of = find_entry(id);
+  const RankId at = location(id, of);
+  if (of == nullptr || of->size <= settings_.inline_limit || to == at || at >= ranks_.size()) return at;
+  if (Copy* gone = of->copy_at(not_at); gone != nullptr && !gone->here) {
+    fetched(*of, *gone);
+    std::erase_if(of->copies, [not_at](const Copy& copy) { return copy.rank == not_at; });
+  }
+  const std::uint32_t node = ranks_[to].node;
+  if (ranks_[at].node == node && at != not_at) return at;
+  Copy* mine = of->copy_at(to);
+  for (const Copy& copy : of->copies) {
+    if (ranks_[copy.rank].node == node && &copy != mine && copy.rank != not_at && (copy.here || mine == nullptr)) {
+      return copy.rank;
+    }
+  }
+  if (mine != nullptr) {
+    if (!mine->here) {  // what it was told before did not work out
+      fetched(*of, *mine);
+      std::erase_if(of->copies, [to](const Copy& copy) { return copy.rank == to; });
+    }
+    return at;
+  }
+  RankId best = at;
+  std::uint32_t cost = of->serving;
+  for (const Copy& copy : of->copies) {
+    const std::uint32_t its = (copy.here ? 0 : copy.depth) + copy.serving;
+    if (copy.rank != not_at && (its < cost || best == not_at)) {
+      best = copy.rank;
+      cost = its;
+    }
+  }
+  ++(best == at ? of->serving : of->copy_at(best)->serving);
+  of->copies.push_back({to, false, best, cost + 1, 0});
+  return best;
+}
+
 void Head::handle(RankId from, const core::Made& m) {
   ++messages_;
   if (m.id.span.owner() != from) detail::throw_damaged("a rank made an object of another");
@@ -874,12 +972,12 @@ void Head::handle(RankId from, const core::Locate& m) {
   const Standing stands = standing(m.id, &worker);
   Entry* of = find_entry(m.id);
   if (stands == Standing::assigned) {
-    transport_.send(from, core::Located{m.id, worker, {}});
+    transport_.send(from, core::Located{m.id, worker, {}, false});
   } else if (stands != Standing::ended) {
     entry(m.id).locators.push_back(from);
   } else if (of != nullptr && of->error != nullptr) {
     transport_.send(from, core::Located{m.id, kNoRank, *of->error});
-  } else if (const RankId at = location(m.id, of); at < ranks_.size() && ranks_[at].alive) {
+  } else if (const RankId at = source_for(m.id, from, m.not_at); at < ranks_.size() && ranks_[at].alive) {
     transport_.send(from, core::Located{m.id, at, {}});
   } else {
     transport_.send(from, core::Located{m.id, kNoRank,
@@ -892,10 +990,23 @@ void Head::handle(RankId from, const core::Locate& m) {
 
 void Head::handle(RankId from, const core::Copied& m) {
   ++messages_;
-  if (Entry* of = find_entry(m.id)) {
-    of->copies.push_back(from);
-  } else {
+  Entry* of = find_entry(m.id);
+  if (of == nullptr) {
     frees_[from].ids.push_back(m.id);  // freed while it was on its way
+    return;
+  }
+  Copy* copy = of->copy_at(from);
+  if (copy == nullptr) copy = &of->copies.emplace_back(Copy{from});
+  if (!copy->here) fetched(*of, *copy);
+  copy->here = true;
+}
+
+void Head::handle(RankId from, const core::Uncopied& m) {
+  ++messages_;
+  for (const ObjectId& id : m.ids) {
+    if (Entry* of = find_entry(id)) {
+      std::erase_if(of->copies, [from](const Copy& copy) { return copy.rank == from; });
+    }
   }
 }
 

@@ -64,6 +64,7 @@ class Head {
   void handle(RankId from, const core::Holds& message);
   void handle(RankId from, const core::Locate& message);
   void handle(RankId from, const core::Copied& message);
+  void handle(RankId from, const core::Uncopied& message);
   void handle(RankId from, const core::GaveBack& message);
   void handle(RankId from, const core::Lending& message);
   void handle(RankId from, const core::Ask& message);
@@ -123,13 +124,23 @@ class Head {
     std::set<std::uint32_t> entries;  // elements that have an Entry
     bool owner_gone = false;          // the owner holds none of it
   };
+  // A large value at a rank of another node than the one it was made on.
+  struct Copy {
+    RankId rank = detail::kNoRank;
+    bool here = false;  // complete; otherwise the rank was told where to fetch it
+    RankId from = detail::kNoRank;
+    std::uint32_t depth = 0;    // transfers, one after the other, until it is complete
+    std::uint32_t serving = 0;  // transfers that start there
+  };
   struct Entry {
     std::vector<std::pair<RankId, std::int32_t>> ranks;  // holders; counts may go negative for a while
     std::int32_t inner = 0;                              // tasks and objects that hold it
     bool stored = false;                                 // at `at`; otherwise with the owner
     RankId at = detail::kNoRank;
     std::uint64_t size = 0;
-    std::vector<RankId> copies;
+    std::uint32_t serving = 0;  // transfers that start at `at`
+    std::vector<Copy> copies;
+    Copy* copy_at(RankId rank);
     std::vector<ObjectId> contains;
     std::vector<Piece*> dependents;
     std::vector<RankId> locators;
@@ -149,6 +160,9 @@ class Head {
   void free_queued();
   void owner_dropped(SpanId id);
   RankId location(ObjectId id, const Entry* entry) const;
+  RankId where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes) const;
+  RankId source_for(ObjectId id, RankId to, RankId not_at = detail::kNoRank);
+  static void fetched(Entry& of, const Copy& copy);
 
   Piece& add_piece(const Range& range, std::shared_ptr<Work> work);
   Piece& split(Piece& piece, std::uint32_t at);  // the part from `at` on becomes a piece of its own
@@ -184,7 +198,9 @@ class Head {
 
   std::unordered_map<SpanId, Span> spans_;
   std::unordered_map<ObjectId, Entry> entries_;
-  std::vector<std::vector<Piece*>> assigned_;   // by rank, in no order
+  std::vector<std::vector<Piece*>> assigned_;  // by rank, in no order
+  // By rank: what it ended a short while ago for others, whose results may still be on their way.
+  std::vector<std::deque<std::pair<Range, Time>>> recent_;
   std::vector<std::deque<ObjectId>> deferred_;  // by rank: first tasks of pieces that wait for room there
   std::unordered_map<RankId, core::Free> frees_;
   std::vector<ObjectId> to_free_;

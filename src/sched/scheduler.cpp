@@ -44,6 +44,7 @@ void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDema
   worker.slots = offer.cpus;
   slots_ += offer.cpus;
   members_.push_back(rank);
+  nodes_[node].push_back(rank);
   for (Class& klass : classes_) {
     if (klass.candidates.size() != 0) klass.candidates.set(rank, allowed(klass, rank));
   }
@@ -56,6 +57,7 @@ void Scheduler::remove_worker(RankId rank) {
   slots_ -= worker.slots;
   worker.alive = false;
   std::erase(members_, rank);
+  std::erase(nodes_[worker.node], rank);
   for (Class& klass : classes_) {
     if (klass.candidates.size() != 0) klass.candidates.reset(rank);
   }
@@ -226,8 +228,20 @@ std::optional<RankId> Scheduler::choose_plain() {
 }
 
 std::optional<std::pair<RankId, std::uint32_t>> Scheduler::choose(Class& klass, RankId preferred) {
-  if (preferred < workers_.size() && allowed(klass, preferred)) {
-    if (const auto demand = fits(klass, workers_[preferred])) return std::pair{preferred, *demand};
+  if (preferred < workers_.size()) {
+    // That rank or one beside it, which reads the same memory: an idle one first.
+    const auto& beside = nodes_[workers_[preferred].node];
+    const auto at = static_cast<std::size_t>(std::find(beside.begin(), beside.end(), preferred) - beside.begin());
+    const std::size_t most = std::min<std::size_t>(beside.size(), kLook);
+    std::optional<std::pair<RankId, std::uint32_t>> first;
+    for (std::size_t i = 0; i < most; ++i) {
+      const RankId rank = beside[(at + i) % beside.size()];
+      if (!allowed(klass, rank)) continue;
+      const auto demand = fits(klass, workers_[rank]);
+      if (demand && room(workers_[rank]) == Room::idle) return std::pair{rank, *demand};
+      if (demand && !first) first = {rank, *demand};
+    }
+    if (first) return first;
   }
   if (&klass == &classes_[kPlain]) {
     const auto rank = choose_plain();

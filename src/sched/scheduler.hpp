@@ -141,6 +141,7 @@ class Scheduler {
 
   std::vector<Worker> workers_;
   std::vector<RankId> members_;
+  std::unordered_map<std::uint32_t, std::vector<RankId>> nodes_;
   std::vector<Class> classes_;
   std::map<std::string, ClassId> class_ids_;  // by the encoded demand and placement
   std::vector<std::uint64_t> estimates_;

@@ -57,15 +57,15 @@ std::atomic<std::uint32_t>& Record::refs(std::uint32_t index) {
 
 const store::Slot* Record::slot(std::uint32_t index) const {
   const std::uint32_t i = index - base;
-  const Chunk& chunk = *chunks_[i / per_chunk];
-  if (chunk.slots == nullptr) return nullptr;
-  const store::Slot& slot = chunk.slots[i % per_chunk];
-  return slot.kind == store::Slot::Kind::none ? nullptr : &slot;
+  const store::Slot* slots = chunks_[i / per_chunk]->slots.load(std::memory_order_acquire);
+  if (slots == nullptr) return nullptr;
+  const store::Slot& slot = slots[i % per_chunk];
+  return slot.kind.load(std::memory_order_acquire) == store::Slot::Kind::none ? nullptr : &slot;
 }
 
 std::optional<ByteView> Record::value(std::uint32_t index) const {
   if (const store::Slot* s = slot(index)) {
-    switch (s->kind) {
+    switch (s->kind.load(std::memory_order_acquire)) {
       case store::Slot::Kind::small: return ByteView(s->small, s->length);
       case store::Slot::Kind::block: return (*s->block)->view();
       case store::Slot::Kind::error: core::raise(**s->error);
@@ -82,7 +82,7 @@ void Record::copy_packed(std::uint32_t n, std::byte* to) const {
   for (std::uint32_t index = 0; index < n; index += per_chunk) {
     const std::uint32_t here = std::min(n - index, per_chunk);
     const Chunk& chunk = *chunks_[index / per_chunk];
-    if (chunk.slots == nullptr) {
+    if (chunk.slots.load(std::memory_order_acquire) == nullptr) {
       if (packed != 0) std::memcpy(to + std::size_t{index} * packed, chunk.values.get(), std::size_t{here} * packed);
       continue;
     }
@@ -103,7 +103,7 @@ using detail::kVariable;
 void Slot::clear() {
   if (kind == Kind::block) delete block;
   if (kind == Kind::error) delete error;
-  kind = Kind::none;
+  kind.store(Kind::none, std::memory_order_release);
   secret = false;
 }
 
@@ -177,13 +177,31 @@ Handle ObjectTable::handle_of(ObjectId id) {
   return Handle(record, id.index);
 }
 
-Slot& ObjectTable::slot_for(Record& record, std::uint32_t index) {
+Slot& ObjectTable::slot_at(Record& record, std::uint32_t index) {
   const std::uint32_t i = index - record.base;
   Record::Chunk& chunk = *record.chunks_[i / record.per_chunk];
-  if (chunk.slots == nullptr) chunk.slots = std::make_unique<Slot[]>(record.per_chunk);
-  Slot& slot = chunk.slots[i % record.per_chunk];
-  slot.clear();
+  if (chunk.slots.load(std::memory_order_relaxed) == nullptr) {
+    chunk.slots.store(new Slot[record.per_chunk], std::memory_order_release);
+  }
+  return chunk.slots.load(std::memory_order_relaxed)[i % record.per_chunk];
+}
+
+// For a value or error of an element that is not settled.
+Slot& ObjectTable::slot_to_fill(Record& record, std::uint32_t index) {
+  Slot& slot = slot_at(record, index);
+  if (slot.kind == Slot::Kind::large) --record.large_;
   return slot;
+}
+
+// Nobody here can read the element any more.
+void ObjectTable::clear_slot(Record& record, std::uint32_t index) {
+  const Slot* slot = record.slot(index);
+  if (slot == nullptr) return;
+  if (slot->kind == Slot::Kind::large && record.mine) {
+    store_.erase({record.id, index});
+    --record.large_;
+  }
+  slot_at(record, index).clear();
 }
 
 bool ObjectTable::any_ready(const Record& record, std::uint32_t begin, std::uint32_t n) {
@@ -219,11 +237,17 @@ void ObjectTable::make_ready(Record& record, std::uint32_t index) {
 }
 
 // A task that ran twice, since the end of its first run was lost with its rank, has the result of the first: readers
-// may be looking at it. Only a value that was elsewhere may come here, or be lost.
-bool ObjectTable::is_settled(const Record& record, std::uint32_t index) {
+// may be looking at it. Only a large value that is not here may turn out to be elsewhere, or lost.
+bool ObjectTable::is_settled(const Record& record, std::uint32_t index) const {
   if (!record.ready(index)) return false;
   const Slot* slot = record.slot(index);
-  return slot == nullptr || slot->kind != Slot::Kind::remote;
+  return slot == nullptr || slot->kind != Slot::Kind::large || store_.has({record.id, index});
+}
+
+bool ObjectTable::is_here(const Record& record, std::uint32_t index) {
+  if (!record.ready(index)) return false;
+  const Slot* slot = record.slot(index);
+  return slot == nullptr || slot->kind != Slot::Kind::large || store_.find({record.id, index}) != nullptr;
 }
 
 void ObjectTable::set_packed(Record& record, std::uint32_t begin, std::uint32_t n, const std::byte* values) {
@@ -269,26 +293,26 @@ void ObjectTable::set_value(Record& record, std::uint32_t index, ByteView value)
     set_block(record, index, std::make_shared<Buffer>(value));
     return;
   }
-  Slot& slot = slot_for(record, index);
-  slot.kind = Slot::Kind::small;
+  Slot& slot = slot_to_fill(record, index);
   slot.length = static_cast<std::uint8_t>(value.size());
   if (!value.empty()) std::memcpy(slot.small, value.data(), value.size());
+  slot.become(Slot::Kind::small);
   make_ready(record, index);
 }
 
 void ObjectTable::set_block(Record& record, std::uint32_t index, ValuePtr value) {
   if (is_settled(record, index) || !wanted(record, index)) return;
-  Slot& slot = slot_for(record, index);
+  Slot& slot = slot_to_fill(record, index);
   slot.block = new ValuePtr(std::move(value));
-  slot.kind = Slot::Kind::block;
+  slot.become(Slot::Kind::block);
   make_ready(record, index);
 }
 
 void ObjectTable::set_error(Record& record, std::uint32_t index, ErrorPtr error) {
   if (is_settled(record, index) || !wanted(record, index)) return;
-  Slot& slot = slot_for(record, index);
+  Slot& slot = slot_to_fill(record, index);
   slot.error = new ErrorPtr(std::move(error));
-  slot.kind = Slot::Kind::error;
+  slot.become(Slot::Kind::error);
   make_ready(record, index);
 }
 
@@ -303,28 +327,35 @@ void ObjectTable::track_made(Record& record, std::uint32_t index) {
 void ObjectTable::set_secret(Record& record, std::uint32_t index) {
   const std::uint32_t i = index - record.base;
   Record::Chunk& chunk = *record.chunks_[i / record.per_chunk];
-  if (chunk.slots != nullptr) chunk.slots[i % record.per_chunk].secret = true;
+  if (Slot* slots = chunk.slots.load(std::memory_order_relaxed)) slots[i % record.per_chunk].secret = true;
 }
 
 bool ObjectTable::take_secret(Record& record, std::uint32_t index) {
   const std::uint32_t i = index - record.base;
   Record::Chunk& chunk = *record.chunks_[i / record.per_chunk];
-  return chunk.slots != nullptr && std::exchange(chunk.slots[i % record.per_chunk].secret, false);
+  Slot* slots = chunk.slots.load(std::memory_order_relaxed);
+  return slots != nullptr && std::exchange(slots[i % record.per_chunk].secret, false);
 }
 
-void ObjectTable::set_remote(Record& record, std::uint32_t index, RankId rank) {
-  track_made(record, index);
-  if (record.ready(index)) return;
-  Slot& slot = slot_for(record, index);
-  slot.remote = rank;
-  slot.kind = Slot::Kind::remote;
+bool ObjectTable::set_large(Record& record, std::uint32_t index, RankId at) {
+  if (is_settled(record, index) || !wanted(record, index)) return false;
+  if (record.ready(index)) {
+    slot_at(record, index).at = at;
+    return true;
+  }
+  ++record.large_;
+  Slot& slot = slot_at(record, index);
+  slot.at = at;
+  slot.become(Slot::Kind::large);
   make_ready(record, index);
+  return true;
 }
 
 ValuePtr ObjectTable::value_of(const Record& record, std::uint32_t index) {
   if (!record.ready(index)) return nullptr;
   if (const Slot* slot = record.slot(index)) {
     if (slot->kind == Slot::Kind::block) return *slot->block;
+    if (slot->kind == Slot::Kind::large) return store_.find({record.id, index});
     if (slot->kind != Slot::Kind::small) return nullptr;
   } else if (record.packed == kVariable) {
     return nullptr;  // freed
@@ -338,12 +369,11 @@ void ObjectTable::track(Record& record, std::uint32_t index) {
 }
 
 void ObjectTable::free(ObjectId id) {
+  store_.erase(id);
   Record* record = find(id);
   if (record == nullptr) return;
   record->tracked_.erase(id.index);
-  if (record->batches.load() == 0 && record->refs(id.index).load() == 0) {
-    if (record->slot(id.index) != nullptr) slot_for(*record, id.index);
-  }
+  if (record->batches.load() == 0 && record->refs(id.index).load() == 0) clear_slot(*record, id.index);
   settle(*record);
 }
 
@@ -379,8 +409,8 @@ void ObjectTable::unheld(Record& record, std::uint32_t index) {
       unsaid_.drops.push_back({record.id, index});
     }
     if (!record.mine) record.tracked_.erase(tracked);
-  } else if (record.slot(index) != nullptr) {
-    slot_for(record, index);
+  } else {
+    clear_slot(record, index);
   }
 }
 
@@ -388,6 +418,7 @@ void ObjectTable::unheld(Record& record, std::uint32_t index) {
 bool ObjectTable::settle(Record& record) {
   if (record.minting_ || record.live.load() != 0 || !record.tracked_.empty()) return false;
   if (record.mine) {
+    for (std::uint32_t i = 0; record.large_ != 0 && i < record.count_; ++i) clear_slot(record, i);
     if (record.known_) unsaid_.spans.push_back(record.id);
     mine_.erase(record.id);
   } else {
@@ -418,6 +449,7 @@ void ObjectTable::drain(core::Holds& tell) {
     drop_lock_.clear(std::memory_order_release);
     for (const auto& [record, index] : draining_) {
       record->live.fetch_sub(1, std::memory_order_relaxed);
+      ++record->draining_;
       if (index == Record::kWhole) {
         std::vector<std::uint32_t> tracked;
         for (const auto& entry : record->tracked_) tracked.push_back(entry.first);
@@ -430,9 +462,8 @@ void ObjectTable::drain(core::Holds& tell) {
       }
     }
     // A record may stand for several drops: it goes after the last of them.
-    std::sort(draining_.begin(), draining_.end());
-    for (std::size_t i = 0; i < draining_.size(); ++i) {
-      if (i + 1 == draining_.size() || draining_[i + 1].first != draining_[i].first) settle(*draining_[i].first);
+    for (const auto& drop : draining_) {
+      if (--drop.first->draining_ == 0) settle(*drop.first);
     }
     draining_.clear();
   }

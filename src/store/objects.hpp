@@ -3,12 +3,16 @@
 // A Record stands for a span of ids. Spans that this rank minted have one record each: `singles` for tasks and puts one
 // by one (kSingles ids each), and one for each batch. An object of another rank has a record of its own, made when its
 // first handle comes. Handles are counted by any thread, without the rank's lock; all else happens under it. A value is
-// immutable once its element is ready, and stays where it is while a handle lives, so it is read without the lock.
+// immutable once its element is ready; a small one stays where it is while a handle lives, and is read without the
+// lock.
 //
 // Who tells the head what: an element is *tracked* when the head keeps a count for it (it was passed on, stays at
 // another rank, or belongs to another rank). Of a tracked element the head is told when the last handle here goes
 // (Drop) and when a first one comes (Hold), and the value stays until the head says Free. Of the rest the head knows
 // that the owner holds them, until it is told that the whole span is gone.
+//
+// Values that are too large to travel inline are the Store's, which may move them out of memory: they are looked up
+// there, under the lock, and kept by their ValuePtr.
 #pragma once
 
 #include <atomic>
@@ -38,9 +42,11 @@ using detail::SpanId;
 
 class ObjectTable;
 
-// Where one element stands. Of a packed record only what is not an inline value has one.
+// Where one element stands. Of a packed record only what is not an inline value has one. Threads read it without the
+// lock: what is ready changes only to an error. A large value is one that does not travel inline: the store has it, of
+// this rank or another.
 struct Slot {
-  enum class Kind : std::uint8_t { none, small, block, error, remote };
+  enum class Kind : std::uint8_t { none, small, block, error, large };
   static constexpr std::size_t kSmall = 21;
 
   Slot() = default;
@@ -48,15 +54,17 @@ struct Slot {
   Slot& operator=(const Slot&) = delete;
   ~Slot() { clear(); }
   void clear();
+  // Of a slot that is empty or large: to what has been written to it.
+  void become(Kind to) { kind.store(to, std::memory_order_release); }
 
-  Kind kind = Kind::none;
-  bool secret = false;      // made here, and the head was not told
-  std::uint8_t length = 0;  // small
+  std::atomic<Kind> kind{Kind::none};  // written last
+  bool secret = false;                 // made here, and the head was not told
+  std::uint8_t length = 0;             // small
   std::byte small[kSmall];
   union {
     ValuePtr* block;
     ErrorPtr* error;
-    RankId remote;
+    RankId at;  // large: the rank in whose store it is, as far as is known
     std::uint64_t none = 0;
   };
 };
@@ -82,11 +90,14 @@ class Record {
 
   struct Chunk {
     explicit Chunk(std::uint32_t n) : ready(std::make_unique<std::atomic<std::uint64_t>[]>((n + 63) / 64)) {}
-    ~Chunk() { delete[] refs.load(); }
+    ~Chunk() {
+      delete[] refs.load();
+      delete[] slots.load();
+    }
     std::unique_ptr<std::atomic<std::uint64_t>[]> ready;
     std::atomic<std::atomic<std::uint32_t>*> refs{nullptr};  // made with the first handle
     std::unique_ptr<std::byte[]> values;                     // packed ones
-    std::unique_ptr<store::Slot[]> slots;
+    std::atomic<store::Slot*> slots{nullptr};                // made with the first element that needs one
   };
 
   std::uint32_t count() const { return count_; }
@@ -96,7 +107,7 @@ class Record {
             1) != 0;
   }
   std::atomic<std::uint32_t>& refs(std::uint32_t index);
-  // The bytes of a ready element that is here. Errors are thrown. nullopt if it stays at another rank.
+  // The bytes of a ready element that is not large. Errors are thrown. nullopt if it is large.
   std::optional<ByteView> value(std::uint32_t index) const;
   // The first n values of a packed record, all of them ready and here. Throws the first error.
   void copy_packed(std::uint32_t n, std::byte* to) const;
@@ -119,6 +130,8 @@ class Record {
   std::uint32_t count_ = 0;
   bool minting_ = false;                             // more ids may come
   bool known_ = false;                               // the head knows of the span
+  std::uint32_t large_ = 0;                          // elements that are large values
+  std::uint32_t draining_ = 0;                       // drops that are being handled
   std::uint32_t waiters_ = 0;                        // threads that wait for one of these
   std::unordered_map<std::uint32_t, bool> tracked_;  // index -> the head counts a hold of this rank
   std::unordered_multimap<std::uint32_t, std::pair<store::Watcher*, std::size_t>> watchers_;
@@ -133,10 +146,11 @@ class ObjectTable {
   static constexpr std::uint32_t kSingles = 256;
   static constexpr std::uint32_t kChunk = 1024;
 
-  explicit ObjectTable(RankId rank) : rank_(rank) {}
+  ObjectTable(RankId rank, Store& store) : rank_(rank), store_(store) {}
   ~ObjectTable();
 
   RankId rank() const { return rank_; }
+  Store& store() { return store_; }
 
   // The next id of this rank, with one handle counted.
   Handle mint();
@@ -154,9 +168,12 @@ class ObjectTable {
   void set_value(Record& record, std::uint32_t index, ByteView value);
   void set_block(Record& record, std::uint32_t index, ValuePtr value);
   void set_error(Record& record, std::uint32_t index, ErrorPtr error);
-  void set_remote(Record& record, std::uint32_t index, RankId rank);  // tracked from here on
-  // The value as a block of its own; nullptr if it is not here.
-  static ValuePtr value_of(const Record& record, std::uint32_t index);
+  // False if nobody wants it, or it is here already.
+  bool set_large(Record& record, std::uint32_t index, RankId at);
+  // The value as a block of its own; nullptr if it is not in this rank's memory.
+  ValuePtr value_of(const Record& record, std::uint32_t index);
+  // The element is ready, and its value or error is here.
+  bool is_here(const Record& record, std::uint32_t index);
 
   // The head counts this element from now on.
   void track(Record& record, std::uint32_t index);
@@ -171,6 +188,7 @@ class ObjectTable {
 
   void watch(Record& record, std::uint32_t index, Watcher& watcher, std::size_t position);
   void unwatch(Record& record, std::uint32_t index, Watcher& watcher);
+  static bool has_waiter(const Record& record) { return record.waiters_ != 0; }
   void add_waiter(Record& record) { ++record.waiters_; }
   void remove_waiter(Record& record) { --record.waiters_; }
   // True once after something became ready that a thread waits for.
@@ -194,14 +212,17 @@ class ObjectTable {
  private:
   friend class detail::Record;
   void make_ready(Record& record, std::uint32_t index);
-  Slot& slot_for(Record& record, std::uint32_t index);
+  Slot& slot_at(Record& record, std::uint32_t index);
+  Slot& slot_to_fill(Record& record, std::uint32_t index);
   bool wanted(Record& record, std::uint32_t index);
-  static bool is_settled(const Record& record, std::uint32_t index);
+  bool is_settled(const Record& record, std::uint32_t index) const;
+  void clear_slot(Record& record, std::uint32_t index);
   static bool any_ready(const Record& record, std::uint32_t begin, std::uint32_t n);
   void unheld(Record& record, std::uint32_t index);
   bool settle(Record& record);
 
   const RankId rank_;
+  Store& store_;
   std::uint64_t next_span_ = 1;
   Record* singles_ = nullptr;
   std::unordered_map<SpanId, std::unique_ptr<Record>> mine_;

@@ -99,6 +99,7 @@ void Store::committed(std::span<std::byte> cold) {
 }
 
 void Store::refused(Room&& room) {
+  MOBULA_CHECK(contains(room.buffer.data()), "room is of the segment");
   committed(room.cold);  // what lies before it is good; the room itself is kept back
   closed_.push_back(std::move(room.buffer));
 }
@@ -192,6 +193,7 @@ Store::Entry& Store::insert(ObjectId id, ValuePtr value, std::size_t size, Role 
 void Store::add(ObjectId id, ValuePtr value, Role role) {
   if (entries_.contains(id)) return;
   const std::size_t size = value->size();
+  if (!contains(value->data())) beside_.push_back(id);
   insert(id, std::move(value), size, role);
 }
 
@@ -332,6 +334,7 @@ void Store::was_read(ObjectId id, std::shared_ptr<Buffer> value, const std::stri
     return;
   }
   ++counts_.restores;
+  if (!contains(value->data())) beside_.push_back(id);
   found->second.value = std::move(value);
   uses_.splice(uses_.end(), uses_, found->second.use);
   news_.restored.push_back(id);
@@ -343,6 +346,7 @@ Store::News Store::take_news() {
 }
 
 void Store::step() {
+  drain();
   for (std::size_t i = 0; i < recalled_.size();) {
     const ObjectId id = recalled_[i];
     const auto found = entries_.find(id);
@@ -365,6 +369,24 @@ void Store::step() {
     news_any_ = true;
     return true;
   });
+  // What lies beside the segment goes as soon as nobody uses it, where it can be had again.
+  std::erase_if(beside_, [this](const ObjectId& id) {
+    const auto found = entries_.find(id);
+    if (found == entries_.end() || found->second.value == nullptr) return true;
+    Entry& entry = found->second;
+    if (entry.value.use_count() != 1 || entry.writing) return false;
+    if (entry.role == Role::copy) {
+      ++counts_.evictions;
+      news_.dropped_copies.push_back(id);
+      news_any_ = true;
+      uses_.erase(entry.use);
+      entries_.erase(found);
+      return true;
+    }
+    if (!entry.in_file) return false;
+    entry.value.reset();
+    return true;
+  });
   if (waiting_reads_.empty()) return;
   std::vector<ObjectId> waiting = std::move(waiting_reads_);
   waiting_reads_.clear();
@@ -376,10 +398,22 @@ void Store::step() {
 
 // ---- for people --------------------------------------------------------------------------------------------------
 
+std::size_t Store::used() const {
+  std::size_t used = allocator_.used();
+  for (const Buffer& closed : closed_) used -= footprint(closed.capacity());
+  return used;
+}
+
+// Some rank of the node reads a value of this one.
+bool Store::is_read_elsewhere() const {
+  return !doomed_.empty() ||
+         std::any_of(entries_.begin(), entries_.end(), [](const auto& entry) { return !entry.second.pins.empty(); });
+}
+
 Store::Stats Store::stats() const {
   Stats result = counts_;
   result.capacity = allocator_.capacity();
-  result.used = allocator_.used();
+  result.used = used();
   result.touched = committed_;
   result.largest_free = allocator_.largest_free();
   for (const auto& [id, entry] : entries_) {
@@ -412,6 +446,21 @@ std::vector<Store::Item> Store::largest(std::size_t n) const {
     items.push_back({id, entry.size, entry.value != nullptr, entry.value.use_count() > 1, entry.pins});
   }
   return items;
+}
+
+std::string Store::describe() const {
+  std::string text;
+  const auto add = [&text](ObjectId id, const char* what, const ValuePtr& value, const std::vector<RankId>& pins) {
+    text += core::to_string(id) + ": " + what + (value == nullptr ? ", in a file" : "");
+    if (value != nullptr && value.use_count() > 1) text += ", in use";
+    for (const RankId rank : pins) text += ", read by rank " + std::to_string(rank);
+    text += "; ";
+  };
+  static constexpr const char* kRoles[] = {"made here", "a copy", "mapped"};
+  for (const auto& [id, entry] : entries_) add(id, kRoles[static_cast<int>(entry.role)], entry.value, entry.pins);
+  for (const auto& [id, doomed] : doomed_) add(id, "removed", doomed.value, doomed.pins);
+  for (const Leaving& leaving : leaving_) add(leaving.id, "mapped and removed", leaving.value, {});
+  return text;
 }
 
 void Store::check_invariants() const {

@@ -69,7 +69,7 @@ class Store final : public detail::Memory {
   void committed(std::span<std::byte> cold);
   void refused(Room&& room);
   const std::function<bool(std::span<std::byte>)>& commit() const { return settings_.commit; }
-  std::uint64_t changes() const { return changes_; }
+  std::uint64_t changes() const { return changes_ + (freed_any_.load(std::memory_order_relaxed) ? 1 : 0); }
   std::string why_full(std::size_t asked) const;
   bool contains(const std::byte* at) const;
   void release(std::byte* data, std::size_t capacity) noexcept override;
@@ -111,7 +111,13 @@ class Store final : public detail::Memory {
   struct Remove {
     ObjectId id;
   };
-  using Order = std::variant<Write, Read, Remove>;
+  // Makes pages usable, for whoever took the room. Answered to that one, after `committed` or `refused`.
+  struct Prepare {
+    std::uint64_t token;
+    std::span<std::byte> cold;
+  };
+  using Order = std::variant<Write, Read, Remove, Prepare>;
+  void prepare(std::uint64_t token, std::span<std::byte> cold) { orders_.emplace_back(Prepare{token, cold}); }
   std::vector<Order> take_orders() { return std::exchange(orders_, {}); }
   bool has_orders() const { return !orders_.empty(); }
   // Answers. `error` is empty where all went well; `bytes`: of the file.
@@ -128,7 +134,8 @@ class Store final : public detail::Memory {
   };
   bool has_news() const { return news_any_; }
   News take_news();
-  // Lets go of mapped values that were waited for, and serves those who wait for room. To be called now and then.
+  // Takes in what was given back, lets go of mapped values that were waited for, and serves those who wait for room. To
+  // be called now and then.
   void step();
 
   // ---- for people
@@ -156,7 +163,10 @@ class Store final : public detail::Memory {
   };
   std::vector<Item> largest(std::size_t n) const;
   std::size_t size() const { return entries_.size() + doomed_.size() + leaving_.size(); }
-  std::size_t used() const { return allocator_.used(); }
+  std::size_t used() const;  // bytes of the segment that values take
+  std::size_t capacity() const { return allocator_.capacity(); }
+  bool is_read_elsewhere() const;
+  std::string describe() const;  // what is left, for people
   void check_invariants() const;
 
  private:
@@ -203,6 +213,7 @@ class Store final : public detail::Memory {
   std::vector<Leaving> leaving_;    // mapped values whose pins are given up once nobody here uses them
   std::vector<ObjectId> recalled_;  // mapped values that their owner wants back
   std::vector<ObjectId> waiting_reads_;
+  std::vector<ObjectId> beside_;  // values that came when there was no room: on the heap
   std::vector<Order> orders_;
   std::size_t writing_ = 0;  // bytes on their way into files
   std::string scratch_error_;

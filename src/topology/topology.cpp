@@ -2,9 +2,11 @@
 
 #include <hwloc.h>
 #include <sched.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -112,11 +114,41 @@ Cores decode(const std::string& text) {
 std::size_t usable_memory() {
   std::size_t bytes =
       static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGE_SIZE));
-  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+  const auto at_most = [&bytes](const std::string& path) {
     std::size_t limit = 0;
     if (std::ifstream(path) >> limit && limit != 0) bytes = std::min(bytes, limit);
+  };
+  at_most("/sys/fs/cgroup/memory.max");
+  at_most("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+  // The limits of this process's group and of those above it.
+  std::ifstream groups("/proc/self/cgroup");
+  std::string line;
+  while (std::getline(groups, line)) {
+    const std::size_t path_at = line.rfind(':');
+    if (path_at == std::string::npos) continue;
+    const bool unified = line.starts_with("0::");
+    if (!unified && line.find(":memory:") == std::string::npos) continue;
+    for (std::string path = line.substr(path_at + 1); path.size() > 1; path.resize(path.rfind('/'))) {
+      at_most(unified ? "/sys/fs/cgroup" + path + "/memory.max"
+                      : "/sys/fs/cgroup/memory" + path + "/memory.limit_in_bytes");
+    }
+  }
+  constexpr std::size_t kMiB = 1 << 20;
+  const auto number = [](const char* name) -> std::size_t {
+    const char* text = std::getenv(name);
+    return text != nullptr ? std::strtoull(text, nullptr, 10) : 0;
+  };
+  if (const std::size_t node = number("SLURM_MEM_PER_NODE"); node != 0) bytes = std::min(bytes, node * kMiB);
+  if (const std::size_t cpu = number("SLURM_MEM_PER_CPU"), n = number("SLURM_CPUS_ON_NODE"); cpu != 0 && n != 0) {
+    bytes = std::min(bytes, cpu * n * kMiB);
   }
   return bytes;
+}
+
+std::size_t free_shared_memory() {
+  struct statvfs info {};
+  if (statvfs("/dev/shm", &info) != 0) return 0;
+  return info.f_bavail * info.f_frsize;
 }
 
 }  // namespace mobula::topology

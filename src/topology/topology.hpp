@@ -22,7 +22,9 @@ std::vector<int> thread_cpus();
 std::string encode(const Cores& cores);
 Cores decode(const std::string& text);
 
-// Bytes that this process may use: of the machine, less what its control group allows.
+// Bytes that this job may use on this node: of the machine, within what control groups and Slurm allow.
 std::size_t usable_memory();
+// Bytes that are free in the file system of shared memory.
+std::size_t free_shared_memory();
 
 }  // namespace mobula::topology

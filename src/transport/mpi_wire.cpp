@@ -88,6 +88,39 @@ class MpiWireImpl final : public MpiWire {
     return result;
   }
 
+  void share(std::size_t bytes) override {
+    MPI_Info info = MPI_INFO_NULL;
+    MPI_Info_create(&info);
+    MPI_Info_set(info, "alloc_shared_noncontig", "true");  // each part begins at a page of its own
+    const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    void* mine = nullptr;
+    const int code = MPI_Win_allocate_shared(static_cast<MPI_Aint>(bytes + page), 1, info, node_comm_, &mine, &store_);
+    MPI_Info_free(&info);
+    check(code, "MPI_Win_allocate_shared for the object store");
+    for (std::uint32_t i = 0; i < node_size_; ++i) {
+      MPI_Aint size = 0;
+      int unit = 0;
+      void* base = nullptr;
+      MPI_Win_shared_query(store_, static_cast<int>(i), &size, &unit, &base);
+      const auto address = (reinterpret_cast<std::uintptr_t>(base) + page - 1) / page * page;
+      segments_.push_back(
+          {members_[i], {reinterpret_cast<std::byte*>(address), static_cast<std::size_t>(size) - page}});
+    }
+    std::sort(segments_.begin(), segments_.end(), [](const auto& a, const auto& b) { return a.rank < b.rank; });
+  }
+
+  bool all(bool here) override {
+    int result = here ? 1 : 0;
+    check(MPI_Allreduce(MPI_IN_PLACE, &result, 1, MPI_INT, MPI_LAND, comm_), "MPI_Allreduce");
+    return result != 0;
+  }
+
+  std::span<std::byte> segment(RankId rank) const override {
+    const auto found = std::lower_bound(segments_.begin(), segments_.end(), rank,
+                                        [](const Segment& segment, RankId r) { return segment.rank < r; });
+    return found != segments_.end() && found->rank == rank ? found->memory : std::span<std::byte>();
+  }
+
   void send(RankId to, Buffer frame) override {
     MPI_Request request = MPI_REQUEST_NULL;
     check(MPI_Isend(frame.data(), static_cast<int>(frame.size()), MPI_BYTE, static_cast<int>(to), kFrameTag, comm_,
@@ -164,6 +197,7 @@ class MpiWireImpl final : public MpiWire {
       MPI_Wait(&receive.request, MPI_STATUS_IGNORE);
       MPI_Request_free(&receive.request);
     }
+    if (store_ != MPI_WIN_NULL) MPI_Win_free(&store_);
     MPI_Win_free(&window_);
     MPI_Comm_free(&node_comm_);
     MPI_Comm_free(&comm_);
@@ -275,15 +309,16 @@ class MpiWireImpl final : public MpiWire {
 
   void find_node() {
     check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_comm_), "MPI_Comm_split_type");
+    MPI_Comm_set_errhandler(node_comm_, MPI_ERRORS_RETURN);
     int local = 0;
     int locals = 0;
     MPI_Comm_rank(node_comm_, &local);
     MPI_Comm_size(node_comm_, &locals);
     node_rank_ = static_cast<std::uint32_t>(local);
     node_size_ = static_cast<std::uint32_t>(locals);
-    std::vector<int> members(node_size_);
-    const int mine = static_cast<int>(rank_);
-    MPI_Allgather(&mine, 1, MPI_INT, members.data(), 1, MPI_INT, node_comm_);
+    members_.resize(node_size_);
+    static_assert(sizeof(RankId) == sizeof(std::uint32_t));
+    MPI_Allgather(&rank_, 1, MPI_UINT32_T, members_.data(), 1, MPI_UINT32_T, node_comm_);
     // Nodes are numbered in the order of their first ranks.
     const int leads = local == 0 ? 1 : 0;
     int index = 0;
@@ -301,7 +336,7 @@ class MpiWireImpl final : public MpiWire {
       void* base = nullptr;
       MPI_Win_shared_query(window_, static_cast<int>(i), &size, &unit, &base);
       const auto address = (reinterpret_cast<std::uintptr_t>(base) + 63) & ~std::uintptr_t{63};
-      bells_.push_back({static_cast<RankId>(members[i]), reinterpret_cast<Doorbell*>(address)});
+      bells_.push_back({members_[i], reinterpret_cast<Doorbell*>(address)});
     }
     bell_ = new (bells_[node_rank_].bell) Doorbell;
     MPI_Barrier(node_comm_);  // nobody rings before the bells are there
@@ -317,6 +352,10 @@ class MpiWireImpl final : public MpiWire {
     return last_bell_.bell;
   }
 
+  struct Segment {
+    RankId rank;
+    std::span<std::byte> memory;
+  };
   struct NodeBell {
     RankId rank = detail::kNoRank;
     Doorbell* bell = nullptr;
@@ -327,11 +366,14 @@ class MpiWireImpl final : public MpiWire {
   MPI_Comm comm_ = MPI_COMM_NULL;
   MPI_Comm node_comm_ = MPI_COMM_NULL;
   MPI_Win window_ = MPI_WIN_NULL;
+  MPI_Win store_ = MPI_WIN_NULL;
   RankId rank_ = 0;
   std::uint32_t size_ = 1;
   std::uint32_t node_ = 0;
   std::uint32_t node_rank_ = 0;
   std::uint32_t node_size_ = 1;
+  std::vector<RankId> members_;  // of the node, in the order of its communicator
+  std::vector<Segment> segments_;
   std::string host_;
   std::array<Receive, kReceives> receives_;
   std::size_t oldest_ = 0;

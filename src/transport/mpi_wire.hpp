@@ -23,6 +23,11 @@ class MpiWire : public Wire {
   virtual std::uint32_t node_rank() const = 0;
   // What each rank of this node gives, in order. Collective over the node.
   virtual std::vector<std::string> gather_on_node(const std::string& mine) = 0;
+  // Gives this rank a segment of that size, aligned to pages and not touched, which all ranks of the node see.
+  // Collective over the node. Throws Error where there is no room for it.
+  virtual void share(std::size_t bytes) = 0;
+  // Whether it is so on all ranks. Collective over all.
+  virtual bool all(bool here) = 0;
   // What MPI granted: MPI_THREAD_SERIALIZED at least.
   virtual int thread_level() const = 0;
   // Waits for all ranks, ends MPI.

@@ -44,6 +44,7 @@ ByteView Body::args_of(std::uint32_t begin, std::uint32_t end) const {
 Worker::Worker(transport::Transport& transport, store::ObjectTable& objects, Settings settings)
     : transport_(transport),
       objects_(objects),
+      store_(objects.store()),
       settings_(std::move(settings)),
       free_(settings_.offers),
       estimates_(core::function_count(), 0) {
@@ -193,7 +194,12 @@ Handle Worker::put(detail::Encoder&& value) {
   Handle handle = objects_.mint();
   auto block = std::make_shared<Buffer>(std::move(value.buffer));
   const std::size_t size = block->size();
-  objects_.set_block(*handle.record(), handle.index(), std::move(block));
+  if (size > settings_.inline_limit) {
+    objects_.set_large(*handle.record(), handle.index(), objects_.rank());
+    store_.add(handle.id(), std::move(block), Store::Role::own);
+  } else {
+    objects_.set_block(*handle.record(), handle.index(), std::move(block));
+  }
   objects_.set_secret(*handle.record(), handle.index());
   // Ids of one piece are consecutive; this one lies between.
   if (open_.count != 0) close_open();
@@ -237,8 +243,12 @@ void Worker::pass_on(const Handle& handle) {
   if (open_.count != 0 && open_.range.span == id.span) close_open();
   if (objects_.take_secret(record, id.index)) {
     objects_.track(record, id.index);
-    const ValuePtr value = store::ObjectTable::value_of(record, id.index);
-    transport_.send(kHeadRank, core::Made{id, value != nullptr ? value->size() : 0, {}});
+    std::optional<std::size_t> size = store_.size_of(id);
+    if (!size) {
+      const ValuePtr value = objects_.value_of(record, id.index);
+      size = value != nullptr ? value->size() : 0;
+    }
+    transport_.send(kHeadRank, core::Made{id, *size, {}});
     return;
   }
   if (Piece* piece = piece_with(id); piece != nullptr && !piece->announced) announce(*piece);
@@ -319,9 +329,7 @@ void Worker::request(const Handle& handle) {
     if (!record.mine) ask_for(handle.id(), kNoRank);
     return;
   }
-  if (const store::Slot* slot = record.slot(index); slot != nullptr && slot->kind == store::Slot::Kind::remote) {
-    ask_for(handle.id(), slot->remote);
-  }
+  if (!objects_.is_here(record, index)) ask_for(handle.id(), where_large(*record.slot(index)), true);
 }
 
 std::uint64_t Worker::ask(core::Question question, ObjectId id, const TaskOptions* options) {
@@ -424,7 +432,8 @@ void Worker::resolve(Piece& piece, std::size_t dep, const core::DepSource* sourc
   }
   auto& pieces = interests_[id].pieces;
   if (pieces.empty() || pieces.back() != &piece) pieces.push_back(&piece);
-  ask_for(id, source != nullptr && source->where == core::Where::rank ? source->rank : kNoRank);
+  const bool named = source != nullptr && source->where != core::Where::unknown;
+  ask_for(id, named ? source->rank : kNoRank, named && source->where == core::Where::rank);
 }
 
 // A dependency of the piece has come; with no value: the piece is set up. Queues it when it was the last.
@@ -465,18 +474,30 @@ void Worker::fail_piece(Piece& piece, const ErrorPtr& error) {
 // ---- objects -----------------------------------------------------------------------------------------------------
 
 ValuePtr Worker::value_here(ObjectId id) {
-  if (!copies_.empty()) {
-    if (const auto found = copies_.find(id); found != copies_.end()) return found->second;
-  }
+  if (ValuePtr value = store_.find(id)) return value;
   if (Record* record = objects_.find(id)) {
-    if (ValuePtr value = store::ObjectTable::value_of(*record, id.index)) return value;
+    if (ValuePtr value = objects_.value_of(*record, id.index)) return value;
   }
   if (const auto found = retained_.find(id); found != retained_.end()) return found->second;
   return nullptr;
 }
 
-// Sees to it that an object comes that is not here. `hint`: a rank that has it or will make it.
-void Worker::ask_for(ObjectId id, RankId hint) {
+// Where to ask for a large value of an object that this rank owns. Of another node only the head knows who has a copy
+// nearer by, or is getting one.
+RankId Worker::where_large(const store::Slot& slot) const {
+  return slot.at != objects_.rank() && store_.shares_with(slot.at) ? slot.at : kNoRank;
+}
+
+// Sees to it that an object comes that is not here. `hint`: a rank that has it (`exists`) or will make it.
+void Worker::ask_for(ObjectId id, RankId hint, bool exists) {
+  if (store_.has(id)) {
+    if (const ValuePtr value = store_.find(id)) {
+      arrived(id, value);
+    } else {
+      store_.want(id);
+    }
+    return;
+  }
   Interest& in = interests_[id];
   if (in.asked != kNoRank || in.receiving) return;
   if (hint == objects_.rank() || hint == kNoRank) {
@@ -489,18 +510,20 @@ void Worker::ask_for(ObjectId id, RankId hint) {
           deliver(id, nullptr, error, kNoRank);
           return;
         }
-        if (slot != nullptr && slot->kind == store::Slot::Kind::remote) hint = slot->remote;
+        if (slot != nullptr && slot->kind == store::Slot::Kind::large) {
+          hint = where_large(*slot);
+          exists = true;
+        }
       } else if (hint == kNoRank) {
         return;  // its result will be brought here
       }
     }
   }
   if (hint == kNoRank || hint == objects_.rank() || lost_.contains(hint)) {
-    in.asked = kHeadRank;
-    MOBULA_CHECK(++in.tries < 100'000, "object " + core::to_string(id) + " can't be found");
-    transport_.send(kHeadRank, core::Locate{id});
+    locate(id, kNoRank);
   } else {
     in.asked = hint;
+    in.exists = exists;
     ++fetches_;
     transport_.send(hint, core::Fetch{id});
   }
@@ -517,7 +540,7 @@ void Worker::deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, 
       interests_.erase(found);
     } else {
       found->second.asked = kNoRank;
-      ask_for(id, at);
+      ask_for(id, store_.shares_with(at) ? at : kNoRank, true);
     }
     return;
   }
@@ -560,7 +583,14 @@ void Worker::fail_pieces() {
 void Worker::answer_fetch(RankId to, ObjectId id, const ValuePtr& value) {
   core::Data data;
   data.id = id;
-  if (value->size() <= kInlineData) {
+  if (value->size() <= settings_.inline_limit) {
+    data.value = value->view();
+  } else if (store_.shares_with(to) && to != objects_.rank() && store_.contains(value->data()) && store_.has(id)) {
+    data.mapped = true;
+    data.size = value->size();
+    data.offset = store_.offset_of(*value);
+    store_.pin(id, to);
+  } else if (value->size() <= kInlineData) {
     data.value = value->view();
   } else {
     data.size = value->size();
@@ -633,7 +663,8 @@ void Worker::send_report(Report report) {
       for (const auto& e : report.errors) objects_.set_error(*record, e.index, std::make_shared<ErrorRecord>(e.error));
       for (const auto& [index, value] : report.stored) {
         if (report.announced) objects_.track_made(*record, index);
-        objects_.set_block(*record, index, value);
+        const bool wanted = objects_.set_large(*record, index, objects_.rank());
+        if (wanted || report.announced) store_.add({range.span, index}, value, Store::Role::own);
       }
       if (report.announced) {
         for (const auto& hold : report.refs) objects_.track_made(*record, hold.first);
@@ -641,10 +672,10 @@ void Worker::send_report(Report report) {
         for (std::uint32_t i = range.begin; i < range.end; ++i) objects_.set_secret(*record, i);
       }
     } else if (report.announced) {
-      for (const auto& [index, value] : report.stored) copies_[{range.span, index}] = value;
+      for (const auto& [index, value] : report.stored) store_.add({range.span, index}, value, Store::Role::own);
     }
   } else {
-    for (const auto& [index, value] : report.stored) copies_[{range.span, index}] = value;
+    for (const auto& [index, value] : report.stored) store_.add({range.span, index}, value, Store::Role::own);
     if (!lost_.contains(owner)) {
       core::Result result;
       result.range = range;
@@ -864,7 +895,29 @@ void Worker::handle(RankId, const core::Located& m) {
       return;
     }
   }
-  ask_for(m.id, m.rank);
+  if (Record* record = objects_.find(m.id); record != nullptr && record->mine && record->ready(m.id.index)) {
+    objects_.set_large(*record, m.id.index, m.rank);
+  }
+  ask_for(m.id, m.rank, m.exists);
+}
+
+std::string Worker::describe() const {
+  std::string text;
+  for (const auto& [id, in] : interests_) {
+    text += core::to_string(id) + " for " + std::to_string(in.pieces.size()) + " pieces and " +
+            std::to_string(in.ranks.size()) + " ranks, ";
+    text += in.asked == kNoRank ? "asked of nobody" : "asked of rank " + std::to_string(in.asked);
+    text += in.receiving ? ", on its way; " : "; ";
+  }
+  for (const Incoming& in : incoming_) {
+    text += core::to_string(in.id) + " from rank " + std::to_string(in.from) + " waits for room; ";
+  }
+  for (const Run* run : running_) {
+    text += task_name(*run->body) + " " + core::to_string({run->range.span, run->task.next}) + " runs" +
+            (run->lends ? " and waits; " : "; ");
+  }
+  return text + std::to_string(preparing_.size()) + " wait for pages, " + std::to_string(receiving_.size()) +
+         " come, " + std::to_string(queued_tasks_) + " tasks queued, " + std::to_string(running_.size()) + " run";
 }
 
 // What was asked for on behalf of tasks that have gone elsewhere since is not chased: it may be freed by now.
@@ -873,8 +926,7 @@ bool Worker::forget_if_unwanted(ObjectId id) {
   if (!found->second.pieces.empty() || !found->second.ranks.empty()) return false;
   if (Record* record = objects_.find(id)) {
     if (!record->ready(id.index)) return false;
-    const store::Slot* slot = record->slot(id.index);
-    if (slot != nullptr && slot->kind == store::Slot::Kind::remote) return false;
+    if (!objects_.is_here(*record, id.index)) return false;
   }
   interests_.erase(found);
   return true;
@@ -883,8 +935,9 @@ bool Worker::forget_if_unwanted(ObjectId id) {
 // A value that was asked for is here.
 void Worker::arrived(ObjectId id, const ValuePtr& value) {
   if (Record* record = objects_.find(id)) {
-    const store::Slot* slot = record->ready(id.index) ? record->slot(id.index) : nullptr;
-    if (!record->ready(id.index) || (slot != nullptr && slot->kind == store::Slot::Kind::remote)) {
+    if (store_.has(id)) {
+      objects_.set_large(*record, id.index, objects_.rank());
+    } else {
       objects_.set_block(*record, id.index, value);
     }
   }
@@ -893,7 +946,6 @@ void Worker::arrived(ObjectId id, const ValuePtr& value) {
 
 void Worker::handle(RankId, const core::Free& m) {
   for (const ObjectId& id : m.ids) {
-    copies_.erase(id);
     objects_.free(id);
   }
 }
@@ -901,6 +953,9 @@ void Worker::handle(RankId, const core::Free& m) {
 void Worker::handle(RankId, const core::RankLost& m) {
   lost_.insert(m.rank);
   transport_.abandon(m.rank);
+  store_.rank_lost(m.rank);
+  std::erase_if(incoming_, [&m](const Incoming& in) { return in.from == m.rank; });
+  std::erase(receiving_, m.rank);
   std::vector<ObjectId> again;
   for (auto it = interests_.begin(); it != interests_.end();) {
     std::erase(it->second.ranks, m.rank);
@@ -912,6 +967,21 @@ void Worker::handle(RankId, const core::RankLost& m) {
     ++it;
   }
   for (const ObjectId& id : again) ask_for(id, kNoRank);
+  for (const Range& range : m.ended) {
+    Record* record = objects_.find({range.span, range.begin});
+    if (record == nullptr || !record->mine || range.end > record->count()) continue;
+    for (std::uint32_t i = range.begin; i < range.end; ++i) {
+      if (record->ready(i)) continue;
+      const ObjectId id{range.span, i};
+      auto error = std::make_shared<ErrorRecord>();
+      error->kind = ErrorKind::object_lost;
+      error->message = "the value of object " + core::to_string(id) + " was on its way here when rank " +
+                       std::to_string(m.rank) + " was lost";
+      error->failure = {"", core::to_string(id), m.rank, "", 0};
+      objects_.set_error(*record, i, error);
+      deliver(id, nullptr, error, kNoRank);
+    }
+  }
 }
 
 void Worker::handle(RankId, const core::Answer& m) { answers_[m.token] = m; }
@@ -950,7 +1020,8 @@ void Worker::handle(RankId, const core::Result& m) {
     }
     for (const std::uint32_t index : m.stored) {
       if (index < m.range.begin || index >= m.range.end) detail::throw_damaged("a result of another task");
-      objects_.set_remote(*record, index, m.rank);
+      objects_.track_made(*record, index);
+      objects_.set_large(*record, index, m.rank);
     }
   }
   for (const std::uint32_t index : m.holding) objects_.track_made(*record, index);
@@ -960,9 +1031,9 @@ void Worker::handle(RankId, const core::Result& m) {
     if (slot != nullptr && slot->kind == store::Slot::Kind::error) {
       const ErrorPtr error = *slot->error;
       deliver(id, nullptr, error, kNoRank);
-    } else if (slot != nullptr && slot->kind == store::Slot::Kind::remote) {
-      deliver(id, nullptr, nullptr, slot->remote);
-    } else if (const ValuePtr value = store::ObjectTable::value_of(*record, id.index)) {
+    } else if (slot != nullptr && slot->kind == store::Slot::Kind::large && !store_.has(id)) {
+      deliver(id, nullptr, nullptr, slot->at);
+    } else if (const ValuePtr value = objects_.value_of(*record, id.index)) {
       deliver(id, value, nullptr, kNoRank);
     }
   }
@@ -971,6 +1042,11 @@ void Worker::handle(RankId, const core::Result& m) {
 void Worker::handle(RankId from, const core::Fetch& m) {
   if (const ValuePtr value = value_here(m.id)) {
     answer_fetch(from, m.id, value);
+    return;
+  }
+  if (store_.has(m.id)) {
+    interests_[m.id].ranks.push_back(from);
+    store_.want(m.id);
     return;
   }
   Record* record = objects_.find(m.id);
@@ -982,12 +1058,18 @@ void Worker::handle(RankId from, const core::Fetch& m) {
       data.failed = true;
       data.error = **slot->error;
       transport_.send(from, data);
-    } else {
-      transport_.send(from, core::Located{m.id, slot->remote, {}});
+      return;
     }
-    return;
+    if (slot->kind == store::Slot::Kind::large && slot->at != objects_.rank()) {
+      transport_.send(from, core::Located{m.id, slot->at, {}});
+      return;
+    }
   }
-  if (will_come(m.id) || (record != nullptr && record->mine && !record->ready(m.id.index))) {
+  // Made here, brought here, or on its way here: one fetch serves all who ask. On its way only from a rank that has it
+  // for sure: ranks that wait for each other's guesses might go round in a circle.
+  const auto wanted = interests_.find(m.id);
+  const bool coming = wanted != interests_.end() && wanted->second.exists;
+  if (coming || will_come(m.id) || (record != nullptr && record->mine && !record->ready(m.id.index))) {
     interests_[m.id].ranks.push_back(from);
     return;
   }
@@ -1004,21 +1086,121 @@ void Worker::handle(RankId from, const core::Data& m) {
     deliver(m.id, nullptr, error, kNoRank);
     return;
   }
-  if (m.block == 0) {
+  if (m.mapped) {
+    if (!store_.shares_with(from)) detail::throw_damaged("a rank of another node gives its memory to read");
+    store_.add_mapped(m.id, from, m.offset, m.size);
+    arrived(m.id, store_.find(m.id));
+    return;
+  }
+  if (m.block == 0 && m.value.size() <= settings_.inline_limit) {
     arrived(m.id, std::make_shared<Buffer>(m.value));
     return;
   }
-  auto buffer = std::make_shared<Buffer>();
-  buffer->extend(m.size);
+  if (m.block == 0) {
+    Store::Room room;
+    if (store_.take(m.value.size(), room) == Store::Verdict::given && !room.cold.empty()) {
+      if (store_.commit()(room.cold)) {
+        store_.committed(room.cold);
+      } else {
+        store_.refused(std::exchange(room, {}));
+      }
+    }
+    room.buffer.append(m.value.data(), m.value.size());
+    came(m.id, std::make_shared<Buffer>(std::move(room.buffer)));
+    return;
+  }
   if (found != interests_.end()) found->second.receiving = true;
-  transport_.receive_block(from, m.block, {buffer->data(), buffer->size()}, [this, id = m.id, buffer] {
-    copies_[id] = buffer;
-    transport_.send(kHeadRank, core::Copied{id});
-    arrived(id, buffer);
-  });
+  Incoming in{from, m.id, m.block, m.size, {}};
+  const Record* record = objects_.find(m.id);
+  if (record != nullptr && store::ObjectTable::has_waiter(*record)) {
+    incoming_.push_front(std::move(in));
+  } else {
+    incoming_.push_back(std::move(in));
+  }
+  admit();
 }
 
-void Worker::handle(RankId, const core::NotHere& m) {
+// A copy of a value of another node is complete.
+void Worker::came(ObjectId id, const ValuePtr& value) {
+  if (store_.has_news()) tell_store_news();  // an earlier copy that was dropped is told of before this one
+  store_.add(id, value, Store::Role::copy);
+  transport_.send(kHeadRank, core::Copied{id});
+  arrived(id, store_.find(id));
+}
+
+// Lets those blocks come for which there is room, in the order in which they were announced.
+void Worker::admit() {
+  while (!incoming_.empty()) {
+    Incoming& next = incoming_.front();
+    const Store::Verdict verdict = store_.take(next.size, next.room);
+    // Where everything is in use, values that tasks wait for are better beside the segment than never here; but one
+    // after the other, since others may become free meanwhile.
+    if (verdict == Store::Verdict::later || (verdict == Store::Verdict::never && !receiving_.empty())) return;
+    Incoming in = std::move(next);
+    incoming_.pop_front();
+    receiving_.push_back(in.from);
+    if (in.room.cold.empty()) {
+      receive(std::move(in));
+    } else {
+      const std::uint64_t token = next_token_++;
+      store_.prepare(token, in.room.cold);
+      preparing_.emplace(token, std::move(in));
+    }
+  }
+}
+
+void Worker::prepared(std::uint64_t token, bool good) {
+  auto node = preparing_.extract(token);
+  Incoming& in = node.mapped();
+  if (good) {
+    store_.committed(in.room.cold);
+  } else {
+    store_.refused(std::exchange(in.room, {}));
+  }
+  if (!lost_.contains(in.from)) receive(std::move(in));
+}
+
+void Worker::receive(Incoming in) {
+  auto buffer = std::make_shared<Buffer>(std::move(in.room.buffer));
+  buffer->extend(in.size);
+  transport_.receive_block(in.from, in.block, {buffer->data(), buffer->size()},
+                           [this, id = in.id, from = in.from, buffer] {
+                             receiving_.erase(std::find(receiving_.begin(), receiving_.end(), from));
+                             came(id, buffer);
+                             admit();
+                           });
+}
+
+void Worker::handle(RankId from, const core::Unpin& m) { store_.unpin(m.id, from); }
+
+void Worker::handle(RankId, const core::Recall& m) { store_.let_go(m.id); }
+
+// What the store has to say to others, and to those who wait here.
+void Worker::tell_store_news() {
+  while (store_.has_news()) {
+    const Store::News news = store_.take_news();
+    for (const auto& [rank, id] : news.unpins) {
+      if (!lost_.contains(rank)) transport_.send(rank, core::Unpin{id});
+    }
+    for (const auto& [rank, id] : news.recalls) transport_.send(rank, core::Recall{id});
+    if (!news.dropped_copies.empty()) transport_.send(kHeadRank, core::Uncopied{news.dropped_copies});
+    for (const ObjectId& id : news.restored) {
+      if (const ValuePtr value = store_.find(id)) arrived(id, value);
+    }
+    for (const auto& [id, what] : news.broken) {
+      auto error = std::make_shared<ErrorRecord>();
+      error->kind = ErrorKind::object_lost;
+      error->message = "the value of object " + core::to_string(id) + " was in a file of rank " +
+                       std::to_string(objects_.rank()) + ", which can't be read back: " + what;
+      error->failure = {"", core::to_string(id), objects_.rank(), settings_.host, 0};
+      store_.erase(id);
+      if (Record* record = objects_.find(id)) objects_.set_error(*record, id.index, error);
+      deliver(id, nullptr, error, kNoRank);
+    }
+  }
+}
+
+void Worker::handle(RankId from, const core::NotHere& m) {
   const auto found = interests_.find(m.id);
   if (found == interests_.end()) return;
   found->second.asked = kNoRank;
@@ -1027,9 +1209,15 @@ void Worker::handle(RankId, const core::NotHere& m) {
     arrived(m.id, value);
     return;
   }
-  found->second.asked = kHeadRank;
-  MOBULA_CHECK(++found->second.tries < 100'000, "object " + core::to_string(m.id) + " can't be found");
-  transport_.send(kHeadRank, core::Locate{m.id});
+  locate(m.id, from);
+}
+
+void Worker::locate(ObjectId id, RankId not_at) {
+  Interest& in = interests_[id];
+  in.asked = kHeadRank;
+  in.exists = false;
+  MOBULA_CHECK(++in.tries < 100'000, "object " + core::to_string(id) + " can't be found");
+  transport_.send(kHeadRank, core::Locate{id, not_at});
 }
 
 // ---- execution ---------------------------------------------------------------------------------------------------
@@ -1101,18 +1289,19 @@ std::unique_ptr<Run> Worker::next_run(Time now) {
   return nullptr;
 }
 
-std::unique_ptr<Run> Worker::claim(const Handle& handle, const Run& waiter, Time now) {
+std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) {
+  Run& lender = waiter.lender != nullptr ? *waiter.lender : waiter;
   Piece* piece = piece_with(handle.id());
-  if (piece == nullptr || !piece->queued || piece->body->cpus() > waiter.body->cpus()) return nullptr;
+  if (piece == nullptr || !piece->queued || piece->body->cpus() > waiter.body->cpus() || lender.lends) return nullptr;
   if (piece->body->options) {
     const auto& d = piece->body->options->demands.front();
-    if (d.gpus != 0 || d.memory != 0 || !d.resources.empty() || waiter.lends) return nullptr;
+    if (d.gpus != 0 || d.memory != 0 || !d.resources.empty()) return nullptr;
   }
-  if (waiter.lends) return nullptr;
   split_off(*piece, handle.index());
   piece = piece_with(handle.id());
   auto run = carve(*piece, piece->range, kBorrowed, now);
   run->slot = waiter.slot;
+  run->lender = &lender;
   return run;
 }
 
@@ -1245,8 +1434,9 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   send_report(std::move(report));
 }
 
-void Worker::lend(Run& run) {
-  if (run.lends || run.demand == kBorrowed) return;
+void Worker::lend(Run& of) {
+  Run& run = of.lender != nullptr ? *of.lender : of;
+  if (run.lends) return;
   const double cpus = run.body->options ? run.body->options->demands[run.demand].cpus : 1;
   run.lends = true;
   free_.cpus += cpus;
@@ -1257,7 +1447,8 @@ void Worker::lend(Run& run) {
   lent_changed_ = true;
 }
 
-bool Worker::resume(Run& run) {
+bool Worker::resume(Run& of) {
+  Run& run = of.lender != nullptr ? *of.lender : of;
   if (!run.lends) return true;
   const double cpus = run.body->options ? run.body->options->demands[run.demand].cpus : 1;
   if (free_.cpus + 1e-9 < cpus || free_slots_.size() < run.lent_slots) return false;
@@ -1276,6 +1467,8 @@ bool Worker::resume(Run& run) {
 // ---- progress ----------------------------------------------------------------------------------------------------
 
 void Worker::tick(Time now) {
+  store_.step();
+  admit();
   for (Run* run : running_) {
     if (now - run->started > kRunLimit && run->range.end - run->range.begin > 1) {
       run->task.stop.store(true, std::memory_order_relaxed);
@@ -1309,6 +1502,7 @@ void Worker::flush(Time now) {
     last_announced_ = now;
   }
   if (objects_.has_drops()) tell_holds();
+  if (store_.has_news()) tell_store_news();
   if (lent_changed_) {
     lent_changed_ = false;
     if (settings_.slots != 0 && std::abs(lent_ - told_lent_) > 0.5) {

@@ -35,6 +35,7 @@ using detail::ObjectId;
 using detail::RankId;
 using detail::Record;
 using detail::SpanId;
+using store::Store;
 using store::ValuePtr;
 
 // What all tasks of a piece share; immutable once its dependencies are here.
@@ -73,6 +74,7 @@ struct Run {
   bool announced = true;
   bool kept = false;
   std::size_t demand = 0;  // which of the task's demands it holds
+  Run* lender = nullptr;   // the run whose cpus it uses in place of its own
   int slot = -1;           // the first of
   std::vector<int> slots;
   std::size_t lent_slots = 0;
@@ -125,13 +127,17 @@ class Worker {
   void handle(RankId from, const core::Fetch& message);
   void handle(RankId from, const core::Data& message);
   void handle(RankId from, const core::NotHere& message);
+  void handle(RankId from, const core::Unpin& message);
+  void handle(RankId from, const core::Recall& message);
+  // The answer to a Prepare order of the store.
+  void prepared(std::uint64_t token, bool good);
 
   // ---- execution
   bool has_runnable() const;
   // The next run that a thread should execute, with its cpus taken; nullptr if none may start.
   std::unique_ptr<Run> next_run(Time now);
   // The task of this very object, if it is queued here: the thread that waits for it runs it, in place of `waiter`.
-  std::unique_ptr<Run> claim(const Handle& handle, const Run& waiter, Time now);
+  std::unique_ptr<Run> claim(const Handle& handle, Run& waiter, Time now);
   // The thread has left the run's functions. What of it was not run goes back into the queue.
   void finish(std::unique_ptr<Run> run, Time now);
   // The run's thread waits, and lends its cpus; resume asks for them back, and says whether it got them.
@@ -143,15 +149,15 @@ class Worker {
   void tick(Time now);   // deadlines, long runs, late announcements
   void flush(Time now);  // what others must know by now
   bool needs_flush() const {
-    return open_.count != 0 || !unannounced_.empty() || objects_.has_drops() || lent_changed_;
+    return open_.count != 0 || !unannounced_.empty() || objects_.has_drops() || lent_changed_ || store_.has_news();
   }
   std::size_t running() const { return running_.size(); }
   double cpus_in_use() const { return settings_.slots - free_.cpus; }
   std::size_t queued_tasks() const { return queued_tasks_; }
   std::size_t interests() const { return interests_.size(); }
-  std::size_t copies() const { return copies_.size(); }
   std::uint64_t tasks_run() const { return tasks_run_; }
   std::uint64_t fetches() const { return fetches_; }  // values asked of other ranks
+  std::string describe() const;                       // what it waits for, for people
 
  private:
   // Who waits for an object that is not here: pieces, and ranks that asked for it.
@@ -159,6 +165,7 @@ class Worker {
     std::vector<Piece*> pieces;
     std::vector<RankId> ranks;
     RankId asked = detail::kNoRank;  // the rank that was asked for it; kNoRank: nobody
+    bool exists = false;             // that rank has it or is getting it, as the head knows
     bool receiving = false;          // its bytes are on their way
     int tries = 0;
   };
@@ -201,7 +208,7 @@ class Worker {
   void take(const Body& body, std::size_t demand, double sign);
 
   ValuePtr value_here(ObjectId id);
-  void ask_for(ObjectId id, RankId hint);
+  void ask_for(ObjectId id, RankId hint, bool exists = false);
   void deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, RankId at);
   void answer_fetch(RankId to, ObjectId id, const ValuePtr& value);
   void retain(ObjectId id, ValuePtr value);
@@ -224,6 +231,11 @@ class Worker {
   std::vector<ObjectId> interested_in(const Range& range) const;
   void arrived(ObjectId id, const ValuePtr& value);
   bool forget_if_unwanted(ObjectId id);
+  RankId where_large(const store::Slot& slot) const;
+  void locate(ObjectId id, RankId not_at);
+  void came(ObjectId id, const ValuePtr& value);
+  void admit();
+  void tell_store_news();
   void redirect(ObjectId id);
   void split_off(Piece& piece, std::uint32_t index);
   void release(Run& run);
@@ -232,6 +244,7 @@ class Worker {
 
   transport::Transport& transport_;
   store::ObjectTable& objects_;
+  Store& store_;
   Settings settings_;
 
   Open open_;
@@ -252,7 +265,18 @@ class Worker {
   std::vector<int> free_slots_;
 
   std::unordered_map<ObjectId, Interest> interests_;
-  std::unordered_map<ObjectId, ValuePtr> copies_;  // large values: made here, or fetched and told to the head
+  // Blocks of values of other nodes: announced, and waiting for room; or waiting for the pages of their room.
+  struct Incoming {
+    RankId from;
+    ObjectId id;
+    std::uint64_t block;
+    std::size_t size;
+    Store::Room room;
+  };
+  void receive(Incoming in);
+  std::deque<Incoming> incoming_;
+  std::unordered_map<std::uint64_t, Incoming> preparing_;
+  std::vector<RankId> receiving_;  // the senders of blocks on their way
   std::unordered_map<ObjectId, ValuePtr> retained_;
   std::vector<ObjectId> retained_order_;  // a ring
   std::size_t retained_next_ = 0;

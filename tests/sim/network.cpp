@@ -12,6 +12,11 @@ Network::Network(std::uint32_t ranks) {
 }
 Network::~Network() = default;
 
+void Network::drop_events() {
+  events_ = {};
+  for (const auto& wire : wires_) wire->drop_all();
+}
+
 void Network::at(Time time, std::function<void()> act) {
   events_.push({std::max(time, now_), order_++, std::move(act)});
 }
@@ -80,6 +85,12 @@ bool SimWire::poll(const OnFrame& on_frame) {
     happened = true;
   }
   return happened;
+}
+
+void SimWire::drop_all() {
+  frames_.clear();
+  offered_.clear();
+  wanted_.clear();
 }
 
 void SimWire::abandon(RankId rank) {

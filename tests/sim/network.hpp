@@ -31,7 +31,8 @@ class Network {
   // Moves on to the next event, if it is due by `limit`, and lets it happen; otherwise moves on to `limit`.
   bool next_event(Time limit);
   bool is_quiet() const { return events_.empty(); }
-  void drop_events() { events_ = {}; }
+  // Forgets what is still to happen, and what is under way.
+  void drop_events();
 
   virtual Time latency() = 0;
   virtual bool alive(RankId rank) const = 0;
@@ -73,6 +74,7 @@ class SimWire final : public SleeplessWire {
   void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) override;
   bool busy() const override { return !wanted_.empty(); }
   void abandon(RankId rank) override;
+  void drop_all();
 
  private:
   using BlockKey = std::pair<RankId, std::uint64_t>;

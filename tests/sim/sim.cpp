@@ -16,6 +16,8 @@ using detail::FunctionInfo;
 using detail::kHeadRank;
 using detail::kNoRank;
 using detail::ObjectId;
+using store::Store;
+using store::ValuePtr;
 using worker::Run;
 
 std::uint64_t mix(std::uint64_t x) {
@@ -64,6 +66,10 @@ class Cluster final : Network {
 
  private:
   struct Rank {
+    std::unique_ptr<std::byte[]> memory;
+    std::unique_ptr<Store> store;
+    std::map<ObjectId, Buffer> files;
+    Time files_busy = 0;  // until then
     std::unique_ptr<transport::Transport> transport;
     std::unique_ptr<store::ObjectTable> objects;
     std::unique_ptr<worker::Worker> worker;
@@ -124,6 +130,11 @@ class Cluster final : Network {
   }
   void note(std::uint64_t what) { outcome_.digest = mix(outcome_.digest ^ what); }
   [[noreturn]] void wrong(const std::string& what) const {
+    for (RankId r = 0; std::getenv("SIM_VERBOSE") != nullptr && r < ranks_.size(); ++r) {
+      const Rank& rank = ranks_[r];
+      std::fprintf(stderr, "rank %u%s: %s\n  %s\n  %s\n", r, rank.alive ? "" : " (lost)",
+                   rank.worker->describe().c_str(), rank.objects->describe().c_str(), rank.store->describe().c_str());
+    }
     throw std::runtime_error("seed " + std::to_string(options_.seed) + " (" + std::to_string(options_.ranks) +
                              " ranks, " + std::to_string(options_.losses) + " losses), at " + std::to_string(now()) +
                              " ns: " + what);
@@ -148,8 +159,11 @@ class Cluster final : Network {
   Handle submit_leaf(RankId rank, bool in_task, std::uint64_t seed) {
     return submit(rank, in_task, kLeaf, [seed](Encoder& out) { out.put(seed); });
   }
-  bool is_here(const Handle& handle, RankId rank);
-  std::optional<std::uint64_t> number(const Handle& handle);
+  bool is_here(const Handle& handle, RankId rank, ValuePtr* keep = nullptr);
+  std::optional<std::uint64_t> number(const Handle& handle, RankId rank, const ValuePtr& kept = nullptr);
+  void carry_out(RankId rank, Store::Order order);
+  // A Wish for room for n bytes; what is no room at all, or no pages, is made up for by the heap.
+  bool take_room(RankId rank, std::size_t n, Buffer& buffer);
   Body task(RankId rank, std::unique_ptr<Run> run, bool* done);
   Body driver();
   ObjectId read_id(detail::Decoder& in) {
@@ -161,6 +175,8 @@ class Cluster final : Network {
 
   Options options_;
   std::mt19937_64 random_;
+  std::uint32_t per_node_ = 1;
+  std::uint32_t node_of(RankId rank) const { return rank / per_node_; }
   std::vector<Rank> ranks_;
   std::uint64_t activity_ = 0;
   bool driver_done_ = false;
@@ -172,10 +188,21 @@ class Cluster final : Network {
 
 Cluster::Cluster(const Options& options)
     : Network(options.ranks), options_(options), random_(options.seed), ranks_(options.ranks) {
+  per_node_ = 1 + static_cast<std::uint32_t>(random(4));
   for (RankId r = 0; r < options.ranks; ++r) {
     Rank& rank = ranks_[r];
     rank.transport = std::make_unique<transport::Transport>(wire(r));
-    rank.objects = std::make_unique<store::ObjectTable>(r);
+    Store::Settings memory;
+    const std::size_t size = (6 + random(60)) << 12;
+    rank.memory = std::make_unique_for_overwrite<std::byte[]>(size);
+    memory.memory = {rank.memory.get(), size};
+    memory.spills = random(8) != 0;
+    memory.commit = [this](std::span<std::byte>) { return random(16) != 0; };
+    memory.segment_of = [this, r](RankId other) {
+      return node_of(other) == node_of(r) ? static_cast<const std::byte*>(ranks_[other].memory.get()) : nullptr;
+    };
+    rank.store = std::make_unique<Store>(std::move(memory));
+    rank.objects = std::make_unique<store::ObjectTable>(r, *rank.store);
     worker::Settings settings;
     settings.slots = r == 0 && options.ranks > 1 ? 0 : 1 + static_cast<std::uint32_t>(random(options.slots_most));
     settings.offers.cpus = settings.slots;
@@ -188,6 +215,7 @@ Cluster::Cluster(const Options& options)
       rank.head = std::make_unique<head::Head>(*rank.transport, *rank.objects, head_settings);
     }
     core::Join join;
+    join.node = node_of(r);
     join.slots = settings.slots;
     join.offers = settings.offers;
     rank.transport->send(kHeadRank, join);
@@ -200,6 +228,11 @@ Cluster::~Cluster() {
     for (const auto& body : rank.bodies) body.destroy();
   }
   drop_events();
+  // Values go before the stores that they lie in, which other ranks may read.
+  for (Rank& rank : ranks_) {
+    rank.head.reset();
+    rank.worker.reset();
+  }
 }
 
 void Cluster::poll(RankId r) {
@@ -246,9 +279,60 @@ void Cluster::settle(RankId r) {
       more = true;
     }
     rank.transport->flush();
+    for (Store::Order& order : rank.store->take_orders()) carry_out(r, std::move(order));
     if (rank.transport->has_own()) more = true;
   }
   check_rank(r);
+}
+
+// Files and pages take their time, one order after the other.
+void Cluster::carry_out(RankId r, Store::Order order) {
+  Rank& rank = ranks_[r];
+  rank.files_busy = std::max(rank.files_busy, now()) + static_cast<Time>(1'000 + random(100'000));
+  at(rank.files_busy, [this, r, shared = std::make_shared<Store::Order>(std::move(order))] {
+    Rank& here = ranks_[r];
+    if (!here.alive) return;
+    ++activity_;
+    if (auto* write = std::get_if<Store::Write>(shared.get())) {
+      const bool good = random(200) != 0;
+      if (good) here.files[write->id] = Buffer(write->value->view());
+      const std::size_t size = write->value->size();
+      write->value.reset();
+      here.store->written(write->id, good ? "" : "the disk is full", size);
+    } else if (auto* read = std::get_if<Store::Read>(shared.get())) {
+      if (read->cold.empty() || here.store->commit()(read->cold)) {
+        here.store->committed(read->cold);
+      } else {
+        here.store->refused({std::move(*read->into), read->cold});
+        *read->into = Buffer();
+      }
+      const auto file = here.files.find(read->id);
+      if (file != here.files.end()) read->into->append(file->second.data(), file->second.size());
+      here.store->was_read(read->id, std::move(read->into), file != here.files.end() ? "" : "there is no such file");
+    } else if (const auto* remove = std::get_if<Store::Remove>(shared.get())) {
+      here.files.erase(remove->id);
+    } else {
+      const auto& prepare = std::get<Store::Prepare>(*shared);
+      here.worker->prepared(prepare.token, here.store->commit()(prepare.cold));
+    }
+    settle(r);
+  });
+}
+
+bool Cluster::take_room(RankId r, std::size_t n, Buffer& buffer) {
+  Store& store = *ranks_[r].store;
+  Store::Room room;
+  const Store::Verdict verdict = store.take(n, room);
+  if (verdict == Store::Verdict::later) return false;
+  if (verdict == Store::Verdict::given) {
+    if (room.cold.empty() || store.commit()(room.cold)) {
+      store.committed(room.cold);
+      buffer = std::move(room.buffer);
+    } else {
+      store.refused(std::move(room));
+    }
+  }
+  return true;
 }
 
 void Cluster::check_rank(RankId r) {
@@ -257,6 +341,7 @@ void Cluster::check_rank(RankId r) {
   require(rank.worker->cpus_in_use() <= rank.worker->settings().slots + 1e-6, "no slot runs two tasks");
   require(!rank.worker->has_runnable(), "nothing that can run stays idle");
   if (rank.head) rank.head->check_invariants();
+  rank.store->check_invariants();
 }
 
 void Cluster::lose(RankId r) {
@@ -282,12 +367,13 @@ Handle Cluster::submit(RankId r, bool in_task, const FunctionInfo& function, con
   return ranks_[r].worker->submit(function, options, draft, in_task, now());
 }
 
-bool Cluster::is_here(const Handle& handle, RankId r) {
+bool Cluster::is_here(const Handle& handle, RankId r, ValuePtr* keep) {
   detail::Record& record = *handle.record();
+  store::ObjectTable& objects = *ranks_[r].objects;
   const auto here = [&] {
-    if (!record.ready(handle.index())) return false;
-    const store::Slot* slot = record.slot(handle.index());
-    return slot == nullptr || slot->kind != store::Slot::Kind::remote;
+    if (!objects.is_here(record, handle.index())) return false;
+    if (keep != nullptr) *keep = objects.value_of(record, handle.index());
+    return true;
   };
   if (here()) return true;
   if (record.ready(handle.index()) || !record.mine) ranks_[r].worker->request(handle);
@@ -295,9 +381,14 @@ bool Cluster::is_here(const Handle& handle, RankId r) {
 }
 
 // The first number of a value that is here; none if it failed. Failures other than of `broken` need a loss to explain.
-std::optional<std::uint64_t> Cluster::number(const Handle& handle) {
+std::optional<std::uint64_t> Cluster::number(const Handle& handle, RankId r, const ValuePtr& kept) {
   try {
-    const ByteView bytes = handle.record()->value(handle.index()).value();
+    const std::optional<ByteView> small = handle.record()->value(handle.index());
+    const ValuePtr large = small             ? nullptr
+                           : kept != nullptr ? kept
+                                             : ranks_[r].objects->value_of(*handle.record(), handle.index());
+    require(small || large != nullptr, "a value that is here can be read");
+    const ByteView bytes = small ? *small : large->view();
     detail::Decoder in(bytes);
     if (bytes.size() > sizeof(std::uint64_t)) in.get<std::uint64_t>();  // a vector's length
     return in.get<std::uint64_t>();
@@ -334,8 +425,11 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
       result = first(detail::take_argument<std::vector<std::uint64_t>>(task, 0, dep));
     } else if (&function == &kLargeTask) {
       const auto seed = detail::take_argument<std::uint64_t>(task, 0, dep);
-      detail::encode(task.out, std::vector<std::uint64_t>(kLarge, mix(seed)));
-      task.finish(from);
+      Encoder value;
+      const Wish met0 = [this, r, &value] { return take_room(r, (kLarge + 1) * sizeof(std::uint64_t), value.buffer); };
+      co_await Until(*this, r, met0);
+      detail::encode(value, std::vector<std::uint64_t>(kLarge, mix(seed)));
+      task.finish_large(std::move(value));
       continue;
     } else if (&function == &kBroken) {
       try {
@@ -372,6 +466,7 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
       }
     }
     for (const Handle& handle : wait_for) {
+      ValuePtr kept;
       if (!is_here(handle, r)) {
         if (auto inner = worker.claim(handle, *run, now())) {
           bool inner_done = false;
@@ -382,7 +477,7 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
       }
       if (!is_here(handle, r)) {
         worker.lend(*run);
-        const Wish met2 = [this, r, &handle] { return is_here(handle, r); };
+        const Wish met2 = [this, r, &handle, &kept] { return is_here(handle, r, &kept); };
         co_await Until(*this, r, met2);
         if (!worker.resume(*run)) {
           worker.want_resume(1);
@@ -391,7 +486,7 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
           worker.want_resume(-1);
         }
       }
-      const auto value = number(handle);
+      const auto value = number(handle, r, kept);
       if (!value) {
         failure = std::make_exception_ptr(ObjectLost("an input of the task"));
         break;
@@ -499,7 +594,11 @@ Body Cluster::driver() {
       }
       case 9: {  // put, and a task on it
         Encoder out;
-        detail::encode(out, std::vector<std::uint64_t>(1 + random(2 * kLarge), seed));
+        const std::size_t n = 1 + random(2 * kLarge);
+        const Wish met9 = [this, n, &out] { return take_room(0, (n + 1) * sizeof(std::uint64_t), out.buffer); };
+        awaited_ = "room";
+        co_await Until(*this, 0, met9);
+        detail::encode(out, std::vector<std::uint64_t>(n, seed));
         const Handle h = worker.put(std::move(out));
         known.push_back({submit(0, false, kFirst, [](Encoder&) {}, {{0, h}}), seed});
         break;
@@ -517,7 +616,7 @@ Body Cluster::driver() {
             awaited_ = core::to_string(known[i].handle.id());
             const Wish met7 = [this, h = known[i].handle] { return is_here(h, 0); };
             co_await Until(*this, 0, met7);
-            require(!number(known[i].handle), "a cancelled task has no value");
+            require(!number(known[i].handle, 0), "a cancelled task has no value");
             // Dependents may or may not have been cut off: forget what hangs on it.
             known.clear();
           }
@@ -541,7 +640,7 @@ Body Cluster::driver() {
           awaited_ = core::to_string(k.handle.id());
           const Wish met8 = [this, &k] { return is_here(k.handle, 0); };
           co_await Until(*this, 0, met8);
-          const auto value = number(k.handle);
+          const auto value = number(k.handle, 0);
           if (value != k.value && !(outcome_.losses > 0 && !value)) {
             wrong("a task returned " + (value ? std::to_string(*value) : "an error") + " in place of " +
                   (k.value ? std::to_string(*k.value) : "an error"));
@@ -554,9 +653,9 @@ Body Cluster::driver() {
   }
   for (const Known& k : known) {
     awaited_ = core::to_string(k.handle.id());
-    const Wish met9 = [this, &k] { return is_here(k.handle, 0); };
-    co_await Until(*this, 0, met9);
-    const auto value = number(k.handle);
+    const Wish met10 = [this, &k] { return is_here(k.handle, 0); };
+    co_await Until(*this, 0, met10);
+    const auto value = number(k.handle, 0);
     if (value != k.value && !(outcome_.losses > 0 && !value)) wrong("a task returned a wrong value at the end");
   }
   known.clear();
@@ -604,7 +703,10 @@ Outcome Cluster::run() {
     const std::string where = " on rank " + std::to_string(r);
     if (ranks_[r].objects->records() > 1)
       wrong("no record outlives its handles" + where + ": " + ranks_[r].objects->describe());
-    if (ranks_[r].worker->copies() != 0) wrong("no value outlives its refs" + where);
+    if (ranks_[r].store->size() != 0 || ranks_[r].store->used() != 0 || !ranks_[r].files.empty()) {
+      wrong("no value outlives its refs" + where + ": " + ranks_[r].store->describe() +
+            std::to_string(ranks_[r].store->used()) + " bytes, " + std::to_string(ranks_[r].files.size()) + " files");
+    }
     if (ranks_[r].worker->interests() != 0) wrong("nobody waits for anything" + where);
     if (ranks_[r].worker->queued_tasks() != 0 || ranks_[r].worker->running() != 0) wrong("nothing is queued" + where);
   }

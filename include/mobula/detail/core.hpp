@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -112,12 +113,16 @@ class BatchWriter {
   BatchHandle batch_;
 };
 
-// Puts an encoded value into this rank's memory.
+// Puts an encoded value into this rank's memory. Throws StoreFull.
 Handle put(Encoder&& value);
 
-// Waits for the value and returns its bytes, which live as long as a handle to the object does.
-// Throws the task's error, TimedOut, ObjectLost.
-ByteView await(const Handle& handle, Duration timeout = {});
+// The bytes of a value, which live as long as a handle to the object and `keep` do.
+struct Value {
+  ByteView bytes;
+  std::shared_ptr<const void> keep;
+};
+// Waits for the value. Throws the task's error, TimedOut, ObjectLost.
+Value await(const Handle& handle, Duration timeout = {});
 void await_all(const BatchHandle& batch);
 // The results of a complete batch of fixed size, back to back.
 void copy_packed(const BatchHandle& batch, std::uint32_t size, std::byte* to);
@@ -153,7 +158,7 @@ template <class T>
 void add_value(Draft::State& draft, std::size_t i, const T& value) {
   if (const std::size_t size = encoded_size(value); size > inline_limit()) {
     Encoder out;
-    out.buffer.reserve(size);
+    out.buffer = room_for(size);
     encode(out, value);
     add_dep(draft, i, put(std::move(out)));
     return;

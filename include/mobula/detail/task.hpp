@@ -15,6 +15,10 @@ namespace mobula::detail {
 
 struct TaskRun;
 
+// Room for an encoded value of n bytes: in the rank's segment of the object store, if it is too large to travel inline.
+// Waits while room is being made. Throws StoreFull.
+Buffer room_for(std::size_t n);
+
 // One per function named in `remote<F>`, registered before main. All ranks of one binary hold the same table.
 struct FunctionInfo {
   using Invoke = void (*)(TaskRun&);
@@ -56,6 +60,8 @@ struct TaskRun {
     if (fixed_result == kVariable || !out.refs.empty()) finish_variable(from);
   }
   void finish_variable(std::size_t from);
+  // The result of the task `next` is a value over the inline limit.
+  void finish_large(Encoder&& value);
   // The task `next` threw the exception in flight; what it had encoded from `from` on is dropped.
   void fail(std::size_t from) noexcept;
 };
@@ -104,8 +110,7 @@ struct Function {
       if (run.stop.load(std::memory_order_relaxed)) return;
       const std::size_t from = run.out.buffer.size();
       try {
-        call(run, std::make_index_sequence<Sig::arity>{});
-        run.finish(from);
+        call(run, from, std::make_index_sequence<Sig::arity>{});
       } catch (...) {
         run.fail(from);
       }
@@ -113,15 +118,32 @@ struct Function {
   }
 
   template <std::size_t... I>
-  static void call(TaskRun& run, std::index_sequence<I...>) {
+  static void call(TaskRun& run, std::size_t from, std::index_sequence<I...>) {
     [[maybe_unused]] std::size_t dep = 0;
     // Braces, so that the arguments are decoded from left to right.
     [[maybe_unused]] Values values{take_argument<std::tuple_element_t<I, Values>>(run, I, dep)...};
     if constexpr (std::is_void_v<Result>) {
       F(pass<I>(values)...);
+      run.finish(from);
     } else {
-      encode<StoredResult>(run.out, F(pass<I>(values)...));
+      keep<StoredResult>(run, from, F(pass<I>(values)...));
     }
+  }
+
+  // Encodes the result: a large one straight to where it stays, if its size is known.
+  template <class T>
+  static void keep(TaskRun& run, std::size_t from, const T& result) {
+    if constexpr (fixed_size<T> == kVariable) {
+      if (const std::size_t size = encoded_size(result); size > run.inline_limit) {
+        Encoder large;
+        large.buffer = room_for(size);
+        encode<T>(large, result);
+        run.finish_large(std::move(large));
+        return;
+      }
+    }
+    encode<T>(run.out, result);
+    run.finish(from);
   }
 
   // A parameter by value or rvalue reference may take the value over; one by lvalue reference sees it.

@@ -20,7 +20,8 @@ std::string text(const Handle& h) {
 }
 
 TEST(Objects, ValuesLiveWithTheirHandles) {
-  ObjectTable table(0);
+  Store store({});
+  ObjectTable table(0, store);
   {
     const Handle small = table.mint();
     const Handle large = table.mint();
@@ -34,7 +35,8 @@ TEST(Objects, ValuesLiveWithTheirHandles) {
 }
 
 TEST(Objects, AFullRecordGoesWithItsLastHandle) {
-  ObjectTable table(0);
+  Store store({});
+  ObjectTable table(0, store);
   std::vector<Handle> handles;
   for (std::uint32_t i = 0; i < ObjectTable::kSingles + 1; ++i) {
     handles.push_back(table.mint());
@@ -49,7 +51,8 @@ TEST(Objects, AFullRecordGoesWithItsLastHandle) {
 }
 
 TEST(Objects, TrackedOnesStayUntilFreed) {
-  ObjectTable table(0);
+  Store store({});
+  ObjectTable table(0, store);
   Handle h = table.mint();
   const detail::ObjectId id = h.id();
   table.set_value(*h.record(), h.index(), view("abc"));
@@ -57,13 +60,14 @@ TEST(Objects, TrackedOnesStayUntilFreed) {
   h = {};
   EXPECT_EQ(drained(table).drops.size(), 1U);
   ASSERT_NE(table.find(id), nullptr);
-  EXPECT_NE(ObjectTable::value_of(*table.find(id), id.index), nullptr) << "others may still ask for it";
+  EXPECT_NE(table.value_of(*table.find(id), id.index), nullptr) << "others may still ask for it";
   const Handle again = table.handle_of(id);
   EXPECT_EQ(drained(table).holds.size(), 1U);
 }
 
 TEST(Objects, ForeignOnesAreHeldOnce) {
-  ObjectTable table(1);
+  Store store({});
+  ObjectTable table(1, store);
   const detail::ObjectId id{detail::SpanId::make(0, 5), 7};
   {
     const Handle a = table.handle_of(id);
@@ -77,7 +81,8 @@ TEST(Objects, ForeignOnesAreHeldOnce) {
 }
 
 TEST(Objects, TheFirstResultStays) {
-  ObjectTable table(0);
+  Store store({});
+  ObjectTable table(0, store);
   const Handle h = table.mint();
   table.set_value(*h.record(), h.index(), view("first"));
   table.set_value(*h.record(), h.index(), view("second"));
@@ -85,7 +90,8 @@ TEST(Objects, TheFirstResultStays) {
 }
 
 TEST(Objects, PackedBatches) {
-  ObjectTable table(0);
+  Store store({});
+  ObjectTable table(0, store);
   detail::Record* record = table.new_batch(sizeof(int));
   detail::BatchHandle batch(record, 3000);
   table.append(*record, 3000);
@@ -107,7 +113,8 @@ TEST(Objects, PackedBatches) {
 }
 
 TEST(Objects, HandlesFromManyThreads) {
-  ObjectTable table(0);
+  Store store({});
+  ObjectTable table(0, store);
   std::vector<std::thread> threads;
   std::vector<Handle> shared;
   for (int i = 0; i < 200; ++i) shared.push_back(table.mint());

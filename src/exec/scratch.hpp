@@ -1,0 +1,58 @@
+// Values in files: what the object store moves out of memory. One file for each rank, which has no name once it is
+// open, so that nothing stays behind whatever ends the process. Used by one thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "mobula/detail/codec.hpp"
+#include "mobula/detail/ids.hpp"
+#include "store/allocator.hpp"
+
+namespace mobula::exec {
+
+class Scratch {
+ public:
+  // Nothing is opened before the first write.
+  explicit Scratch(std::string folder);
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  // Writes a value, compressed (LZ4) if that takes less time than writing what it saves. Returns the bytes written.
+  // Throws Error, with the folder and the system's reason.
+  std::size_t write(detail::ObjectId id, detail::ByteView value);
+  // Reads a value of that size back. Throws Error.
+  void read(detail::ObjectId id, std::span<std::byte> into);
+  void remove(detail::ObjectId id);
+  std::size_t values() const { return extents_.size(); }
+
+ private:
+  struct Extent {
+    std::size_t offset = 0;
+    std::size_t room = 0;              // bytes of the file that are set aside for it
+    std::size_t size = 0;              // of the value
+    std::vector<std::uint32_t> parts;  // bytes in the file of each chunk; kRaw is set where it is not compressed
+  };
+  void open();
+  void write_at(const void* data, std::size_t n, std::size_t offset);
+  void read_at(void* data, std::size_t n, std::size_t offset) const;
+  void give_back(const Extent& extent);
+  [[noreturn]] void fail(const char* what, int error) const;
+
+  std::string folder_;
+  int file_ = -1;
+  store::Allocator allocator_;  // of offsets in the file; what is not written takes no space
+  std::unordered_map<detail::ObjectId, Extent> extents_;
+  std::vector<char> packed_;
+  double write_ns_per_byte_ = 0;  // measured; 0: unknown
+};
+
+// The folder for such files on this node: the first of SLURM_TMPDIR, TMPDIR, /tmp and /var/tmp that can be written and
+// is not memory itself; empty if there is none.
+std::string default_scratch();
+
+}  // namespace mobula::exec
