@@ -16,4 +16,5 @@
 #include "mobula/ref.hpp"
 #include "mobula/remote.hpp"
 #include "mobula/run.hpp"
+#include "mobula/store.hpp"
 #include "mobula/view.hpp"

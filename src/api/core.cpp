@@ -339,6 +339,18 @@ namespace mobula {
 
 ClusterInfo cluster() { return core::decode_cluster(detail::ask(core::Question::cluster, {}).text); }
 
+StoreStats store_stats(std::size_t largest) {
+  detail::ObjectId id;
+  id.index = static_cast<std::uint32_t>(std::min<std::size_t>(largest, 1'000'000));
+  return core::decode_stats(detail::ask(core::Question::store, id).text);
+}
+
+std::size_t StoreStats::objects() const {
+  std::size_t n = 0;
+  for (const StoreUse& use : ranks) n += use.objects;
+  return n;
+}
+
 Context here() { return api::engine().context(); }
 
 }  // namespace mobula

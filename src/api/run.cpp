@@ -82,7 +82,7 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
     position = mpi->node_rank();
     local_ranks = mpi->node_size();
     settings.host = mpi->host();
-    settings.node = mpi->node();
+    settings.node = settings.worker.node = mpi->node();
   } else {
     char host[256] = {};
     gethostname(host, sizeof host - 1);

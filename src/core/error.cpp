@@ -3,6 +3,7 @@
 #include <cxxabi.h>
 
 #include <any>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -164,6 +165,23 @@ std::string demangle(const char* name) {
 std::string to_string(detail::ObjectId id) {
   return std::to_string(id.span.owner()) + "." + std::to_string(id.span.value & 0xff'ffff'ffff) + "." +
          std::to_string(id.index);
+}
+
+std::optional<detail::ObjectId> parse_id(const std::string& text) {
+  std::uint32_t owner = 0;
+  std::uint64_t number = 0;
+  std::uint32_t index = 0;
+  const char* const end = text.data() + text.size();
+  auto [at, error] = std::from_chars(text.data(), end, owner);
+  const auto next = [&](auto& value) {
+    if (error != std::errc() || at == end || *at != '.') return false;
+    const auto result = std::from_chars(at + 1, end, value);
+    at = result.ptr;
+    error = result.ec;
+    return error == std::errc();
+  };
+  if (!next(number) || !next(index) || at != end) return std::nullopt;
+  return detail::ObjectId{detail::SpanId::make(owner, number), index};
 }
 
 ErrorRecord capture(const std::exception_ptr& error, const Failure& where) {

@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "mobula/detail/ids.hpp"
@@ -47,6 +48,7 @@ ErrorRecord capture(const std::exception_ptr& error, const Failure& where);
 [[noreturn]] void raise(const ErrorRecord& record);
 
 std::string to_string(detail::ObjectId id);
+std::optional<detail::ObjectId> parse_id(const std::string& text);  // of what to_string gave
 std::string demangle(const char* name);
 
 [[noreturn]] void check_failed(const char* condition, const char* file, int line, const std::string& message);

@@ -209,15 +209,24 @@ struct Lending {  // cpus of the sender whose tasks wait for others
   }
 };
 
-enum class Question : std::uint8_t { cancel, explain, cluster, feasible, last = feasible };
+enum class Question : std::uint8_t { cancel, explain, cluster, feasible, store, last = store };
 struct Ask {
   std::uint64_t token = 0;
   Question question = Question::cancel;
-  ObjectId id;
+  ObjectId id;          // store: its index says how many of the largest objects are wanted
   WireOptions options;  // of a task that might be submitted: feasible
   template <class V>
   void fields(V&& visit) {
     visit(token, question, id, options);
+  }
+};
+
+struct StoreReport {  // worker to head: the answer to AskStore, a StoreStats
+  std::uint64_t token = 0;
+  std::string stats;
+  template <class V>
+  void fields(V&& visit) {
+    visit(token, stats);
   }
 };
 
@@ -275,6 +284,15 @@ struct CancelResult {  // worker to head
   }
 };
 
+struct AskStore {
+  std::uint64_t token = 0;
+  std::uint32_t largest = 0;  // objects to be listed, at most
+  template <class V>
+  void fields(V&& visit) {
+    visit(token, largest);
+  }
+};
+
 struct Located {
   ObjectId id;
   RankId rank = detail::kNoRank;  // kNoRank: see error
@@ -283,6 +301,14 @@ struct Located {
   template <class V>
   void fields(V&& visit) {
     visit(id, rank, error, exists);
+  }
+};
+
+struct Keep {  // the receiver's copy is now the value itself: it may not be dropped any more
+  ObjectId id;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id);
   }
 };
 
@@ -422,9 +448,9 @@ struct MessageList {
   }
 };
 
-using Messages = MessageList<Join, Submit, Made, Done, Holds, Locate, Copied, Uncopied, GaveBack, Lending, Ask, Assign,
-                             TakeBack, CancelTask, CancelResult, Located, Free, RankLost, Answer, Stop, Result, Fetch,
-                             Data, Unpin, Recall, NotHere>;
+using Messages = MessageList<Join, Submit, Made, Done, Holds, Locate, Copied, Uncopied, GaveBack, Lending, Ask,
+                             StoreReport, Assign, TakeBack, CancelTask, CancelResult, AskStore, Located, Keep, Free,
+                             RankLost, Answer, Stop, Result, Fetch, Data, Unpin, Recall, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

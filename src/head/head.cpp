@@ -115,18 +115,7 @@ void Head::worker_lost(RankId lost) {
     std::erase(entry->locators, lost);
     const bool was_there = entry->stored ? entry->at == lost : id.span.owner() == lost;
     if (was_there && standing(id) == Standing::ended && entry->error == nullptr) {
-      const auto copy = std::find_if(entry->copies.begin(), entry->copies.end(), [](const Copy& c) { return c.here; });
-      if (copy != entry->copies.end()) {
-        entry->stored = true;
-        entry->at = copy->rank;
-        entry->serving = copy->serving;
-        entry->copies.erase(copy);
-      } else {
-        entry->error = make_error(ErrorKind::object_lost,
-                                  "the value of object " + core::to_string(id) + " was on rank " +
-                                      std::to_string(lost) + ", which is gone, and there is no copy",
-                                  "", id, lost, 0);
-      }
+      value_gone(id, *entry, lost);
     }
     std::erase_if(entry->ranks, [lost](const auto& holder) { return holder.first == lost; });
     maybe_free(id);
@@ -193,6 +182,10 @@ void Head::worker_lost(RankId lost) {
   }
   deferred_[lost].clear();
   fail_dependents();
+  for (auto it = surveys_.begin(); it != surveys_.end();) {
+    it->second.missing.erase(lost);
+    it = finish_survey(it->second) ? surveys_.erase(it) : std::next(it);
+  }
   // Cancels that the lost rank was to carry out.
   for (auto it = cancels_.begin(); it != cancels_.end();) {
     const Asked asked = it->second;
@@ -1004,10 +997,29 @@ void Head::handle(RankId from, const core::Copied& m) {
 void Head::handle(RankId from, const core::Uncopied& m) {
   ++messages_;
   for (const ObjectId& id : m.ids) {
-    if (Entry* of = find_entry(id)) {
-      std::erase_if(of->copies, [from](const Copy& copy) { return copy.rank == from; });
-    }
+    Entry* of = find_entry(id);
+    if (of == nullptr) continue;
+    std::erase_if(of->copies, [from](const Copy& copy) { return copy.rank == from; });
+    // It was taken for the value itself since, and the word of that is still on its way.
+    if (of->stored && of->at == from) value_gone(id, *of, from);
   }
+}
+
+// The rank that had the value of an ended object has it no more: a copy takes its place.
+void Head::value_gone(ObjectId id, Entry& of, RankId rank) {
+  const auto copy = std::find_if(of.copies.begin(), of.copies.end(), [](const Copy& c) { return c.here; });
+  if (copy != of.copies.end()) {
+    of.stored = true;
+    of.at = copy->rank;
+    of.serving = copy->serving;
+    of.copies.erase(copy);
+    transport_.send(of.at, core::Keep{id});
+    return;
+  }
+  of.error = make_error(ErrorKind::object_lost,
+                        "the value of object " + core::to_string(id) + " was on rank " + std::to_string(rank) +
+                            ", which is gone, and there is no copy",
+                        "", id, rank, 0);
 }
 
 // ---- questions ---------------------------------------------------------------------------------------------------
@@ -1027,8 +1039,56 @@ void Head::handle(RankId from, const core::Ask& m) {
       answer(from, m.token, !why, why.value_or(""));
       return;
     }
+    case core::Question::store: survey(from, m.token, m.id.index); return;
     case core::Question::cancel: cancel(from, m.token, m.id); return;
   }
+}
+
+void Head::survey(RankId from, std::uint64_t token, std::uint32_t largest) {
+  const std::uint64_t key = next_token_++;
+  Survey& of = surveys_[key];
+  of = {from, token, largest, {}, {}};
+  for (RankId rank = 0; rank < ranks_.size(); ++rank) {
+    if (!ranks_[rank].alive) continue;
+    of.missing.insert(rank);
+    transport_.send(rank, core::AskStore{key, largest});
+  }
+}
+
+void Head::handle(RankId from, const core::StoreReport& m) {
+  ++messages_;
+  const auto found = surveys_.find(m.token);
+  if (found == surveys_.end() || found->second.missing.erase(from) == 0) return;
+  Survey& of = found->second;
+  StoreStats part = core::decode_stats(m.stats);
+  for (StoreUse& use : part.ranks) of.stats.ranks.push_back(std::move(use));
+  for (StoredObject& object : part.largest) of.stats.largest.push_back(std::move(object));
+  if (finish_survey(of)) surveys_.erase(found);
+}
+
+// Answers once all ranks have said their part.
+bool Head::finish_survey(Survey& of) {
+  if (!of.missing.empty()) return false;
+  StoreStats& stats = of.stats;
+  std::sort(stats.ranks.begin(), stats.ranks.end(), [](const auto& a, const auto& b) { return a.rank < b.rank; });
+  std::sort(stats.largest.begin(), stats.largest.end(), [](const auto& a, const auto& b) {
+    return std::tie(b.size, a.id, a.rank) < std::tie(a.size, b.id, b.rank);
+  });
+  if (stats.largest.size() > of.largest) stats.largest.resize(of.largest);
+  for (StoredObject& object : stats.largest) {
+    const auto id = core::parse_id(object.id);
+    const Entry* entry = id ? find_entry(*id) : nullptr;
+    if (entry == nullptr) {
+      if (id) object.holders = {id->span.owner()};
+      continue;
+    }
+    for (const auto& [rank, n] : entry->ranks) {
+      if (n > 0) object.holders.push_back(rank);
+    }
+    object.inner_holders = static_cast<std::size_t>(std::max(entry->inner, 0));
+  }
+  if (ranks_[of.from].alive) answer(of.from, of.token, true, core::encode_stats(stats));
+  return true;
 }
 
 void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
@@ -1038,8 +1098,8 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
     return;
   }
   if (piece->state == sched::Piece::State::assigned) {
-    cancels_.emplace(next_cancel_, Asked{from, token, id, piece->worker});
-    transport_.send(piece->worker, core::CancelTask{next_cancel_++, id});
+    cancels_.emplace(next_token_, Asked{from, token, id, piece->worker});
+    transport_.send(piece->worker, core::CancelTask{next_token_++, id});
     return;
   }
   if (piece->range.begin != id.index) piece = &split(*piece, id.index);

@@ -21,6 +21,7 @@
 
 #include "core/messages.hpp"
 #include "core/trace.hpp"
+#include "mobula/store.hpp"
 #include "sched/scheduler.hpp"
 #include "store/objects.hpp"
 #include "transport/transport.hpp"
@@ -68,6 +69,7 @@ class Head {
   void handle(RankId from, const core::GaveBack& message);
   void handle(RankId from, const core::Lending& message);
   void handle(RankId from, const core::Ask& message);
+  void handle(RankId from, const core::StoreReport& message);
   void handle(RankId from, const core::CancelResult& message);
 
   // The rank is gone: what it ran runs elsewhere, what only it had is lost.
@@ -147,6 +149,13 @@ class Head {
     ErrorPtr error;
     bool held() const;
   };
+  struct Survey {  // of all ranks' stores
+    RankId from;
+    std::uint64_t token;
+    std::uint32_t largest;
+    std::set<RankId> missing;
+    StoreStats stats;
+  };
   enum class Standing : std::uint8_t { waiting, queued, assigned, ended };
 
   Piece* piece_with(ObjectId id) const;
@@ -162,6 +171,7 @@ class Head {
   RankId location(ObjectId id, const Entry* entry) const;
   RankId where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes) const;
   RankId source_for(ObjectId id, RankId to, RankId not_at = detail::kNoRank);
+  void value_gone(ObjectId id, Entry& of, RankId rank);
   static void fetched(Entry& of, const Copy& copy);
 
   Piece& add_piece(const Range& range, std::shared_ptr<Work> work);
@@ -185,6 +195,8 @@ class Head {
   void answer(RankId to, std::uint64_t token, bool yes, std::string text = {});
   void send_error(const Range& range, const ErrorPtr& error);
   void cancel(RankId from, std::uint64_t token, ObjectId id);
+  void survey(RankId from, std::uint64_t token, std::uint32_t largest);
+  bool finish_survey(Survey& survey);
   std::string task_name(const Work& work) const;
   std::optional<std::string> short_of_time(const core::WireOptions* options) const;
 
@@ -212,7 +224,8 @@ class Head {
     RankId worker;  // that was told to cancel
   };
   std::map<std::uint64_t, Asked> cancels_;
-  std::uint64_t next_cancel_ = 1;
+  std::map<std::uint64_t, Survey> surveys_;
+  std::uint64_t next_token_ = 1;
   std::vector<std::pair<Piece*, ErrorPtr>> failing_;
   std::uint32_t last_function_ = 0;
   Time now_ = 0;

@@ -262,6 +262,11 @@ void Store::erase(ObjectId id) {
   }
 }
 
+void Store::keep(ObjectId id) {
+  const auto found = entries_.find(id);
+  if (found != entries_.end() && found->second.role == Role::copy) found->second.role = Role::own;
+}
+
 void Store::pin(ObjectId id, RankId rank) {
   Entry& entry = entries_.at(id);
   entry.pins.push_back(rank);

@@ -84,6 +84,8 @@ class Store final : public detail::Memory {
   // Sees to it that a value that is in a file comes back: it is among `restored` then.
   void want(ObjectId id);
   void erase(ObjectId id);
+  // A copy becomes the value itself.
+  void keep(ObjectId id);
   std::optional<std::size_t> size_of(ObjectId id) const;
 
   // ---- pins of other ranks of the node

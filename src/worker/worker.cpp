@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/cluster.hpp"
 #include "core/functions.hpp"
 
 namespace mobula::worker {
@@ -81,6 +82,7 @@ std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions*
     wire->near = options->placement.object.id();
     if (open_.count != 0) close_open();
     pass_on(options->placement.object);
+    return wire;  // not kept: it would keep the object
   }
   options_copy_ = *options;
   options_wire_ = wire;
@@ -876,6 +878,32 @@ void Worker::split_off(Piece& piece, std::uint32_t index) {
   if (index + 1 < whole.end) cut(index + 1, whole.end);
 }
 
+void Worker::handle(RankId, const core::AskStore& m) {
+  const Store::Stats now = store_.stats();
+  StoreStats stats;
+  StoreUse& use = stats.ranks.emplace_back();
+  use.rank = objects_.rank();
+  use.node = settings_.node;
+  use.host = settings_.host;
+  use.capacity = now.capacity;
+  use.used = now.used;
+  use.touched = now.touched;
+  use.pinned = now.pinned;
+  use.spilled = now.spilled;
+  use.largest_free = now.largest_free;
+  use.objects = now.objects;
+  use.copies = now.copies;
+  use.fetches = fetches_;
+  use.evictions = now.evictions;
+  use.spills = now.spills;
+  use.restores = now.restores;
+  for (const Store::Item& item : store_.largest(m.largest)) {
+    stats.largest.push_back(
+        {core::to_string(item.id), item.size, objects_.rank(), item.in_memory, item.in_use, item.pins, {}, 0});
+  }
+  transport_.send(kHeadRank, core::StoreReport{m.token, core::encode_stats(stats)});
+}
+
 void Worker::handle(RankId, const core::Located& m) {
   const auto found = interests_.find(m.id);
   if (found == interests_.end() && objects_.find(m.id) == nullptr) return;
@@ -943,6 +971,8 @@ void Worker::arrived(ObjectId id, const ValuePtr& value) {
   }
   deliver(id, value, nullptr, kNoRank);
 }
+
+void Worker::handle(RankId, const core::Keep& m) { store_.keep(m.id); }
 
 void Worker::handle(RankId, const core::Free& m) {
   for (const ObjectId& id : m.ids) {

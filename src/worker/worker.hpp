@@ -91,6 +91,7 @@ struct Settings {
   std::size_t inline_limit = 4096;
   core::WireDemand offers;  // cpus = slots
   std::string host;
+  std::uint32_t node = 0;
 };
 
 class Worker {
@@ -119,7 +120,9 @@ class Worker {
   void handle(RankId from, const core::Assign& message);
   void handle(RankId from, const core::TakeBack& message);
   void handle(RankId from, const core::CancelTask& message);
+  void handle(RankId from, const core::AskStore& message);
   void handle(RankId from, const core::Located& message);
+  void handle(RankId from, const core::Keep& message);
   void handle(RankId from, const core::Free& message);
   void handle(RankId from, const core::RankLost& message);
   void handle(RankId from, const core::Answer& message);

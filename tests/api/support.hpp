@@ -63,4 +63,13 @@ inline std::size_t workers() {
   return n;
 }
 
+// True once no large value is left in any rank's store but those of `live` Refs. What was let go of takes a moment.
+inline bool store_settles(std::size_t live = 0) {
+  for (int i = 0; i < 1000; ++i) {
+    if (mobula::store_stats(0).objects() == live) return true;
+    sleep_ms(5);
+  }
+  return false;
+}
+
 }  // namespace support
