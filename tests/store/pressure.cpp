@@ -2,6 +2,7 @@
 //   pressure ten_times        values of ten times the store's size, all kept, all read back
 //   pressure full             without scratch: StoreFull says who holds the space, and room comes back
 //   pressure disk_full        scratch that is full or fails: an error, and what memory has is whole
+//   pressure broadcast MIB    one value, read by a task on each rank
 //   pressure random SECONDS   puts, tasks, gets, views, Refs in Refs, drops; SEED in the environment
 #include <cstdio>
 #include <cstdlib>
@@ -130,6 +131,29 @@ void disk_full() {
   }
 }
 
+void broadcast(std::size_t mib) {
+  const std::size_t words = (mib << 20) / sizeof(std::uint64_t);
+  const auto value = mobula::put(make(1, words));
+  const std::uint64_t expected = expected_sum(1, words);
+  for (int round = 0; round < 2; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    std::vector<mobula::Ref<std::uint64_t>> sums;
+    for (const auto& rank : mobula::cluster().ranks) {
+      if (rank.slots == 0) continue;
+      for (int i = 0; i < 2; ++i) {
+        sums.push_back(mobula::remote<sum_in_place>.with({.placement = mobula::on_rank(rank.rank)})(value));
+      }
+    }
+    for (const std::uint64_t s : mobula::get(sums)) require(s == expected, "a task saw another value");
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    std::printf("%zu MiB to %zu tasks: %.3f s\n", mib, sums.size(), took.count());
+  }
+  const auto stats = mobula::store_stats(1);
+  std::size_t nodes = stats.nodes.size();
+  std::printf("%zu copies on %zu nodes\n", stats.objects(), nodes);
+  require(stats.objects() == nodes, "each node has the value once");
+}
+
 void random_use(double seconds) {
   const char* given = std::getenv("SEED");
   const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device()();
@@ -224,6 +248,8 @@ int main(int argc, char** argv) {
       full();
     } else if (mode == "disk_full") {
       disk_full();
+    } else if (mode == "broadcast") {
+      broadcast(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 64);
     } else if (mode == "random") {
       random_use(argc > 2 ? std::atof(argv[2]) : 10);
     } else {

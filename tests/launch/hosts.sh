@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Mobula over four hosts, each with a TCP link and a /dev/shm of its own: hosts.sh API_TEST STORE_PRESSURE
+set -u
+. "$(dirname "$0")/hosts_cluster.sh"
+trap hosts_down EXIT
+hosts_up 4 || exit $?
+fail() { echo "FAILED: $1"; cat "$hosts_dir/out" 2>/dev/null; exit 1; }
+received() { hosts_bytes | awk -v host="$1" '$1 == host {print $3}'; }
+sent() { hosts_bytes | awk -v host="$1" '$1 == host {print $5}'; }
+
+echo "== the API's tests, two ranks on each host"
+hosts_mpirun -n 8 --map-by node "$1" --gtest_brief=1 >"$hosts_dir/out" 2>&1 || fail "api: $?"
+tail -n 1 "$hosts_dir/out"
+
+echo "== one value to all: once over each host's link, from host to host"
+mib=64
+for i in 1 2 3 4; do before[i]=$(received h$i) before_sent[i]=$(sent h$i); done
+hosts_mpirun -n 12 --map-by node "$2" broadcast $mib >"$hosts_dir/out" 2>&1 || fail "broadcast: $?"
+cat "$hosts_dir/out"
+for i in 1 2 3 4; do
+  in=$((($(received h$i) - before[i]) >> 20)) out=$((($(sent h$i) - before_sent[i]) >> 20))
+  echo "h$i received $in MiB, sent $out MiB"
+  [ $i = 1 ] || [ $in -lt $((mib * 5 / 4)) ] || fail "the value came to h$i more than once"
+  [ $out -lt $((mib * 5 / 2)) ] || fail "h$i sent the value more than twice"
+done
+
+echo "== random use with little memory"
+hosts_mpirun -n 8 --map-by node "$2" random 10 --mobula-store=4MiB >"$hosts_dir/out" 2>&1 || fail "random: $?"
+cat "$hosts_dir/out"
+hosts_down
+
+echo "== hosts with a /dev/shm of 64 MiB"
+hosts_up 2 64m || exit 1
+hosts_mpirun -n 4 --map-by node "$2" broadcast 8 >"$hosts_dir/out" 2>&1 || fail "small /dev/shm: $?"
+grep -q "/dev/shm on h1 has only" "$hosts_dir/out" || fail "no warning"
+hosts_mpirun -n 4 --map-by node "$2" broadcast 8 --mobula-store=1GiB >"$hosts_dir/out" 2>&1 && fail "too much was promised"
+grep -q -e "--shm-size" "$hosts_dir/out" || fail "no advice"
+cat "$hosts_dir/out"
