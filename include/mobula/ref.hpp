@@ -167,6 +167,7 @@ template <detail::RefRange R>
 requires(!detail::is_batch<std::remove_cvref_t<R>>) detail::GotAll<detail::RefValue<R>> get(R&& range) {
   using T = detail::RefValue<R>;
   const std::vector<detail::Handle> handles = detail::handles_of(range);
+  detail::request_all(handles);
   if constexpr (std::is_void_v<T>) {
     for (const auto& handle : handles) detail::await(handle);
   } else {

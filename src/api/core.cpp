@@ -198,6 +198,15 @@ Value await(const Handle& handle, Duration timeout) {
   return {record.value(handle.index()).value(), nullptr};
 }
 
+void request_all(std::span<const Handle> handles) {
+  if (handles.size() < 2) return;
+  Engine& engine = api::engine();
+  const Lock lock(engine);
+  for (const Handle& handle : handles) {
+    if (handle && !engine.objects().is_here(*handle.record(), handle.index())) engine.worker().request(handle);
+  }
+}
+
 Value aligned(Value&& value, std::size_t offset, std::size_t align) {
   value.bytes = value.bytes.subspan(offset);
   if (reinterpret_cast<std::uintptr_t>(value.bytes.data()) % align == 0) return std::move(value);

@@ -375,6 +375,7 @@ int run(int& argc, char** argv, const std::function<int()>& driver, const Config
   const int code = is_head ? run_head(*job, driver) : run_worker(*job);
   restore_signals();
   g_engine = nullptr;
+  job->pages.reset();
   return code;
 }
 

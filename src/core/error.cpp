@@ -171,16 +171,15 @@ std::optional<detail::ObjectId> parse_id(const std::string& text) {
   std::uint32_t owner = 0;
   std::uint64_t number = 0;
   std::uint32_t index = 0;
-  const char* const end = text.data() + text.size();
-  auto [at, error] = std::from_chars(text.data(), end, owner);
-  const auto next = [&](auto& value) {
-    if (error != std::errc() || at == end || *at != '.') return false;
-    const auto result = std::from_chars(at + 1, end, value);
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  const auto next = [&at, end](auto& value) {
+    const auto result = std::from_chars(at, end, value);
     at = result.ptr;
-    error = result.ec;
-    return error == std::errc();
+    return result.ec == std::errc();
   };
-  if (!next(number) || !next(index) || at != end) return std::nullopt;
+  const auto dot = [&at, end] { return at != end && *at++ == '.'; };
+  if (!next(owner) || !dot() || !next(number) || !dot() || !next(index) || at != end) return std::nullopt;
   return detail::ObjectId{detail::SpanId::make(owner, number), index};
 }
 

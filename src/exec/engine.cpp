@@ -304,6 +304,7 @@ detail::Buffer Engine::room(std::size_t n) {
   constexpr Time kGrace = 200'000'000;        // the same while nobody does: what was dropped may be on its way
   constexpr Time kLook = 1'000'000;
   Lock lock(*this);
+  if (objects_.has_drops()) step();  // what was let go of is used again, while it is warm
   Time since = core::now();
   std::uint64_t seen = store_.changes();
   while (true) {

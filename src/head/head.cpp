@@ -933,15 +933,16 @@ RankId Head::source_for(ObjectId id, RankId to, RankId not_at) {
     return at;
   }
   RankId best = at;
+  std::uint32_t* serving = &of->serving;
   std::uint32_t cost = of->serving;
-  for (const Copy& copy : of->copies) {
+  for (Copy& copy : of->copies) {
     const std::uint32_t its = (copy.here ? 0 : copy.depth) + copy.serving;
-    if (copy.rank != not_at && (its < cost || best == not_at)) {
-      best = copy.rank;
-      cost = its;
-    }
+    if (copy.rank == not_at || (its >= cost && best != not_at)) continue;
+    best = copy.rank;
+    serving = &copy.serving;
+    cost = its;
   }
-  ++(best == at ? of->serving : of->copy_at(best)->serving);
+  ++*serving;
   of->copies.push_back({to, false, best, cost + 1, 0});
   return best;
 }

@@ -192,6 +192,7 @@ class MpiWireImpl final : public MpiWire {
 
   void finalize() override {
     if (comm_ == MPI_COMM_NULL) return;
+    finish_in_blocks();
     for (auto& receive : receives_) {
       MPI_Cancel(&receive.request);
       MPI_Wait(&receive.request, MPI_STATUS_IGNORE);
@@ -200,7 +201,9 @@ class MpiWireImpl final : public MpiWire {
     if (store_ != MPI_WIN_NULL) MPI_Win_free(&store_);
     MPI_Win_free(&window_);
     MPI_Comm_free(&node_comm_);
-    MPI_Comm_free(&comm_);
+    // The communicator stays: what is still under way on it must not be taken for a message of a later run, on one that
+    // would get its place.
+    comm_ = MPI_COMM_NULL;
     if (started_here_) MPI_Finalize();
   }
 
@@ -286,8 +289,14 @@ class MpiWireImpl final : public MpiWire {
   }
 
   bool move_in_blocks() {
-    bool happened = false;
     std::vector<OnBlock> complete;
+    const bool happened = move_in_blocks(complete);
+    for (auto& done : complete) done();
+    return happened;
+  }
+
+  bool move_in_blocks(std::vector<OnBlock>& complete) {
+    bool happened = false;
     for (auto block = in_blocks_.begin(); block != in_blocks_.end();) {
       happened |= move_chunks(*block, block->into.size(), [&](std::size_t at, std::size_t size) {
         MPI_Request request = MPI_REQUEST_NULL;
@@ -303,8 +312,24 @@ class MpiWireImpl final : public MpiWire {
         ++block;
       }
     }
-    for (auto& done : complete) done();
     return happened;
+  }
+
+  // Blocks that MPI is writing at the end would be written into memory that is given back: all ranks wait until none
+  // comes any more, and send on what others wait for. Nobody is told of them.
+  void finish_in_blocks() {
+    MPI_Request all_done = MPI_REQUEST_NULL;
+    std::vector<OnBlock> complete;
+    for (int done = 0; done == 0;) {
+      move_out_blocks();
+      move_in_blocks(complete);
+      if (all_done == MPI_REQUEST_NULL && in_blocks_.empty()) {
+        if (MPI_Ibarrier(comm_, &all_done) != MPI_SUCCESS) return;
+      }
+      if (all_done != MPI_REQUEST_NULL) MPI_Test(&all_done, &done, MPI_STATUS_IGNORE);
+      if (done == 0) sched_yield();
+    }
+    for (OnBlock& done : complete) new OnBlock(std::move(done));  // it owns what the store may hold no more
   }
 
   void find_node() {

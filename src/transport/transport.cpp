@@ -145,21 +145,26 @@ void Transport::arrived(RankId from, ByteView frame, const Wire::OnFrame& on_fra
   ++frames_received_;
   if (peer.block_pending) {
     peer.stalled.emplace_back(frame);
-    return;
+  } else {
+    take_in(peer, header.kind, frame, on_frame);
   }
-  if (header.kind == kOversize) {
-    detail::Decoder in(frame.subspan(sizeof header));
+}
+
+// A counted frame whose turn has come.
+void Transport::take_in(Peer& peer, std::uint32_t kind, ByteView frame, const Wire::OnFrame& on_frame) {
+  if (kind == kOversize) {
+    detail::Decoder in(frame.subspan(sizeof(Header)));
     const auto oversize = in.get<Oversize>();
     if (oversize.size < sizeof(Header)) detail::throw_damaged("an oversize frame is empty");
     auto whole = std::make_shared<Buffer>();
     whole->extend(oversize.size);
     peer.block_pending = true;
-    wire_.receive_block(from, oversize.key, {whole->data(), whole->size()}, [this, &peer, whole] {
+    wire_.receive_block(peer.rank, oversize.key, {whole->data(), whole->size()}, [this, &peer, whole] {
       landed_.push_back({&peer, whole});
     });
     return;
   }
-  consume(peer, frame.subspan(sizeof header), on_frame);
+  consume(peer, frame.subspan(sizeof(Header)), on_frame);
 }
 
 void Transport::consume(Peer& peer, ByteView frame, const Wire::OnFrame& on_frame) {
@@ -173,8 +178,9 @@ void Transport::drain_stalled(Peer& peer, const Wire::OnFrame& on_frame) {
   while (!peer.stalled.empty() && !peer.block_pending) {
     const Buffer frame = std::move(peer.stalled.front());
     peer.stalled.pop_front();
-    --frames_received_;  // counted when it came
-    arrived(peer.rank, frame.view(), on_frame);
+    Header header;  // its credits were taken when it came: those that came after it count for more
+    std::memcpy(&header, frame.data(), sizeof header);
+    take_in(peer, header.kind, frame.view(), on_frame);
   }
 }
 

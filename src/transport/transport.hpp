@@ -103,6 +103,7 @@ class Transport {
   void send_ready(Peer& peer);
   void transmit(Peer& peer, Buffer frame);
   void arrived(RankId from, ByteView frame, const Wire::OnFrame& on_frame);
+  void take_in(Peer& peer, std::uint32_t kind, ByteView frame, const Wire::OnFrame& on_frame);
   void consume(Peer& peer, ByteView frame, const Wire::OnFrame& on_frame);
   void drain_stalled(Peer& peer, const Wire::OnFrame& on_frame);
 

@@ -13,6 +13,8 @@ int main(int argc, char** argv) {
   try {
     if (which == "order") {
       contract::order_and_sizes(*wire);
+    } else if (which == "both_ways") {
+      contract::both_ways(*wire);
     } else if (which == "many") {
       contract::many_to_one(*wire);
     } else if (which == "slow") {

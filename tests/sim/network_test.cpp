@@ -80,6 +80,7 @@ void on_ranks(std::uint32_t n, const std::function<void(transport::Wire&)>& act)
 }
 
 TEST(SimulatedTransport, OrderAndSizes) { on_ranks(2, contract::order_and_sizes); }
+TEST(SimulatedTransport, BothWays) { on_ranks(2, contract::both_ways); }
 TEST(SimulatedTransport, ManyToOne) { on_ranks(64, contract::many_to_one); }
 TEST(SimulatedTransport, SlowReceiver) { on_ranks(3, contract::slow_receiver); }
 TEST(SimulatedTransport, OwnMessages) { on_ranks(1, contract::own_messages); }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -123,6 +124,8 @@ struct Value {
 };
 // Waits for the value. Throws the task's error, TimedOut, ObjectLost.
 Value await(const Handle& handle, Duration timeout = {});
+// Asks for all values that are not here, so that they come side by side.
+void request_all(std::span<const Handle> handles);
 void await_all(const BatchHandle& batch);
 // The results of a complete batch of fixed size, back to back.
 void copy_packed(const BatchHandle& batch, std::uint32_t size, std::byte* to);

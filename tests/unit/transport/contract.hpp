@@ -103,6 +103,33 @@ inline void order_and_sizes(Wire& wire) {
   end.drain();
 }
 
+// Two ranks send each other messages of all sizes at once, so that credits come back with frames that have to wait.
+inline void both_ways(Wire& wire) {
+  Endpoint end(wire);
+  if (wire.rank() > 1) return;
+  const std::vector<std::size_t> sizes{100, 70'000, 10, 30'000, 20, 20, 500'000, 20, 40'000, 20, 33'000, 200'000};
+  constexpr std::uint64_t kMessages = 600;
+  const RankId peer = 1 - wire.rank();
+  const std::vector<std::byte> bytes(500'000, std::byte{7});
+  std::uint64_t sent = 0;
+  std::uint64_t next = 0;
+  const auto handle = [&](RankId from, const auto& m) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Data>) {
+      require(from == peer && m.id.span.value == next, "in order");
+      require(m.value.size() == sizes[next % sizes.size()], "whole");
+      ++next;
+    }
+  };
+  while (sent != kMessages) {
+    end.transport.send(peer, data(sent, ByteView(bytes.data(), sizes[sent % sizes.size()])));
+    ++sent;
+    int polls = 0;
+    if (sent % 3 == 0) end.until([&polls] { return polls++ == 2; }, handle);
+  }
+  end.until([&] { return next == kMessages; }, handle);
+  end.drain();
+}
+
 // All others send to rank 0 at once, which takes its time.
 inline void many_to_one(Wire& wire) {
   Endpoint end(wire);

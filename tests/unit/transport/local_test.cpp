@@ -12,6 +12,7 @@ void on_ranks(std::uint32_t n, const std::function<void(Wire&)>& act) {
 }
 
 TEST(LocalTransport, OrderAndSizes) { on_ranks(2, contract::order_and_sizes); }
+TEST(LocalTransport, BothWays) { on_ranks(2, contract::both_ways); }
 TEST(LocalTransport, ManyToOne) { on_ranks(16, contract::many_to_one); }
 TEST(LocalTransport, SlowReceiver) { on_ranks(3, contract::slow_receiver); }
 TEST(LocalTransport, OwnMessages) { on_ranks(1, contract::own_messages); }
