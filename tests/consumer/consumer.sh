@@ -13,5 +13,6 @@ ms=$((($(date +%s%N) - start) / 1000000))
 cmake --build "$work/build" >/dev/null
 "$work/build/app"
 mpirun -n 2 "$work/build/app"
+(cd "$work" && "$work/build/saver")
 echo "a file with one task compiles in $ms ms"
 [ $ms -lt $(($3 * 1000)) ]
