@@ -189,6 +189,11 @@ void catch_signals() {
   for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
 }
 
+// The job ends by itself now, and what a handler would wake is gone.
+void ignore_signals() {
+  for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_IGN);
+}
+
 void restore_signals() {
   for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_DFL);
 }
@@ -215,7 +220,8 @@ bool end_job(Job& job, int code, const std::string& reason) {
   tell_and_trace(job);
   std::cout.flush();
   std::fflush(nullptr);
-  if (job.mpi) job.mpi->finalize();
+  ignore_signals();
+  if (job.mpi) job.mpi->finalize(!clean);
   if (!clean) {
     // Tasks still run in this process; their code must not meet the destructors of the program.
     _exit(code);
@@ -245,7 +251,8 @@ void on_head_signal(Job& job, int signal) {
   std::fflush(nullptr);
   // The driver may be anywhere; it is not unwound.
   job.engine->leave_wire();
-  if (job.mpi) job.mpi->finalize();
+  ignore_signals();
+  if (job.mpi) job.mpi->finalize(true);
   _exit(code);
 }
 
@@ -293,7 +300,8 @@ int run_worker(Job& job) {
   tell_and_trace(job);
   std::cout.flush();
   std::fflush(nullptr);
-  job.mpi->finalize();
+  ignore_signals();
+  job.mpi->finalize(!clean);
   // Under mpirun the job's code is the first that is not 0: the head's.
   static_cast<void>(code);
   if (!clean) _exit(0);

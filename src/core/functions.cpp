@@ -1,5 +1,7 @@
 #include "core/functions.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <vector>
 
 namespace mobula::core {
@@ -64,6 +66,23 @@ std::string short_name(std::string_view signature) {
       result.erase(at, hidden.size());
   }
   return result;
+}
+
+CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t deps) {
+  const detail::FunctionInfo* function = function_at(body.function);
+  if (function == nullptr || range.begin >= range.end) detail::throw_damaged("it names no task of this program");
+  const std::uint32_t n = range.end - range.begin;
+  const bool fixed = function->fixed_args != detail::kVariable && body.dep_mask == 0;
+  if (fixed ? body.args.size() != std::size_t{function->fixed_args} * n
+            : body.ends.size() != n || body.ends.back() != body.args.size() ||
+                  !std::is_sorted(body.ends.begin(), body.ends.end())) {
+    detail::throw_damaged("a task's arguments are not of its function's size");
+  }
+  if (deps != static_cast<std::size_t>(std::popcount(body.dep_mask))) {
+    detail::throw_damaged("a task's dependencies are not those of its arguments");
+  }
+  if (body.has_options && body.options.demands.empty()) detail::throw_damaged("a task has no demand");
+  return {*function, fixed};
 }
 
 }  // namespace mobula::core

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "core/messages.hpp"
 #include "mobula/detail/task.hpp"
 
 namespace mobula::core {
@@ -12,6 +13,14 @@ namespace mobula::core {
 std::uint32_t function_count();
 const detail::FunctionInfo* function_at(std::uint32_t index);  // nullptr if there is none
 std::string_view function_name(std::uint32_t index);
+
+// What a message says of tasks: of a function of this program, with arguments of its size. `fixed`: those of each task
+// have that size, and `ends` is empty. Throws ProtocolError.
+struct CheckedTasks {
+  const detail::FunctionInfo& function;
+  bool fixed;
+};
+CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t deps);
 
 // Equal on ranks that run the same binary, and different, as far as 64 bits go, on others.
 std::uint64_t function_digest();

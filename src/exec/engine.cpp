@@ -332,7 +332,7 @@ detail::Buffer Engine::room(std::size_t n) {
       // themselves.
       const bool may_change = worker_->running() > (t_run != nullptr ? 1U : 0U) || store_.is_read_elsewhere();
       if (n > store_.capacity() || now - since > (may_change ? kPatience : kGrace)) {
-        throw StoreFull("mobula: " + store_.why_full(n));
+        throw StoreFull("mobula: " + store_.why_full(n, [this](detail::ObjectId id) { return objects_.is_held(id); }));
       }
     }
     wait_lending(

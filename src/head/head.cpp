@@ -297,28 +297,16 @@ void Head::erase_piece(Piece& piece) {
 
 void Head::handle(RankId from, const core::Submit& m) {
   ++messages_;
-  const auto* function = core::function_at(m.body.function);
+  const auto [function, fixed] = core::check_tasks(m.body, m.range, m.deps.size());
+  if (m.range.span.owner() != from) detail::throw_damaged("a rank submits tasks of another");
   const std::uint32_t n = m.range.end - m.range.begin;
-  if (function == nullptr || m.range.end <= m.range.begin || m.range.span.owner() != from) {
-    detail::throw_damaged("it submits no task of this program");
-  }
-  const bool fixed = function->fixed_args != kVariable && m.body.dep_mask == 0;
-  if (fixed ? m.body.args.size() != std::size_t{function->fixed_args} * n
-            : m.body.ends.size() != n || m.body.ends.back() != m.body.args.size() ||
-                  !std::is_sorted(m.body.ends.begin(), m.body.ends.end())) {
-    detail::throw_damaged("a task's arguments are not of its function's size");
-  }
-  if (m.deps.size() != static_cast<std::size_t>(std::popcount(m.body.dep_mask)) ||
-      (m.body.has_options && m.body.options.demands.empty())) {
-    detail::throw_damaged("a task's dependencies are not those of its arguments");
-  }
   auto work = std::make_shared<Work>();
   work->function = m.body.function;
   if (m.body.has_options) work->options = std::make_shared<core::WireOptions>(m.body.options);
   work->args = Buffer(m.body.args);
   if (!fixed) work->ends = m.body.ends;
   work->base = m.range.begin;
-  work->fixed = fixed ? function->fixed_args : 0;
+  work->fixed = fixed ? function.fixed_args : 0;
   work->dep_mask = m.body.dep_mask;
   work->deps = m.deps;
   work->holds = m.deps;

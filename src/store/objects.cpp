@@ -351,6 +351,11 @@ bool ObjectTable::set_large(Record& record, std::uint32_t index, RankId at) {
   return true;
 }
 
+bool ObjectTable::is_held(ObjectId id) {
+  Record* record = find(id);
+  return record != nullptr && (record->batches.load() != 0 || record->refs(id.index).load() != 0);
+}
+
 ValuePtr ObjectTable::value_of(const Record& record, std::uint32_t index) {
   if (!record.ready(index)) return nullptr;
   if (const Slot* slot = record.slot(index)) {

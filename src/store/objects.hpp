@@ -172,6 +172,7 @@ class ObjectTable {
   bool set_large(Record& record, std::uint32_t index, RankId at);
   // The value as a block of its own; nullptr if it is not in this rank's memory.
   ValuePtr value_of(const Record& record, std::uint32_t index);
+  bool is_held(ObjectId id);  // there are handles to it here
   // The element is ready, and its value or error is here.
   bool is_here(const Record& record, std::uint32_t index);
 

@@ -156,7 +156,7 @@ bool Store::evict(std::size_t n) {
   return any;
 }
 
-std::string Store::why_full(std::size_t asked) const {
+std::string Store::why_full(std::size_t asked, const std::function<bool(ObjectId)>& held) const {
   const Stats now = stats();
   std::string text = "no room for " + in_bytes(asked) + " in the object store of this rank: of its " +
                      in_bytes(now.capacity) + ", " + in_bytes(now.used) + " are used and " + in_bytes(now.pinned) +
@@ -171,6 +171,7 @@ std::string Store::why_full(std::size_t asked) const {
   text += ". Holders of the largest values:";
   for (const Item& item : largest(5)) {
     text += " " + core::to_string(item.id) + " (" + in_bytes(item.size);
+    text += held(item.id) ? ", Refs on this rank" : ", Refs elsewhere";
     if (item.in_use) text += ", in use on this rank";
     for (const RankId rank : item.pins) text += ", read by rank " + std::to_string(rank);
     text += ")";
@@ -252,7 +253,10 @@ void Store::erase(ObjectId id) {
     return;
   }
   if (entry.writing) writing_ -= footprint(entry.size);
-  if (entry.in_file) orders_.push_back(Remove{id});
+  if (entry.in_file) {
+    orders_.push_back(Remove{id});
+    scratch_error_.clear();  // there is room again
+  }
   if (!entry.pins.empty()) {
     if (!entry.recalled) {
       for (const RankId rank : entry.pins) news_.recalls.emplace_back(rank, id);

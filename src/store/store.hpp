@@ -11,6 +11,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <list>
 #include <memory>
 #include <optional>
@@ -70,7 +71,8 @@ class Store final : public detail::Memory {
   void refused(Room&& room);
   const std::function<bool(std::span<std::byte>)>& commit() const { return settings_.commit; }
   std::uint64_t changes() const { return changes_ + (freed_any_.load(std::memory_order_relaxed) ? 1 : 0); }
-  std::string why_full(std::size_t asked) const;
+  // `held`: whether this rank has Refs to the object.
+  std::string why_full(std::size_t asked, const std::function<bool(ObjectId)>& held) const;
   bool contains(const std::byte* at) const;
   void release(std::byte* data, std::size_t capacity) noexcept override;
 

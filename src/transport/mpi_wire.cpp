@@ -1,6 +1,7 @@
 #include "transport/mpi_wire.hpp"
 
 #include <sched.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -97,15 +98,24 @@ class MpiWireImpl final : public MpiWire {
     const int code = MPI_Win_allocate_shared(static_cast<MPI_Aint>(bytes + page), 1, info, node_comm_, &mine, &store_);
     MPI_Info_free(&info);
     check(code, "MPI_Win_allocate_shared for the object store");
+    int doubled = 1;
     for (std::uint32_t i = 0; i < node_size_; ++i) {
       MPI_Aint size = 0;
       int unit = 0;
       void* base = nullptr;
       MPI_Win_shared_query(store_, static_cast<int>(i), &size, &unit, &base);
       const auto address = (reinterpret_cast<std::uintptr_t>(base) + page - 1) / page * page;
+      const std::size_t usable = static_cast<std::size_t>(size) - page;
+      // The same pages at an address of our own: MPI gives the window's back when it ends, while threads may still
+      // look.
+      void* const ours = mremap(reinterpret_cast<void*>(address), 0, usable, MREMAP_MAYMOVE);
+      if (ours == MAP_FAILED) doubled = 0;
       segments_.push_back(
-          {members_[i], {reinterpret_cast<std::byte*>(address), static_cast<std::size_t>(size) - page}});
+          {members_[i],
+           {ours != MAP_FAILED ? static_cast<std::byte*>(ours) : reinterpret_cast<std::byte*>(address), usable}});
     }
+    MPI_Allreduce(MPI_IN_PLACE, &doubled, 1, MPI_INT, MPI_LAND, node_comm_);
+    if (doubled != 0) MPI_Win_free(&store_);
     std::sort(segments_.begin(), segments_.end(), [](const auto& a, const auto& b) { return a.rank < b.rank; });
   }
 
@@ -190,7 +200,7 @@ class MpiWireImpl final : public MpiWire {
   void interrupt() override { own_bell().ring(); }
   std::int64_t longest_sleep_ns() const override { return node_size_ == size_ ? 100'000'000 : 1'000'000; }
 
-  void finalize() override {
+  void finalize(bool in_use) override {
     if (comm_ == MPI_COMM_NULL) return;
     finish_in_blocks();
     for (auto& receive : receives_) {
@@ -198,7 +208,11 @@ class MpiWireImpl final : public MpiWire {
       MPI_Wait(&receive.request, MPI_STATUS_IGNORE);
       MPI_Request_free(&receive.request);
     }
-    if (store_ != MPI_WIN_NULL) MPI_Win_free(&store_);
+    if (store_ != MPI_WIN_NULL) {
+      MPI_Win_free(&store_);
+    } else if (!in_use) {
+      for (const Segment& segment : segments_) munmap(segment.memory.data(), segment.memory.size());
+    }
     MPI_Win_free(&window_);
     MPI_Comm_free(&node_comm_);
     // The communicator stays: what is still under way on it must not be taken for a message of a later run, on one that
@@ -391,7 +405,7 @@ class MpiWireImpl final : public MpiWire {
   MPI_Comm comm_ = MPI_COMM_NULL;
   MPI_Comm node_comm_ = MPI_COMM_NULL;
   MPI_Win window_ = MPI_WIN_NULL;
-  MPI_Win store_ = MPI_WIN_NULL;
+  MPI_Win store_ = MPI_WIN_NULL;  // kept only where its pages can't be mapped a second time
   RankId rank_ = 0;
   std::uint32_t size_ = 1;
   std::uint32_t node_ = 0;

@@ -30,8 +30,9 @@ class MpiWire : public Wire {
   virtual bool all(bool here) = 0;
   // What MPI granted: MPI_THREAD_SERIALIZED at least.
   virtual int thread_level() const = 0;
-  // Waits for all ranks, ends MPI.
-  virtual void finalize() = 0;
+  // Waits for all ranks, ends MPI. `in_use`: threads of this rank may still look at segments, which then
+  // stay where they are.
+  virtual void finalize(bool in_use = false) = 0;
 };
 
 }  // namespace mobula::transport

@@ -112,6 +112,55 @@ TEST(Store, MoreThanMemoryHolds) {
   for (std::size_t i = 0; i < refs.size(); ++i) EXPECT_EQ(mobula::get(refs[i]), count_up(120'000 + i)) << i;
 }
 
+// Half of it is written when it throws.
+struct Stubborn {
+  std::vector<int> numbers = std::vector<int>(10'000, 1);
+  template <class Archive>
+  void serialize(Archive& archive, unsigned) {
+    archive& numbers;
+    throw std::domain_error("not today");
+  }
+};
+Stubborn make_stubborn() { return {}; }
+
+TEST(Store, ASerializeThatThrowsLeavesNothing) {
+  EXPECT_THROW(mobula::put(Stubborn()), std::domain_error);
+  EXPECT_THROW(mobula::get(mobula::remote<make_stubborn>()), std::domain_error);
+}
+
+TEST(Store, StatsTellWhoHoldsWhat) {
+  const auto ref = mobula::put(count_up(50'000));
+  const auto view = mobula::view(ref);
+  const auto stats = mobula::store_stats(1);
+  EXPECT_EQ(stats.objects(), 1U);
+  ASSERT_EQ(stats.largest.size(), 1U);
+  EXPECT_EQ(stats.largest[0].size, 50'000 * sizeof(double) + 8);
+  EXPECT_EQ(stats.largest[0].rank, 0U);
+  EXPECT_EQ(stats.largest[0].holders, std::vector<std::uint32_t>{0});
+  EXPECT_TRUE(stats.largest[0].in_use);
+  EXPECT_EQ(stats.ranks.size(), mobula::cluster().ranks.size());
+  EXPECT_GE(stats.ranks[0].used, 400'000U);
+  EXPECT_GE(stats.ranks[0].pinned, 400'000U);
+  EXPECT_GT(stats.ranks[0].largest_free, 400'000U);
+}
+
+double sum_of_span(std::span<const double> numbers) { return std::accumulate(numbers.begin(), numbers.end(), 0.0); }
+std::uintptr_t place(std::span<const double> numbers) { return reinterpret_cast<std::uintptr_t>(numbers.data()); }
+std::size_t letters(std::string_view text) { return text.size(); }
+
+TEST(Store, ASpanParameterLooksAtItsArgumentInPlace) {
+  const auto ref = mobula::put(count_up(100'000));
+  EXPECT_EQ(mobula::get(mobula::remote<sum_of_span>(ref)), expected(100'000));
+  EXPECT_EQ(mobula::get(mobula::remote<sum_of_span>(count_up(100'000))), expected(100'000));
+  EXPECT_EQ(mobula::get(mobula::remote<sum_of_span>(count_up(10))), expected(10));
+  EXPECT_EQ(mobula::get(mobula::remote<sum_of_span>(mobula::remote<count_up>(10))), expected(10));
+  EXPECT_EQ(mobula::get(mobula::remote<letters>("mobula")), 6U);
+  EXPECT_EQ(mobula::get(mobula::remote<letters>(std::string(10'000, 'x'))), 10'000U);
+  if (mobula::cluster().ranks.size() == 1) {
+    EXPECT_EQ(mobula::get(mobula::remote<place>(ref)), address_of(ref));
+  }
+}
+
 TEST(Store, AddressesAreTheSameOnceAValueIsHere) {
   const auto ref = mobula::remote<count_up>(100'000);
   const auto mine = address_of(ref);

@@ -41,6 +41,12 @@ int main(int argc, char** argv) {
   message(Result{{{1}, 0, 1}, 8, value.buffer.view(), {}, {{0, {}}}, {1}, {2}, 3});
   message(Holds{{{{1}, 2}}, {{{3}, 4}}, {{5}}});
   message(Data{{{1}, 2}, false, {}, value.buffer.view(), 0, 0});
+  message(Data{{{1}, 2}, false, {}, {}, 100, 0, 4096, true});
+  message(Uncopied{{{{1}, 2}}});
+  message(StoreReport{1, "stats"});
+  message(AskStore{1, 10});
+  message(Located{{{1}, 2}, 3, {}, false});
+  message(RankLost{3, {{{1}, 0, 2}}});
   message(GaveBack{{{{1}, 2, 3}}});
   message(Ask{1, Question::feasible, {}, options});
   message(Stop{1, "why"});

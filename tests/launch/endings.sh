@@ -19,7 +19,7 @@ check() { # name expected_code expected_text code
 }
 now() { echo $(($(date +%s%N) / 1000000)); }
 
-for case in "ok 0 " "return3 3 " "throw 1 the driver is unhappy" "task 1 from a task" "exit5 5 " "running 4 "; do
+for case in "ok 0 " "return3 3 " "throw 1 the driver is unhappy" "task 1 from a task" "exit5 5 " "running 4 " "reading 6 " "late 0 must be called while mobula::run is going on"; do
   read -r how code text <<<"$case"
   start=$(now)
   (launch "$how") >"$work/out" 2>&1 &

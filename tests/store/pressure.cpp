@@ -3,11 +3,12 @@
 //   pressure full             without scratch: StoreFull says who holds the space, and room comes back
 //   pressure disk_full        scratch that is full or fails: an error, and what memory has is whole
 //   pressure broadcast MIB    one value, read by a task on each rank
+//   pressure shm_full FILE    other users take all of /dev/shm, and give it back
 //   pressure random SECONDS   puts, tasks, gets, views, Refs in Refs, drops; SEED in the environment
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <iostream>
+#include <filesystem>
+#include <fstream>
 #include <mobula/mobula.hpp>
 #include <random>
 #include <string>
@@ -131,6 +132,31 @@ void disk_full() {
   }
 }
 
+void shm_full(const std::string& file) {
+  const std::size_t words = capacity() / 8 / sizeof(std::uint64_t);
+  std::vector<mobula::Ref<Words>> refs{mobula::put(make(0, words))};
+  {
+    std::ofstream other(file, std::ios::binary);
+    const std::vector<char> mib(1 << 20, 1);
+    while (other.write(mib.data(), static_cast<std::streamsize>(mib.size()))) {
+    }
+  }
+  std::string message;
+  try {
+    for (std::uint64_t i = 1; i < 8; ++i) refs.push_back(mobula::put(make(i, words)));
+  } catch (const mobula::StoreFull& e) {
+    message = e.what();
+  }
+  std::printf("%zu values; %s\n", refs.size(), message.c_str());
+  require(message.find("the machine has no memory left") != std::string::npos, "the message says what is short");
+  std::filesystem::remove(file);
+  for (std::uint64_t i = refs.size(); i < 6; ++i) refs.push_back(mobula::put(make(i, words)));
+  for (std::uint64_t i = 0; i < refs.size(); ++i) {
+    check(mobula::view(refs[i]), i, words);
+    require(mobula::get(mobula::remote<sum>(refs[i])) == expected_sum(i, words), "a task saw another value");
+  }
+}
+
 void broadcast(std::size_t mib) {
   const std::size_t words = (mib << 20) / sizeof(std::uint64_t);
   const auto value = mobula::put(make(1, words));
@@ -248,6 +274,8 @@ int main(int argc, char** argv) {
       full();
     } else if (mode == "disk_full") {
       disk_full();
+    } else if (mode == "shm_full") {
+      shm_full(argc > 2 ? argv[2] : "/dev/shm/mobula-test-filler");
     } else if (mode == "broadcast") {
       broadcast(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 64);
     } else if (mode == "random") {

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -66,16 +67,57 @@ struct TaskRun {
   void fail(std::size_t from) noexcept;
 };
 
+// A parameter that looks at its argument in place, for as long as the task runs: what the argument travels as.
+template <class P>
+struct InPlace {
+  using Travels = P;
+};
+template <class E>
+struct InPlace<std::span<const E>> {
+  using Travels = std::vector<E>;
+};
+template <>
+struct InPlace<std::string_view> {
+  using Travels = std::string;
+};
+
+template <class P>
+struct Held {
+  P value;
+  explicit Held(Decoder& in) : value(decode<P>(in)) {}
+};
+template <class P>
+requires(!std::is_same_v<typename InPlace<P>::Travels, P>) struct Held<P> {
+  using Element = typename InPlace<P>::Travels::value_type;
+  static_assert(is_bitwise<Element>, "mobula: a span parameter needs trivially copyable elements");
+  std::vector<Element> copy;  // where the bytes don't lie as the elements must
+  P value;
+  explicit Held(Decoder& in) {
+    const auto n = in.get<std::uint64_t>();
+    if (n > in.remaining() / sizeof(Element)) throw_damaged("a length is larger than the rest");
+    const std::byte* at = in.take(static_cast<std::size_t>(n) * sizeof(Element));
+    const auto* elements = reinterpret_cast<const Element*>(at);
+    if (reinterpret_cast<std::uintptr_t>(at) % alignof(Element) != 0) {
+      copy.resize(static_cast<std::size_t>(n));
+      std::memcpy(copy.data(), at, static_cast<std::size_t>(n) * sizeof(Element));
+      elements = copy.data();
+    }
+    value = P(elements, static_cast<std::size_t>(n));
+  }
+};
+
 // Argument i of the next task.
+template <class P>
+Held<P> take_held(TaskRun& run, std::size_t i, std::size_t& dep) {
+  if ((run.dep_mask >> i & 1) == 0) return Held<P>(run.args);
+  Decoder in(run.deps[dep++]);
+  Held<P> held(in);
+  in.finish();
+  return held;
+}
 template <class T>
 T take_argument(TaskRun& run, std::size_t i, std::size_t& dep) {
-  if ((run.dep_mask >> i & 1) != 0) {
-    Decoder in(run.deps[dep++]);
-    T value = decode<T>(in);
-    in.finish();
-    return value;
-  }
-  return decode<T>(run.args);
+  return take_held<T>(run, i, dep).value;
 }
 
 template <class F>
@@ -83,7 +125,8 @@ struct Signature;
 template <class R, class... P>
 struct Signature<R (*)(P...)> {
   using Result = R;
-  using Values = std::tuple<std::decay_t<P>...>;
+  using Values = std::tuple<typename InPlace<std::decay_t<P>>::Travels...>;  // as the arguments travel
+  using Arguments = std::tuple<Held<std::decay_t<P>>...>;
   using Parameters = std::tuple<P...>;
   static constexpr std::size_t arity = sizeof...(P);
 };
@@ -121,7 +164,8 @@ struct Function {
   static void call(TaskRun& run, std::size_t from, std::index_sequence<I...>) {
     [[maybe_unused]] std::size_t dep = 0;
     // Braces, so that the arguments are decoded from left to right.
-    [[maybe_unused]] Values values{take_argument<std::tuple_element_t<I, Values>>(run, I, dep)...};
+    [[maybe_unused]] typename Sig::Arguments values{
+        take_held<std::decay_t<std::tuple_element_t<I, typename Sig::Parameters>>>(run, I, dep)...};
     if constexpr (std::is_void_v<Result>) {
       F(pass<I>(values)...);
       run.finish(from);
@@ -148,12 +192,12 @@ struct Function {
 
   // A parameter by value or rvalue reference may take the value over; one by lvalue reference sees it.
   template <std::size_t I>
-  static decltype(auto) pass(Values& values) {
+  static decltype(auto) pass(typename Sig::Arguments& values) {
     using P = std::tuple_element_t<I, typename Sig::Parameters>;
     if constexpr (std::is_lvalue_reference_v<P>) {
-      return (std::get<I>(values));
+      return (std::get<I>(values).value);
     } else {
-      return std::move(std::get<I>(values));
+      return std::move(std::get<I>(values).value);
     }
   }
 

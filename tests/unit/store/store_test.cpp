@@ -16,6 +16,8 @@ constexpr std::size_t kMiB = 1 << 20;
 
 ObjectId id(std::uint32_t n) { return {detail::SpanId::make(0, 1), n}; }
 
+bool nobody(ObjectId) { return false; }
+
 // A store on memory of its own, with scratch files that are maps.
 struct Bench {
   explicit Bench(std::size_t size, bool spills = false)
@@ -96,11 +98,11 @@ TEST(Store, AFullStoreSaysWhoHoldsTheSpace) {
   bench.add(1, 700'000);
   const ValuePtr held = bench.store->find(id(1));
   EXPECT_EQ(bench.try_take(600'000), Verdict::never);
-  const std::string why = bench.store->why_full(600'000);
+  const std::string why = bench.store->why_full(600'000, nobody);
   EXPECT_NE(why.find(core::to_string(id(1))), std::string::npos) << why;
   EXPECT_NE(why.find("in use on this rank"), std::string::npos) << why;
   EXPECT_EQ(bench.try_take(2 * kMiB), Verdict::never);
-  EXPECT_NE(bench.store->why_full(2 * kMiB).find("larger than the whole segment"), std::string::npos);
+  EXPECT_NE(bench.store->why_full(2 * kMiB, nobody).find("larger than the whole segment"), std::string::npos);
 }
 
 TEST(Store, SpillsWhatWasNotUsedForLongest) {
@@ -140,7 +142,7 @@ TEST(Store, ScratchThatFailsLosesNothing) {
   EXPECT_EQ(bench.try_take(600'000), Verdict::later);
   bench.carry_out("No space left on device");
   EXPECT_EQ(bench.try_take(600'000), Verdict::never);
-  EXPECT_NE(bench.store->why_full(600'000).find("No space left on device"), std::string::npos);
+  EXPECT_NE(bench.store->why_full(600'000, nobody).find("No space left on device"), std::string::npos);
   EXPECT_TRUE(bench.intact(1, 600'000));
 }
 
@@ -226,7 +228,7 @@ TEST(Store, MissingMemoryIsAFullSegmentAndNoCrash) {
   EXPECT_FALSE(bench.store->commit()(room.cold));
   bench.store->refused(std::move(room));
   EXPECT_EQ(bench.try_take(3 * kMiB), Verdict::never);
-  EXPECT_NE(bench.store->why_full(3 * kMiB).find("no memory left"), std::string::npos);
+  EXPECT_NE(bench.store->why_full(3 * kMiB, nobody).find("no memory left"), std::string::npos);
   bench.pages = true;
   EXPECT_EQ(bench.try_take(3 * kMiB), Verdict::given);
 }

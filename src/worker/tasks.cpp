@@ -1,0 +1,545 @@
+// The worker's side of tasks: stretches of them that wait and queue, runs that threads execute, and their results.
+#include <algorithm>
+#include <cstring>
+
+#include "worker/worker.hpp"
+
+namespace mobula::worker {
+
+using core::ErrorRecord;
+using core::Event;
+using detail::kHeadRank;
+using detail::kNoRank;
+using detail::kVariable;
+
+namespace {
+
+constexpr Time kRunTarget = 200'000;                // ns that one run should take
+constexpr std::size_t kBorrowed = ~std::size_t{0};  // the demand of a run that uses its waiter's cpus
+constexpr std::size_t kLevels = 8;                  // priorities that keep their queues
+constexpr int kScan = 16;                           // queued pieces looked at for one that fits
+
+std::uint64_t elapsed_per_task(Time elapsed, std::uint32_t n) {
+  return static_cast<std::uint64_t>(std::max<Time>(elapsed / std::max<std::uint32_t>(n, 1), 1));
+}
+
+}  // namespace
+
+ByteView Body::args_of(std::uint32_t begin, std::uint32_t end) const {
+  if (ends.empty()) {
+    const std::size_t size = function->fixed_args == kVariable || dep_mask != 0 ? 0 : function->fixed_args;
+    return args.view().subspan((begin - base) * size, (end - begin) * size);
+  }
+  const std::size_t from = begin == base ? 0 : ends[begin - base - 1];
+  return args.view().subspan(from, ends[end - base - 1] - from);
+}
+
+// ---- pieces ------------------------------------------------------------------------------------------------------
+
+Piece& Worker::add_piece(const Range& range, std::shared_ptr<Body> body) {
+  auto piece = std::make_unique<Piece>();
+  piece->range = range;
+  piece->body = std::move(body);
+  Piece& added = *piece;
+  const bool fresh = pieces_[range.span].emplace(range.begin, std::move(piece)).second;
+  MOBULA_CHECK(fresh, "a task was given to the same rank twice");
+  return added;
+}
+
+Piece* Worker::piece_with(ObjectId id) {
+  const auto span = pieces_.find(id.span);
+  if (span == pieces_.end()) return nullptr;
+  auto after = span->second.upper_bound(id.index);
+  if (after == span->second.begin()) return nullptr;
+  Piece* piece = std::prev(after)->second.get();
+  return id.index < piece->range.end ? piece : nullptr;
+}
+
+// The object will be made here, by a task that is queued or runs.
+bool Worker::will_come(ObjectId id) const {
+  if (const_cast<Worker*>(this)->piece_with(id) != nullptr) return true;
+  return std::any_of(running_.begin(), running_.end(), [id](const Run* run) {
+    return run->range.span == id.span && run->range.begin <= id.index && id.index < run->range.end;
+  });
+}
+
+void Worker::enqueue(Piece& piece, bool front) {
+  piece.queued = true;
+  queued_tasks_ += piece.range.end - piece.range.begin;
+  auto& queue = ready_[piece.body->priority()];
+  if (front) {
+    queue.push_front(&piece);
+  } else {
+    queue.push_back(&piece);
+  }
+}
+
+void Worker::dequeue(Piece& piece) {
+  if (!piece.queued) return;
+  piece.queued = false;
+  queued_tasks_ -= piece.range.end - piece.range.begin;
+  const auto level = ready_.find(piece.body->priority());
+  auto& queue = level->second;
+  // Pieces leave at the ends but for claims and cancels; a claim is of a recent one, at the front.
+  const auto at = std::find(queue.begin(), queue.end(), &piece);
+  queue.erase(at);
+  if (queue.empty() && ready_.size() > kLevels) ready_.erase(level);  // most levels are filled again at once
+}
+
+void Worker::erase_piece(Piece& piece) {
+  dequeue(piece);
+  if (!piece.announced) {
+    unannounced_[piece.unannounced_at] = unannounced_.back();
+    unannounced_[piece.unannounced_at]->unannounced_at = piece.unannounced_at;
+    unannounced_.pop_back();
+  }
+  if (piece.missing != 0) {
+    for (const ObjectId& dep : piece.body->deps) {
+      if (const auto found = interests_.find(dep); found != interests_.end()) std::erase(found->second.pieces, &piece);
+    }
+  }
+  const auto span = pieces_.find(piece.range.span);
+  span->second.erase(piece.range.begin);
+  if (span->second.empty()) pieces_.erase(span);
+}
+
+void Worker::resolve(Piece& piece, std::size_t dep, const core::DepSource* source) {
+  const ObjectId id = piece.body->deps[dep];
+  if (source != nullptr && source->where == core::Where::inlined) {
+    piece.body->values[dep] = std::make_shared<Buffer>(source->value);
+    --piece.missing;
+    return;
+  }
+  if (ValuePtr value = value_here(id)) {
+    piece.body->values[dep] = std::move(value);
+    --piece.missing;
+    return;
+  }
+  auto& pieces = interests_[id].pieces;
+  if (pieces.empty() || pieces.back() != &piece) pieces.push_back(&piece);
+  const bool named = source != nullptr && source->where != core::Where::unknown;
+  ask_for(id, named ? source->rank : kNoRank, named && source->where == core::Where::rank);
+}
+
+// A dependency of the piece has come; with no value: the piece is set up. Queues it when it was the last.
+void Worker::dep_ready(Piece& piece, ObjectId id, const ValuePtr& value) {
+  if (value == nullptr) {
+    --piece.missing;
+  } else {
+    for (std::size_t i = 0; i < piece.body->deps.size(); ++i) {
+      if (piece.body->deps[i] == id && piece.body->values[i] == nullptr) {
+        piece.body->values[i] = value;
+        --piece.missing;
+      }
+    }
+  }
+  if (piece.missing != 0) return;
+  for (const ValuePtr& v : piece.body->values) piece.body->views.push_back(v->view());
+  enqueue(piece, piece.kept);
+}
+
+void Worker::fail_piece(Piece& piece, const ErrorPtr& error) {
+  const Range range = piece.range;
+  const bool announced = piece.announced;
+  const bool kept = piece.kept;
+  std::vector<core::IndexedError> errors;
+  for (std::uint32_t i = range.begin; i < range.end; ++i) errors.push_back({i, *error});
+  erase_piece(piece);
+  Report report;
+  report.range = range;
+  report.announced = announced;
+  report.kept = kept;
+  report.values = std::make_shared<Buffer>();
+  report.ends.assign(range.end - range.begin, 0);
+  report.fixed = kVariable;
+  report.errors = std::move(errors);
+  send_report(std::move(report));
+}
+
+// Fails what was found to depend on what failed. One at a time: the failure of one piece may find others.
+void Worker::fail_pieces() {
+  if (failing_now_) return;
+  failing_now_ = true;
+  while (!failing_.empty()) {
+    const auto [first, error] = std::move(failing_.back());
+    failing_.pop_back();
+    Piece* piece = piece_with(first);
+    if (piece != nullptr && piece->range.begin == first.index && piece->missing != 0) fail_piece(*piece, error);
+  }
+  failing_now_ = false;
+}
+
+// ---- execution ---------------------------------------------------------------------------------------------------
+
+std::optional<std::size_t> Worker::fitting_demand(const Body& body) const {
+  constexpr double kSlack = 1e-9;
+  if (!body.options) return free_.cpus >= 1 - kSlack ? std::optional<std::size_t>(0) : std::nullopt;
+  const auto& demands = body.options->demands;
+  for (std::size_t i = 0; i < demands.size(); ++i) {
+    const auto& d = demands[i];
+    bool fits = d.cpus <= free_.cpus + kSlack && d.gpus <= free_.gpus + kSlack && d.memory <= free_.memory;
+    for (const auto& [name, amount] : d.resources) {
+      const auto found = free_.resources.find(name);
+      fits = fits && found != free_.resources.end() && amount <= found->second + kSlack;
+    }
+    if (fits) return i;
+  }
+  return std::nullopt;
+}
+
+void Worker::take(const Body& body, std::size_t demand, double sign) {
+  if (demand == kBorrowed) return;
+  if (!body.options) {
+    free_.cpus -= sign;
+    return;
+  }
+  const auto& d = body.options->demands[demand];
+  free_.cpus -= sign * d.cpus;
+  free_.gpus -= sign * d.gpus;
+  if (sign > 0) free_.memory -= d.memory;
+  if (sign < 0) free_.memory += d.memory;
+  for (const auto& [name, amount] : d.resources) free_.resources[name] -= sign * amount;
+}
+
+bool Worker::has_runnable() const {
+  if (queued_tasks_ == 0 || resuming_ > 0) return false;
+  for (const auto& [priority, queue] : ready_) {
+    int looked = 0;
+    for (const Piece* piece : queue) {
+      if (fitting_demand(*piece->body)) return true;
+      if (++looked == kScan) break;
+    }
+  }
+  return false;
+}
+
+std::unique_ptr<Run> Worker::next_run(Time now) {
+  if (queued_tasks_ == 0 || resuming_ > 0) return nullptr;
+  for (auto& [priority, queue] : ready_) {
+    int looked = 0;
+    for (Piece* piece : queue) {
+      if (const auto demand = fitting_demand(*piece->body)) {
+        const Body& body = *piece->body;
+        const std::uint32_t size = piece->range.end - piece->range.begin;
+        std::uint32_t n = 1;
+        const bool one_by_one = body.options && (body.options->timeout_ns >= 0 || body.options->retry_exceptions);
+        const std::uint64_t estimate = estimates_[body.function->index];
+        if (size > 1 && !one_by_one && estimate != 0) {
+          n = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(kRunTarget / estimate, 1, size));
+          // Other slots that are free take their share.
+          const auto share = static_cast<std::uint32_t>(std::max<std::size_t>(free_slots_.size(), 1));
+          n = std::max<std::uint32_t>(1, std::min(n, (size + share - 1) / share));
+        }
+        return carve(*piece, {piece->range.span, piece->range.begin, piece->range.begin + n}, *demand, now);
+      }
+      if (++looked == kScan) break;
+    }
+  }
+  return nullptr;
+}
+
+std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) {
+  Run& lender = waiter.lender != nullptr ? *waiter.lender : waiter;
+  Piece* piece = piece_with(handle.id());
+  if (piece == nullptr || !piece->queued || piece->body->cpus() > waiter.body->cpus() || lender.lends) return nullptr;
+  if (piece->body->options) {
+    const auto& d = piece->body->options->demands.front();
+    if (d.gpus != 0 || d.memory != 0 || !d.resources.empty()) return nullptr;
+  }
+  split_off(*piece, handle.index());
+  piece = piece_with(handle.id());
+  auto run = carve(*piece, piece->range, kBorrowed, now);
+  run->slot = waiter.slot;
+  run->lender = &lender;
+  return run;
+}
+
+// Takes the range, which is the front of the piece, out as a run.
+std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, std::size_t demand, Time now) {
+  auto run = std::make_unique<Run>();
+  run->range = range;
+  run->body = piece.body;
+  run->announced = piece.announced;
+  run->kept = piece.kept;
+  run->demand = demand;
+  run->started = now;
+  const Body& body = *run->body;
+  if (demand != kBorrowed) {
+    take(body, demand, 1);
+    const double cpus = body.options ? body.options->demands[demand].cpus : 1;
+    for (int i = 0; i < static_cast<int>(cpus) && !free_slots_.empty(); ++i) {
+      run->slots.push_back(free_slots_.back());
+      free_slots_.pop_back();
+    }
+    run->slot = !run->slots.empty() ? run->slots.front() : 0;
+  }
+  if (body.options && body.options->timeout_ns >= 0) run->deadline = now + body.options->timeout_ns;
+  run->task.next = range.begin;
+  run->task.end = range.end;
+  run->task.fixed_result = body.function->fixed_result;
+  run->task.inline_limit = settings_.inline_limit;
+  run->task.args = detail::Decoder(body.args_of(range.begin, range.end));
+  run->task.dep_mask = body.dep_mask;
+  run->task.deps = body.views;
+  if (body.function->fixed_result != kVariable) {
+    run->task.out.buffer.reserve(std::size_t{range.end - range.begin} * body.function->fixed_result);
+  }
+  run->running_at = running_.size();
+  running_.push_back(run.get());
+
+  const std::uint32_t n = range.end - range.begin;
+  if (range.end == piece.range.end) {
+    erase_piece(piece);
+  } else {
+    queued_tasks_ -= n;
+    auto& of_span = pieces_[range.span];
+    auto node = of_span.extract(range.begin);
+    node.key() = range.end;
+    node.mapped()->range.begin = range.end;
+    of_span.insert(std::move(node));
+  }
+  core::trace(Event::started, now, range.span, range.begin, range.end, body.function->index);
+  return run;
+}
+
+Failure Worker::where(const Run& run, std::uint32_t index) const {
+  return {task_name(*run.body), core::to_string({run.range.span, index}), objects_.rank(), settings_.host,
+          static_cast<int>(run.body->attempt)};
+}
+
+std::string Worker::task_name(const Body& body) const {
+  return body.options && !body.options->name.empty() ? body.options->name : body.function->name;
+}
+
+void Worker::release(Run& run) {
+  if (run.demand == kBorrowed) return;
+  take(*run.body, run.demand, -1);
+  if (run.lends) {  // its cpus are free already
+    const double cpus = run.body->options ? run.body->options->demands[run.demand].cpus : 1;
+    free_.cpus -= cpus;
+    lent_ -= cpus;
+    lent_changed_ = true;
+  }
+  free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
+  run.slots.clear();
+}
+
+void Worker::finish(std::unique_ptr<Run> run, Time now) {
+  running_.back()->running_at = run->running_at;
+  running_[run->running_at] = running_.back();
+  running_.pop_back();
+  release(*run);
+  detail::TaskRun& task = run->task;
+  const Range ran{run->range.span, run->range.begin, task.next};
+  const std::uint32_t n = ran.end - ran.begin;
+  core::trace(Event::finished, now, ran.span, ran.begin, ran.end, run->body->function->index);
+  if (task.next != run->range.end) {
+    Piece& rest = add_piece({ran.span, task.next, run->range.end}, run->body);
+    rest.kept = run->kept;
+    if (!run->announced) {
+      rest.announced = false;
+      rest.submitted = run->started;
+      rest.unannounced_at = unannounced_.size();
+      unannounced_.push_back(&rest);
+    }
+    enqueue(rest, true);
+  }
+  if (n == 0 || run->expired) return;
+  tasks_run_ += n;
+  const Time elapsed = now - run->started;
+  std::uint64_t& estimate = estimates_[run->body->function->index];
+  estimate = estimate == 0 ? elapsed_per_task(elapsed, n) : (estimate * 3 + elapsed_per_task(elapsed, n)) / 4;
+  if (estimate == 0) estimate = 1;
+
+  Report report;
+  report.range = ran;
+  report.kept = run->kept;
+  report.elapsed_ns = static_cast<std::uint64_t>(elapsed);
+  report.fixed = task.fixed_result;
+  for (auto& oddity : task.oddities) {
+    if (oddity.error) {
+      report.errors.push_back({oddity.index, core::capture(oddity.error, where(*run, oddity.index))});
+    } else if (oddity.is_stored) {
+      report.stored.emplace_back(oddity.index, std::make_shared<Buffer>(std::move(oddity.stored)));
+    }
+    if (!oddity.refs.empty()) report.refs.emplace_back(oddity.index, std::move(oddity.refs));
+  }
+  const bool retry = !report.errors.empty() && run->body->options && run->body->options->retry_exceptions &&
+                     static_cast<int>(run->body->attempt) <= run->body->options->retries;
+  if (!run->announced && (retry || !report.refs.empty())) announce_run(*run);
+  report.announced = run->announced;
+  // Kept tasks of one that ends must be known before its end is: the rank may be gone the moment after.
+  if (report.announced && !unannounced_.empty()) announce_all();
+  if (retry) {
+    core::Done done;
+    done.range = ran;
+    done.elapsed_ns = report.elapsed_ns;
+    done.errors = std::move(report.errors);
+    send_done(done);
+    return;
+  }
+  report.values = std::make_shared<Buffer>(std::move(task.out.buffer));
+  report.ends = std::move(task.ends);
+  send_report(std::move(report));
+}
+
+void Worker::lend(Run& of) {
+  Run& run = of.lender != nullptr ? *of.lender : of;
+  if (run.lends) return;
+  const double cpus = run.body->options ? run.body->options->demands[run.demand].cpus : 1;
+  run.lends = true;
+  free_.cpus += cpus;
+  free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
+  run.lent_slots = run.slots.size();
+  run.slots.clear();
+  lent_ += cpus;
+  lent_changed_ = true;
+}
+
+bool Worker::resume(Run& of) {
+  Run& run = of.lender != nullptr ? *of.lender : of;
+  if (!run.lends) return true;
+  const double cpus = run.body->options ? run.body->options->demands[run.demand].cpus : 1;
+  if (free_.cpus + 1e-9 < cpus || free_slots_.size() < run.lent_slots) return false;
+  run.lends = false;
+  free_.cpus -= cpus;
+  lent_ -= cpus;
+  lent_changed_ = true;
+  for (std::size_t i = 0; i < run.lent_slots; ++i) {
+    run.slots.push_back(free_slots_.back());
+    free_slots_.pop_back();
+  }
+  if (!run.slots.empty()) run.slot = run.slots.front();
+  return true;
+}
+
+// ---- results -----------------------------------------------------------------------------------------------------
+
+// Results of tasks that ended here go to the owner of their span, to those who wait for them, and, as Done, to the
+// head.
+void Worker::send_report(Report report) {
+  const Range range = report.range;
+  const RankId owner = range.span.owner();
+  const auto value_at = [&report, range](std::uint32_t index) {
+    const std::uint32_t i = index - range.begin;
+    if (report.fixed != kVariable) {
+      return report.values->view().subspan(std::size_t{i} * report.fixed, report.fixed);
+    }
+    const std::size_t from = i == 0 ? 0 : report.ends[i - 1];
+    return report.values->view().subspan(from, report.ends[i] - from);
+  };
+  std::vector<std::uint32_t> odd;
+  for (const auto& e : report.errors) odd.push_back(e.index);
+  for (const auto& s : report.stored) odd.push_back(s.first);
+  std::sort(odd.begin(), odd.end());
+  const auto is_odd = [&odd](std::uint32_t index) { return std::binary_search(odd.begin(), odd.end(), index); };
+
+  if (lost_.contains(owner)) {
+    // Nobody is there to take small results: they stay here, for those who were given the refs.
+    for (std::uint32_t i = range.begin; i < range.end; ++i) {
+      if (!is_odd(i)) report.stored.emplace_back(i, std::make_shared<Buffer>(value_at(i)));
+    }
+  }
+
+  core::Done done;
+  done.range = range;
+  done.elapsed_ns = report.elapsed_ns;
+  if (!report.refs.empty()) {
+    MOBULA_CHECK(report.announced, "a result that holds refs is known to the head");
+    for (const auto& [index, handles] : report.refs) {
+      for (const ObjectId& id : pass_on_all(handles)) done.refs.push_back({index, id});
+    }
+  }
+  for (const auto& [index, value] : report.stored) done.stored.push_back({index, value->size()});
+
+  if (owner == objects_.rank()) {
+    if (Record* record = objects_.find({range.span, range.begin})) {
+      if (odd.empty() && record->packed != kVariable && record->packed == report.fixed) {
+        objects_.set_packed(*record, range.begin, range.end - range.begin, report.values->data());
+      } else {
+        for (std::uint32_t i = range.begin; i < range.end; ++i) {
+          if (!is_odd(i)) objects_.set_value(*record, i, value_at(i));
+        }
+      }
+      for (const auto& e : report.errors) objects_.set_error(*record, e.index, std::make_shared<ErrorRecord>(e.error));
+      for (const auto& [index, value] : report.stored) {
+        if (report.announced) objects_.track_made(*record, index);
+        const bool wanted = objects_.set_large(*record, index, objects_.rank());
+        if (wanted || report.announced) store_.add({range.span, index}, value, Store::Role::own);
+      }
+      if (report.announced) {
+        for (const auto& hold : report.refs) objects_.track_made(*record, hold.first);
+      } else {
+        for (std::uint32_t i = range.begin; i < range.end; ++i) objects_.set_secret(*record, i);
+      }
+    } else if (report.announced) {
+      for (const auto& [index, value] : report.stored) store_.add({range.span, index}, value, Store::Role::own);
+    }
+  } else {
+    for (const auto& [index, value] : report.stored) store_.add({range.span, index}, value, Store::Role::own);
+    if (!lost_.contains(owner)) {
+      core::Result result;
+      result.range = range;
+      result.fixed = report.fixed;
+      result.values = report.values->view();
+      result.ends = report.ends;
+      result.errors = report.errors;
+      for (const auto& s : report.stored) result.stored.push_back(s.first);
+      for (const auto& hold : report.refs) result.holding.push_back(hold.first);
+      result.rank = objects_.rank();
+      transport_.send(owner, result);
+    }
+  }
+  if (report.announced) {
+    done.errors = report.errors;
+    send_done(done);
+  }
+  if (!interests_.empty()) {
+    for (const ObjectId& id : interested_in(range)) {
+      const auto error =
+          std::find_if(report.errors.begin(), report.errors.end(), [id](const auto& e) { return e.index == id.index; });
+      const auto stored =
+          std::find_if(report.stored.begin(), report.stored.end(), [id](const auto& s) { return s.first == id.index; });
+      if (error != report.errors.end()) {
+        deliver(id, nullptr, std::make_shared<ErrorRecord>(error->error), kNoRank);
+      } else if (stored != report.stored.end()) {
+        deliver(id, stored->second, nullptr, kNoRank);
+      } else {
+        deliver(id, std::make_shared<Buffer>(value_at(id.index)), nullptr, kNoRank);
+      }
+    }
+  }
+  if (owner != objects_.rank() && range.end - range.begin == 1 && odd.empty() && !report.values->empty()) {
+    retain({range.span, range.begin}, std::move(report.values));
+  }
+}
+
+// The end of a task ends its hold on what it was given: what this rank holds of that must be known before.
+void Worker::send_done(const core::Done& done) {
+  if (objects_.has_holds()) tell_holds();
+  transport_.send(kHeadRank, done);
+}
+
+void Worker::tell_holds() {
+  core::Holds holds;
+  objects_.drain(holds);
+  if (!holds.holds.empty() || !holds.drops.empty() || !holds.spans.empty()) transport_.send(kHeadRank, holds);
+}
+
+// Objects of the range that someone here waits for.
+std::vector<ObjectId> Worker::interested_in(const Range& range) const {
+  std::vector<ObjectId> ids;
+  if (range.end - range.begin <= interests_.size()) {
+    for (std::uint32_t i = range.begin; i < range.end; ++i) {
+      if (interests_.contains({range.span, i})) ids.push_back({range.span, i});
+    }
+  } else {
+    for (const auto& entry : interests_) {
+      const ObjectId id = entry.first;
+      if (id.span == range.span && range.begin <= id.index && id.index < range.end) ids.push_back(id);
+    }
+  }
+  return ids;
+}
+
+}  // namespace mobula::worker

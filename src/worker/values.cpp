@@ -1,0 +1,421 @@
+// The worker's side of objects: who waits for what, and how values come, are kept, and go to others.
+#include <algorithm>
+
+#include "core/cluster.hpp"
+#include "worker/worker.hpp"
+
+namespace mobula::worker {
+
+using core::ErrorKind;
+using core::ErrorRecord;
+using detail::kHeadRank;
+using detail::kNoRank;
+
+namespace {
+
+constexpr std::size_t kInlineData = 24 << 10;  // bytes of a value that goes inline in a Data message
+constexpr std::size_t kRetained = 1024;        // results
+
+}  // namespace
+
+void Worker::request(const Handle& handle) {
+  Record& record = *handle.record();
+  const std::uint32_t index = handle.index();
+  if (!record.ready(index)) {
+    if (!record.mine) ask_for(handle.id(), kNoRank);
+    return;
+  }
+  if (!objects_.is_here(record, index)) ask_for(handle.id(), where_large(*record.slot(index)), true);
+}
+
+ValuePtr Worker::value_here(ObjectId id) {
+  if (ValuePtr value = store_.find(id)) return value;
+  if (Record* record = objects_.find(id)) {
+    if (ValuePtr value = objects_.value_of(*record, id.index)) return value;
+  }
+  if (const auto found = retained_.find(id); found != retained_.end()) return found->second;
+  return nullptr;
+}
+
+// Where to ask for a large value of an object that this rank owns. Of another node only the head knows who has a copy
+// nearer by, or is getting one.
+RankId Worker::where_large(const store::Slot& slot) const {
+  return slot.at != objects_.rank() && store_.shares_with(slot.at) ? slot.at : kNoRank;
+}
+
+// Sees to it that an object comes that is not here. `hint`: a rank that has it (`exists`) or will make it.
+void Worker::ask_for(ObjectId id, RankId hint, bool exists) {
+  if (store_.has(id)) {
+    if (const ValuePtr value = store_.find(id)) {
+      arrived(id, value);
+    } else {
+      store_.want(id);
+    }
+    return;
+  }
+  Interest& in = interests_[id];
+  if (in.asked != kNoRank || in.receiving) return;
+  if (hint == objects_.rank() || hint == kNoRank) {
+    if (will_come(id)) return;
+    if (Record* record = objects_.find(id); record != nullptr && record->mine) {
+      if (record->ready(id.index)) {
+        const store::Slot* slot = record->slot(id.index);
+        if (slot != nullptr && slot->kind == store::Slot::Kind::error) {
+          const ErrorPtr error = *slot->error;
+          deliver(id, nullptr, error, kNoRank);
+          return;
+        }
+        if (slot != nullptr && slot->kind == store::Slot::Kind::large) {
+          hint = where_large(*slot);
+          exists = true;
+        }
+      } else if (hint == kNoRank) {
+        return;  // its result will be brought here
+      }
+    }
+  }
+  if (hint == kNoRank || hint == objects_.rank() || lost_.contains(hint)) {
+    locate(id, kNoRank);
+  } else {
+    in.asked = hint;
+    in.exists = exists;
+    ++fetches_;
+    transport_.send(hint, core::Fetch{id});
+  }
+}
+
+// The object is known to be here as a value, to have failed, or to stay at another rank.
+void Worker::deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, RankId at) {
+  const auto found = interests_.find(id);
+  if (found == interests_.end()) return;
+  if (value == nullptr && error == nullptr) {
+    for (const RankId rank : found->second.ranks) transport_.send(rank, core::Located{id, at, {}});
+    found->second.ranks.clear();
+    if (found->second.pieces.empty()) {
+      interests_.erase(found);
+    } else {
+      found->second.asked = kNoRank;
+      ask_for(id, store_.shares_with(at) ? at : kNoRank, true);
+    }
+    return;
+  }
+  const Interest in = std::move(found->second);
+  interests_.erase(found);
+  for (const RankId rank : in.ranks) {
+    if (error != nullptr) {
+      core::Data data;
+      data.id = id;
+      data.failed = true;
+      data.error = *error;
+      transport_.send(rank, data);
+    } else {
+      answer_fetch(rank, id, value);
+    }
+  }
+  for (Piece* piece : in.pieces) {
+    if (error != nullptr) {
+      failing_.emplace_back(ObjectId{piece->range.span, piece->range.begin}, error);
+    } else {
+      dep_ready(*piece, id, value);
+    }
+  }
+  fail_pieces();
+}
+
+void Worker::answer_fetch(RankId to, ObjectId id, const ValuePtr& value) {
+  core::Data data;
+  data.id = id;
+  if (value->size() <= settings_.inline_limit) {
+    data.value = value->view();
+  } else if (store_.shares_with(to) && to != objects_.rank() && store_.contains(value->data()) && store_.has(id)) {
+    data.mapped = true;
+    data.size = value->size();
+    data.offset = store_.offset_of(*value);
+    store_.pin(id, to);
+  } else if (value->size() <= kInlineData) {
+    data.value = value->view();
+  } else {
+    data.size = value->size();
+    data.block = transport_.send_block(to, value->view(), value);
+  }
+  transport_.send(to, data);
+}
+
+// Keeps a small result that went to another rank for a while, for those who were told that it would be here. Without it
+// they would find it at its owner, over the head.
+void Worker::retain(ObjectId id, ValuePtr value) {
+  if (!retained_.emplace(id, std::move(value)).second) return;
+  if (retained_order_.size() < kRetained) {
+    retained_order_.push_back(id);
+    return;
+  }
+  retained_.erase(retained_order_[retained_next_]);
+  retained_order_[retained_next_] = id;
+  retained_next_ = (retained_next_ + 1) % kRetained;
+}
+
+void Worker::handle(RankId, const core::AskStore& m) {
+  const Store::Stats now = store_.stats();
+  StoreStats stats;
+  StoreUse& use = stats.ranks.emplace_back();
+  use.rank = objects_.rank();
+  use.node = settings_.node;
+  use.host = settings_.host;
+  use.capacity = now.capacity;
+  use.used = now.used;
+  use.touched = now.touched;
+  use.pinned = now.pinned;
+  use.spilled = now.spilled;
+  use.largest_free = now.largest_free;
+  use.objects = now.objects;
+  use.copies = now.copies;
+  use.fetches = fetches_;
+  use.evictions = now.evictions;
+  use.spills = now.spills;
+  use.restores = now.restores;
+  for (const Store::Item& item : store_.largest(m.largest)) {
+    stats.largest.push_back(
+        {core::to_string(item.id), item.size, objects_.rank(), item.in_memory, item.in_use, item.pins, {}, 0});
+  }
+  transport_.send(kHeadRank, core::StoreReport{m.token, core::encode_stats(stats)});
+}
+
+void Worker::handle(RankId, const core::Located& m) {
+  const auto found = interests_.find(m.id);
+  if (found == interests_.end() && objects_.find(m.id) == nullptr) return;
+  if (m.rank == kNoRank) {
+    const auto error = std::make_shared<ErrorRecord>(m.error);
+    if (Record* record = objects_.find(m.id)) objects_.set_error(*record, m.id.index, error);
+    deliver(m.id, nullptr, error, kNoRank);
+    return;
+  }
+  if (found != interests_.end()) {
+    found->second.asked = kNoRank;
+    if (forget_if_unwanted(m.id)) return;
+  }
+  if (m.rank == objects_.rank()) {
+    if (const ValuePtr value = value_here(m.id)) {
+      arrived(m.id, value);
+      return;
+    }
+  }
+  if (Record* record = objects_.find(m.id); record != nullptr && record->mine && record->ready(m.id.index)) {
+    objects_.set_large(*record, m.id.index, m.rank);
+  }
+  ask_for(m.id, m.rank, m.exists);
+}
+
+// What was asked for on behalf of tasks that have gone elsewhere since is not chased: it may be freed by now.
+bool Worker::forget_if_unwanted(ObjectId id) {
+  const auto found = interests_.find(id);
+  if (!found->second.pieces.empty() || !found->second.ranks.empty()) return false;
+  if (Record* record = objects_.find(id)) {
+    if (!record->ready(id.index)) return false;
+    if (!objects_.is_here(*record, id.index)) return false;
+  }
+  interests_.erase(found);
+  return true;
+}
+
+// A value that was asked for is here.
+void Worker::arrived(ObjectId id, const ValuePtr& value) {
+  if (Record* record = objects_.find(id)) {
+    if (store_.has(id)) {
+      objects_.set_large(*record, id.index, objects_.rank());
+    } else {
+      objects_.set_block(*record, id.index, value);
+    }
+  }
+  deliver(id, value, nullptr, kNoRank);
+}
+
+void Worker::handle(RankId, const core::Keep& m) { store_.keep(m.id); }
+
+void Worker::handle(RankId, const core::Free& m) {
+  for (const ObjectId& id : m.ids) {
+    objects_.free(id);
+  }
+}
+
+void Worker::handle(RankId from, const core::Fetch& m) {
+  if (const ValuePtr value = value_here(m.id)) {
+    answer_fetch(from, m.id, value);
+    return;
+  }
+  if (store_.has(m.id)) {
+    interests_[m.id].ranks.push_back(from);
+    store_.want(m.id);
+    return;
+  }
+  Record* record = objects_.find(m.id);
+  const store::Slot* slot = record != nullptr && record->ready(m.id.index) ? record->slot(m.id.index) : nullptr;
+  if (slot != nullptr && record->mine) {
+    if (slot->kind == store::Slot::Kind::error) {
+      core::Data data;
+      data.id = m.id;
+      data.failed = true;
+      data.error = **slot->error;
+      transport_.send(from, data);
+      return;
+    }
+    if (slot->kind == store::Slot::Kind::large && slot->at != objects_.rank()) {
+      transport_.send(from, core::Located{m.id, slot->at, {}});
+      return;
+    }
+  }
+  // Made here, brought here, or on its way here: one fetch serves all who ask. On its way only from a rank that has it
+  // for sure: ranks that wait for each other's guesses might go round in a circle.
+  const auto wanted = interests_.find(m.id);
+  const bool coming = wanted != interests_.end() && wanted->second.exists;
+  if (coming || will_come(m.id) || (record != nullptr && record->mine && !record->ready(m.id.index))) {
+    interests_[m.id].ranks.push_back(from);
+    return;
+  }
+  transport_.send(from, core::NotHere{m.id});
+}
+
+void Worker::handle(RankId from, const core::Data& m) {
+  const auto found = interests_.find(m.id);
+  if (m.failed) {
+    const auto error = std::make_shared<ErrorRecord>(m.error);
+    if (Record* record = objects_.find(m.id); record != nullptr && !record->ready(m.id.index)) {
+      objects_.set_error(*record, m.id.index, error);
+    }
+    deliver(m.id, nullptr, error, kNoRank);
+    return;
+  }
+  if (m.mapped) {
+    if (!store_.shares_with(from)) detail::throw_damaged("a rank of another node gives its memory to read");
+    store_.add_mapped(m.id, from, m.offset, m.size);
+    arrived(m.id, store_.find(m.id));
+    return;
+  }
+  if (m.block == 0 && m.value.size() <= settings_.inline_limit) {
+    arrived(m.id, std::make_shared<Buffer>(m.value));
+    return;
+  }
+  if (m.block == 0) {
+    Store::Room room;
+    if (store_.take(m.value.size(), room) == Store::Verdict::given && !room.cold.empty()) {
+      if (store_.commit()(room.cold)) {
+        store_.committed(room.cold);
+      } else {
+        store_.refused(std::exchange(room, {}));
+      }
+    }
+    room.buffer.append(m.value.data(), m.value.size());
+    came(m.id, std::make_shared<Buffer>(std::move(room.buffer)));
+    return;
+  }
+  if (found != interests_.end()) found->second.receiving = true;
+  Incoming in{from, m.id, m.block, m.size, {}};
+  const Record* record = objects_.find(m.id);
+  if (record != nullptr && store::ObjectTable::has_waiter(*record)) {
+    incoming_.push_front(std::move(in));
+  } else {
+    incoming_.push_back(std::move(in));
+  }
+  admit();
+}
+
+// A copy of a value of another node is complete.
+void Worker::came(ObjectId id, const ValuePtr& value) {
+  if (store_.has_news()) tell_store_news();  // an earlier copy that was dropped is told of before this one
+  store_.add(id, value, Store::Role::copy);
+  transport_.send(kHeadRank, core::Copied{id});
+  arrived(id, store_.find(id));
+}
+
+// Lets those blocks come for which there is room, in the order in which they were announced.
+void Worker::admit() {
+  while (!incoming_.empty()) {
+    Incoming& next = incoming_.front();
+    const Store::Verdict verdict = store_.take(next.size, next.room);
+    // Where everything is in use, values that tasks wait for are better beside the segment than never here; but one
+    // after the other, since others may become free meanwhile.
+    if (verdict == Store::Verdict::later || (verdict == Store::Verdict::never && !receiving_.empty())) return;
+    Incoming in = std::move(next);
+    incoming_.pop_front();
+    receiving_.push_back(in.from);
+    if (in.room.cold.empty()) {
+      receive(std::move(in));
+    } else {
+      const std::uint64_t token = next_token_++;
+      store_.prepare(token, in.room.cold);
+      preparing_.emplace(token, std::move(in));
+    }
+  }
+}
+
+void Worker::prepared(std::uint64_t token, bool good) {
+  auto node = preparing_.extract(token);
+  Incoming& in = node.mapped();
+  if (good) {
+    store_.committed(in.room.cold);
+  } else {
+    store_.refused(std::exchange(in.room, {}));
+  }
+  if (!lost_.contains(in.from)) receive(std::move(in));
+}
+
+void Worker::receive(Incoming in) {
+  auto buffer = std::make_shared<Buffer>(std::move(in.room.buffer));
+  buffer->extend(in.size);
+  transport_.receive_block(in.from, in.block, {buffer->data(), buffer->size()},
+                           [this, id = in.id, from = in.from, buffer] {
+                             receiving_.erase(std::find(receiving_.begin(), receiving_.end(), from));
+                             came(id, buffer);
+                             admit();
+                           });
+}
+
+void Worker::handle(RankId from, const core::Unpin& m) { store_.unpin(m.id, from); }
+
+void Worker::handle(RankId, const core::Recall& m) { store_.let_go(m.id); }
+
+// What the store has to say to others, and to those who wait here.
+void Worker::tell_store_news() {
+  while (store_.has_news()) {
+    const Store::News news = store_.take_news();
+    for (const auto& [rank, id] : news.unpins) {
+      if (!lost_.contains(rank)) transport_.send(rank, core::Unpin{id});
+    }
+    for (const auto& [rank, id] : news.recalls) transport_.send(rank, core::Recall{id});
+    if (!news.dropped_copies.empty()) transport_.send(kHeadRank, core::Uncopied{news.dropped_copies});
+    for (const ObjectId& id : news.restored) {
+      if (const ValuePtr value = store_.find(id)) arrived(id, value);
+    }
+    for (const auto& [id, what] : news.broken) {
+      auto error = std::make_shared<ErrorRecord>();
+      error->kind = ErrorKind::object_lost;
+      error->message = "the value of object " + core::to_string(id) + " was in a file of rank " +
+                       std::to_string(objects_.rank()) + ", which can't be read back: " + what;
+      error->failure = {"", core::to_string(id), objects_.rank(), settings_.host, 0};
+      store_.erase(id);
+      if (Record* record = objects_.find(id)) objects_.set_error(*record, id.index, error);
+      deliver(id, nullptr, error, kNoRank);
+    }
+  }
+}
+
+void Worker::handle(RankId from, const core::NotHere& m) {
+  const auto found = interests_.find(m.id);
+  if (found == interests_.end()) return;
+  found->second.asked = kNoRank;
+  if (forget_if_unwanted(m.id)) return;
+  if (const ValuePtr value = value_here(m.id)) {
+    arrived(m.id, value);
+    return;
+  }
+  locate(m.id, from);
+}
+
+void Worker::locate(ObjectId id, RankId not_at) {
+  Interest& in = interests_[id];
+  in.asked = kHeadRank;
+  in.exists = false;
+  MOBULA_CHECK(++in.tries < 100'000, "object " + core::to_string(id) + " can't be found");
+  transport_.send(kHeadRank, core::Locate{id, not_at});
+}
+
+}  // namespace mobula::worker
