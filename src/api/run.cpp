@@ -143,21 +143,27 @@ void set_up_store(Job& job, exec::Settings& settings) {
   std::size_t bytes = config.store != 0 ? config.store : topology::usable_memory() / 10 * 3 / ranks;
   if (shares) {
     // All ranks of the node decide alike, by what its first rank sees before any of them takes some.
-    const auto seen = mpi->gather_on_node(std::to_string(topology::free_shared_memory()) + " " + std::to_string(bytes));
+    const bool wished = config.store != 0;
+    const auto seen = mpi->gather_on_node(std::to_string(topology::free_shared_memory()) + " " + std::to_string(bytes) +
+                                          (wished ? " wished" : ""));
     const std::size_t free = std::strtoull(seen.front().c_str(), nullptr, 10);
     std::size_t asked = 0;
-    for (const std::string& text : seen) asked += std::strtoull(text.c_str() + text.find(' '), nullptr, 10);
+    bool any_wished = false;
+    for (const std::string& text : seen) {
+      asked += std::strtoull(text.c_str() + text.find(' '), nullptr, 10);
+      any_wished = any_wished || text.ends_with("wished");
+    }
     const std::size_t most = free / 10 * 9;
     const std::string cure =
         ": give containers more (docker and podman: --shm-size=4g or --ipc=host; Apptainer shares the "
         "host's), or mount /dev/shm larger, or ask for less by --mobula-store=SIZE for each rank";
-    if (asked > most && config.store != 0) {
+    if (asked > most && any_wished) {
       throw ConfigError("mobula: the " + std::to_string(ranks) + " ranks of " + settings.host + " ask for " +
                         mib(asked) + " of shared memory for their objects, and /dev/shm has " + mib(free) + " free" +
                         cure);
     }
-    bytes = std::min(bytes, most / ranks);
-    if (bytes < kLittle && config.store == 0 && mpi->node_rank() == 0) {
+    if (!wished) bytes = std::min(bytes, most / ranks);
+    if (bytes < kLittle && !wished && mpi->node_rank() == 0) {
       core::log_warn("/dev/shm on " + settings.host + " has only " + mib(free) + " free, so each rank has only " +
                      mib(bytes) + " for its objects" + cure);
     }
@@ -165,7 +171,12 @@ void set_up_store(Job& job, exec::Settings& settings) {
     settings.store.memory = mpi->segment(mpi->rank());
     settings.store.segment_of = [mpi](detail::RankId rank) -> const std::byte* { return mpi->segment(rank).data(); };
   } else {
-    job.pages = std::make_unique<store::PrivatePages>(bytes);
+    try {
+      job.pages = std::make_unique<store::PrivatePages>(bytes);
+    } catch (const std::bad_alloc&) {
+      throw ConfigError("mobula: this process may not reserve " + mib(bytes) +
+                        " of address space for its objects (see ulimit -v): ask for less by --mobula-store=SIZE");
+    }
     settings.store.memory = job.pages->memory();
   }
   store::advise_pages(settings.store.memory);

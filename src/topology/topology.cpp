@@ -2,6 +2,7 @@
 
 #include <hwloc.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -132,6 +133,10 @@ std::size_t usable_memory() {
       at_most(unified ? "/sys/fs/cgroup" + path + "/memory.max"
                       : "/sys/fs/cgroup/memory" + path + "/memory.limit_in_bytes");
     }
+  }
+  struct rlimit space {};
+  if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY) {
+    bytes = std::min<std::size_t>(bytes, space.rlim_cur);
   }
   constexpr std::size_t kMiB = 1 << 20;
   const auto number = [](const char* name) -> std::size_t {

@@ -22,7 +22,7 @@ std::vector<int> thread_cpus();
 std::string encode(const Cores& cores);
 Cores decode(const std::string& text);
 
-// Bytes that this job may use on this node: of the machine, within what control groups and Slurm allow.
+// Bytes that this job may use on this node: of the machine, within what control groups, Slurm and ulimit -v allow.
 std::size_t usable_memory();
 // Bytes that are free in the file system of shared memory.
 std::size_t free_shared_memory();
