@@ -902,6 +902,8 @@ RankId Head::source_for(ObjectId id, RankId to, RankId not_at) {
   const RankId at = location(id, of);
   if (of == nullptr || of->size <= settings_.inline_limit || to == at || at >= ranks_.size()) return at;
   if (Copy* gone = of->copy_at(not_at); gone != nullptr && !gone->here) {
+    constexpr std::uint32_t kMisses = 4;
+    if (++gone->misses < kMisses) return not_at;  // what it was told may not have come there yet
     fetched(*of, *gone);
     std::erase_if(of->copies, [not_at](const Copy& copy) { return copy.rank == not_at; });
   }
@@ -931,7 +933,7 @@ RankId Head::source_for(ObjectId id, RankId to, RankId not_at) {
     cost = its;
   }
   ++*serving;
-  of->copies.push_back({to, false, best, cost + 1, 0});
+  of->copies.push_back({to, false, best, cost + 1, 0, 0});
   return best;
 }
 

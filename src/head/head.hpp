@@ -133,6 +133,7 @@ class Head {
     RankId from = detail::kNoRank;
     std::uint32_t depth = 0;    // transfers, one after the other, until it is complete
     std::uint32_t serving = 0;  // transfers that start there
+    std::uint32_t misses = 0;   // times that others asked there before it had begun
   };
   struct Entry {
     std::vector<std::pair<RankId, std::int32_t>> ranks;  // holders; counts may go negative for a while

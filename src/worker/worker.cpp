@@ -11,7 +11,6 @@ namespace mobula::worker {
 
 using core::ErrorKind;
 using core::ErrorRecord;
-using core::Event;
 using detail::kHeadRank;
 using detail::kNoRank;
 using detail::kVariable;
