@@ -167,6 +167,15 @@ std::string to_string(detail::ObjectId id) {
          std::to_string(id.index);
 }
 
+ErrorPtr make_error(ErrorKind kind, std::string message, std::string task, detail::ObjectId id, detail::RankId rank,
+                    int attempt, std::string host) {
+  auto error = std::make_shared<ErrorRecord>();
+  error->kind = kind;
+  error->message = std::move(message);
+  error->failure = {std::move(task), to_string(id), rank == detail::kNoRank ? 0 : rank, std::move(host), attempt};
+  return error;
+}
+
 std::optional<detail::ObjectId> parse_id(const std::string& text) {
   std::uint32_t owner = 0;
   std::uint64_t number = 0;

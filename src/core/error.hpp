@@ -48,6 +48,9 @@ ErrorRecord capture(const std::exception_ptr& error, const Failure& where);
 [[noreturn]] void raise(const ErrorRecord& record);
 
 std::string to_string(detail::ObjectId id);
+// An error that the runtime found about an object or the task that makes it. `rank` kNoRank: none.
+ErrorPtr make_error(ErrorKind kind, std::string message, std::string task, detail::ObjectId id, detail::RankId rank,
+                    int attempt, std::string host = "");
 std::optional<detail::ObjectId> parse_id(const std::string& text);  // of what to_string gave
 std::string demangle(const char* name);
 

@@ -11,6 +11,7 @@ namespace mobula::head {
 using core::ErrorKind;
 using core::ErrorRecord;
 using core::Event;
+using core::make_error;
 using detail::kHeadRank;
 using detail::kNoRank;
 using detail::kVariable;
@@ -18,14 +19,6 @@ using detail::kVariable;
 namespace {
 
 constexpr Time kOnTheWay = 2'000'000'000;  // ns after which a result has come, or its rank is lost
-
-ErrorPtr make_error(ErrorKind kind, std::string message, std::string task, ObjectId id, RankId rank, int attempt) {
-  auto error = std::make_shared<ErrorRecord>();
-  error->kind = kind;
-  error->message = std::move(message);
-  error->failure = {std::move(task), core::to_string(id), rank == kNoRank ? 0 : rank, "", attempt};
-  return error;
-}
 
 }  // namespace
 

@@ -69,6 +69,14 @@ class Store final : public detail::Memory {
   // Pages up to the end of the span are usable now, or can't be had: then the room is closed for good.
   void committed(std::span<std::byte> cold);
   void refused(Room&& room);
+  // One or the other. The room is empty after a refusal.
+  void settle(Room& room, bool good) {
+    if (good) {
+      committed(room.cold);
+    } else {
+      refused(std::exchange(room, {}));
+    }
+  }
   const std::function<bool(std::span<std::byte>)>& commit() const { return settings_.commit; }
   std::uint64_t changes() const { return changes_ + (freed_any_.load(std::memory_order_relaxed) ? 1 : 0); }
   // `held`: whether this rank has Refs to the object.

@@ -26,6 +26,8 @@ class MpiWire : public Wire {
   // Gives this rank a segment of that size, aligned to pages and not touched, which all ranks of the node see.
   // Collective over the node. Throws Error where there is no room for it.
   virtual void share(std::size_t bytes) = 0;
+  // The segment of a rank of this node, as this rank sees it; empty for others.
+  virtual std::span<std::byte> segment(RankId rank) const = 0;
   // Whether it is so on all ranks. Collective over all.
   virtual bool all(bool here) = 0;
   // What MPI granted: MPI_THREAD_SERIALIZED at least.

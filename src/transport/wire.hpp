@@ -34,9 +34,6 @@ class Wire {
   // Ranks with equal values share memory.
   virtual std::uint32_t node() const = 0;
 
-  // The memory of a rank that this one may read in place, its own to write to: empty where none is shared.
-  virtual std::span<std::byte> segment(RankId) const { return {}; }
-
   // Sends a frame of at most kFrameMax bytes. Never waits; the caller bounds how much is under way.
   virtual void send(RankId to, Buffer frame) = 0;
   // Delivers what has arrived and moves what is under way. True if anything happened.

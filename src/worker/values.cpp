@@ -103,11 +103,7 @@ void Worker::deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, 
   interests_.erase(found);
   for (const RankId rank : in.ranks) {
     if (error != nullptr) {
-      core::Data data;
-      data.id = id;
-      data.failed = true;
-      data.error = *error;
-      transport_.send(rank, data);
+      send_failure(rank, id, *error);
     } else {
       answer_fetch(rank, id, value);
     }
@@ -120,6 +116,14 @@ void Worker::deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, 
     }
   }
   fail_pieces();
+}
+
+void Worker::send_failure(RankId to, ObjectId id, const ErrorRecord& error) {
+  core::Data data;
+  data.id = id;
+  data.failed = true;
+  data.error = error;
+  transport_.send(to, data);
 }
 
 void Worker::answer_fetch(RankId to, ObjectId id, const ValuePtr& value) {
@@ -251,11 +255,7 @@ void Worker::handle(RankId from, const core::Fetch& m) {
   const store::Slot* slot = record != nullptr && record->ready(m.id.index) ? record->slot(m.id.index) : nullptr;
   if (slot != nullptr && record->mine) {
     if (slot->kind == store::Slot::Kind::error) {
-      core::Data data;
-      data.id = m.id;
-      data.failed = true;
-      data.error = **slot->error;
-      transport_.send(from, data);
+      send_failure(from, m.id, **slot->error);
       return;
     }
     if (slot->kind == store::Slot::Kind::large && slot->at != objects_.rank()) {
@@ -297,11 +297,7 @@ void Worker::handle(RankId from, const core::Data& m) {
   if (m.block == 0) {
     Store::Room room;
     if (store_.take(m.value.size(), room) == Store::Verdict::given && !room.cold.empty()) {
-      if (store_.commit()(room.cold)) {
-        store_.committed(room.cold);
-      } else {
-        store_.refused(std::exchange(room, {}));
-      }
+      store_.settle(room, store_.commit()(room.cold));
     }
     room.buffer.append(m.value.data(), m.value.size());
     came(m.id, std::make_shared<Buffer>(std::move(room.buffer)));
@@ -350,11 +346,7 @@ void Worker::admit() {
 void Worker::prepared(std::uint64_t token, bool good) {
   auto node = preparing_.extract(token);
   Incoming& in = node.mapped();
-  if (good) {
-    store_.committed(in.room.cold);
-  } else {
-    store_.refused(std::exchange(in.room, {}));
-  }
+  store_.settle(in.room, good);
   if (!lost_.contains(in.from)) receive(std::move(in));
 }
 
@@ -386,11 +378,11 @@ void Worker::tell_store_news() {
       if (const ValuePtr value = store_.find(id)) arrived(id, value);
     }
     for (const auto& [id, what] : news.broken) {
-      auto error = std::make_shared<ErrorRecord>();
-      error->kind = ErrorKind::object_lost;
-      error->message = "the value of object " + core::to_string(id) + " was in a file of rank " +
-                       std::to_string(objects_.rank()) + ", which can't be read back: " + what;
-      error->failure = {"", core::to_string(id), objects_.rank(), settings_.host, 0};
+      const ErrorPtr error =
+          core::make_error(ErrorKind::object_lost,
+                           "the value of object " + core::to_string(id) + " was in a file of rank " +
+                               std::to_string(objects_.rank()) + ", which can't be read back: " + what,
+                           "", id, objects_.rank(), 0, settings_.host);
       store_.erase(id);
       if (Record* record = objects_.find(id)) objects_.set_error(*record, id.index, error);
       deliver(id, nullptr, error, kNoRank);

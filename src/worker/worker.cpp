@@ -487,11 +487,11 @@ void Worker::handle(RankId, const core::RankLost& m) {
     for (std::uint32_t i = range.begin; i < range.end; ++i) {
       if (record->ready(i)) continue;
       const ObjectId id{range.span, i};
-      auto error = std::make_shared<ErrorRecord>();
-      error->kind = ErrorKind::object_lost;
-      error->message = "the value of object " + core::to_string(id) + " was on its way here when rank " +
-                       std::to_string(m.rank) + " was lost";
-      error->failure = {"", core::to_string(id), m.rank, "", 0};
+      const ErrorPtr error =
+          core::make_error(ErrorKind::object_lost,
+                           "the value of object " + core::to_string(id) + " was on its way here when rank " +
+                               std::to_string(m.rank) + " was lost",
+                           "", id, m.rank, 0);
       objects_.set_error(*record, i, error);
       deliver(id, nullptr, error, kNoRank);
     }

@@ -213,6 +213,7 @@ class Worker {
   ValuePtr value_here(ObjectId id);
   void ask_for(ObjectId id, RankId hint, bool exists = false);
   void deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, RankId at);
+  void send_failure(RankId to, ObjectId id, const core::ErrorRecord& error);
   void answer_fetch(RankId to, ObjectId id, const ValuePtr& value);
   void retain(ObjectId id, ValuePtr value);
   // Results of tasks that ended here, or failed.

@@ -417,14 +417,14 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
     std::vector<Handle> wait_for;
     std::uint64_t result = 0;
     if (&function == &kLeaf) {
-      result = leaf(detail::take_argument<std::uint64_t>(task, 0, dep));
+      result = leaf(detail::take_held<std::uint64_t>(task, 0, dep).value);
     } else if (&function == &kJoin) {
-      const auto a = detail::take_argument<std::uint64_t>(task, 0, dep);
-      result = join(a, detail::take_argument<std::uint64_t>(task, 1, dep));
+      const auto a = detail::take_held<std::uint64_t>(task, 0, dep).value;
+      result = join(a, detail::take_held<std::uint64_t>(task, 1, dep).value);
     } else if (&function == &kFirst) {
-      result = first(detail::take_argument<std::vector<std::uint64_t>>(task, 0, dep));
+      result = first(detail::take_held<std::vector<std::uint64_t>>(task, 0, dep).value);
     } else if (&function == &kLargeTask) {
-      const auto seed = detail::take_argument<std::uint64_t>(task, 0, dep);
+      const auto seed = detail::take_held<std::uint64_t>(task, 0, dep).value;
       Encoder value;
       const Wish met0 = [this, r, &value] { return take_room(r, (kLarge + 1) * sizeof(std::uint64_t), value.buffer); };
       co_await Until(*this, r, met0);
@@ -433,12 +433,12 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
       continue;
     } else if (&function == &kBroken) {
       try {
-        broken(detail::take_argument<std::uint64_t>(task, 0, dep));
+        broken(detail::take_held<std::uint64_t>(task, 0, dep).value);
       } catch (...) {
         failure = std::current_exception();
       }
     } else if (&function == &kBox) {
-      const auto seed = detail::take_argument<std::uint64_t>(task, 0, dep);
+      const auto seed = detail::take_held<std::uint64_t>(task, 0, dep).value;
       const Handle child = submit_leaf(r, true, seed);
       task.out.ref(child);
       task.finish(from);
@@ -453,8 +453,8 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
       }
       wait_for.push_back(ranks_[r].objects->handle_of(id));
     } else {
-      const auto seed = detail::take_argument<std::uint64_t>(task, 0, dep);
-      const auto depth = detail::take_argument<std::uint32_t>(task, 1, dep);
+      const auto seed = detail::take_held<std::uint64_t>(task, 0, dep).value;
+      const auto depth = detail::take_held<std::uint32_t>(task, 1, dep).value;
       result = depth == 0 ? leaf(seed) : seed;
       if (depth != 0) {
         for (std::uint64_t i = 0; i < 2 + seed % 3; ++i) {

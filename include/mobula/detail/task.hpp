@@ -115,10 +115,6 @@ Held<P> take_held(TaskRun& run, std::size_t i, std::size_t& dep) {
   in.finish();
   return held;
 }
-template <class T>
-T take_argument(TaskRun& run, std::size_t i, std::size_t& dep) {
-  return take_held<T>(run, i, dep).value;
-}
 
 template <class F>
 struct Signature;
