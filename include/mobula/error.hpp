@@ -52,6 +52,18 @@ class Cancelled : public Error {  // the task was cancelled before it could fini
  public:
   using Error::Error;
 };
+class ActorDied : public Error {  // the actor was killed, was lost with its rank, or its constructor failed
+ public:
+  using Error::Error;
+};
+class NoSuchActor : public Error {  // no actor of that name and class is there
+ public:
+  using Error::Error;
+};
+class Backpressure : public Error {  // too many calls of this rank are pending at the actor (ActorOptions::max_pending)
+ public:
+  using Error::Error;
+};
 class ConfigError : public Error {  // a setting is unknown or malformed; the job does not start
  public:
   using Error::Error;

@@ -10,6 +10,7 @@
 //   }
 #pragma once
 
+#include "mobula/actor.hpp"
 #include "mobula/config.hpp"
 #include "mobula/error.hpp"
 #include "mobula/options.hpp"

@@ -48,7 +48,7 @@ inline const Placement pack{Placement::Kind::pack, 0, {}};      // fill ranks in
 inline const Placement spread{Placement::Kind::spread, 0, {}};  // the emptiest rank
 inline Placement on_node(std::uint32_t index) { return {Placement::Kind::on_node, index, {}}; }
 inline Placement on_rank(std::uint32_t index) { return {Placement::Kind::on_rank, index, {}}; }
-// The rank that holds, or will make, the object.
+// The rank that holds, or will make, the object; the rank of an actor.
 inline Placement near(const detail::RefBase& ref) { return {Placement::Kind::near, 0, ref.handle()}; }
 
 struct TaskOptions {
@@ -66,6 +66,21 @@ struct TaskOptions {
   Placement placement = any;
 
   bool operator==(const TaskOptions&) const = default;
+};
+
+struct ActorOptions {
+  double cpus = 0;  // 1 and more: slots of its own, for as long as it lives; 0: shares them with others
+  double gpus = 0;
+  std::size_t memory = 0;
+  std::map<std::string, double> resources = {};
+  std::string name = {};          // for find_actor; one actor of a name at a time
+  bool get_if_exists = false;     // an actor of that name and class is taken in place of a new one
+  bool detached = false;          // lives to the end of the job
+  int restarts = 0;               // constructed anew, elsewhere, when its rank is lost
+  int call_retries = 0;           // runs of a call after the first, when the rank was lost meanwhile; needs restarts
+  std::uint32_t max_pending = 0;  // calls of one rank that have not ended; more throw Backpressure; 0: no limit
+  std::uint32_t concurrency = 1;  // calls that may run at once, on threads of their own
+  Placement placement = any;
 };
 
 }  // namespace mobula

@@ -13,6 +13,9 @@
 
 namespace mobula {
 
+template <class C>
+class Actor;
+
 // One value for all items of a map. Encoded once; sent once to each rank that runs items.
 template <class T>
 struct Same {
@@ -61,9 +64,9 @@ void add_argument(Draft::State& draft, std::size_t i, A&& argument) {
   }
 }
 
-template <auto F>
-struct RemoteCall {
-  using Fn = Function<F>;
+// What all calls have in common: Fn is a Runnable.
+template <class Fn>
+struct Arguments {
   using Sig = typename Fn::Sig;
   using Result = typename Fn::StoredResult;
   template <std::size_t I>
@@ -90,8 +93,9 @@ struct RemoteCall {
     return true;
   }
 
-  template <class... A>
-  static Ref<Result> submit(const TaskOptions* options, A&&... args) {
+  // Encodes the arguments and calls submit(draft).
+  template <class Submit, class... A>
+  static Ref<Result> pass(Submit&& submit, A&&... args) {
     check<A...>();
     if constexpr (sizeof...(A) == Sig::arity) {
       Draft draft;
@@ -99,10 +103,26 @@ struct RemoteCall {
         (add_argument<Parameter<I>>(*draft, I, std::forward<A>(args)), ...);
       }
       (std::index_sequence_for<A...>{});
-      return Ref<Result>(detail::submit(Fn::info, options, *draft));
+      return Ref<Result>(submit(*draft));
     } else {
       return {};
     }
+  }
+};
+
+template <auto F>
+struct RemoteCall : Arguments<Function<F>> {
+  using Fn = Function<F>;
+  using Base = Arguments<Fn>;
+  using Sig = typename Fn::Sig;
+  using Result = typename Fn::StoredResult;
+  template <std::size_t I>
+  using Parameter = typename Base::template Parameter<I>;
+
+  template <class... A>
+  static Ref<Result> submit(const TaskOptions* options, A&&... args) {
+    return Base::pass([&](Draft::State& draft) { return detail::submit(Fn::info, options, draft); },
+                      std::forward<A>(args)...);
   }
 
   template <class R>
@@ -119,7 +139,7 @@ struct RemoteCall {
   static Batch<Result> map(const TaskOptions* options, R&&... ranges) {
     static_assert((!is_same_item<std::remove_cvref_t<R>> || ... || false),
                   "mobula: map needs at least one range; same(x) alone has no length");
-    check<typename Item<std::remove_reference_t<R>>::type...>();
+    Base::template check<typename Item<std::remove_reference_t<R>>::type...>();
     if constexpr (sizeof...(R) == Sig::arity) {
       return map_indexed(std::index_sequence_for<R...>{}, options, ranges...);
     } else {
@@ -180,6 +200,47 @@ struct RemoteCall {
 
 }  // namespace detail
 
+namespace detail {
+
+template <class T>
+struct ActorOf {
+  using type = void;
+};
+template <class C>
+struct ActorOf<Actor<C>> {
+  using type = C;
+};
+
+template <auto F>
+inline constexpr bool is_member = std::is_member_function_pointer_v<decltype(F)>;
+
+// Whether F is a function whose first parameter is C& or const C&.
+template <class C, class Parameters>
+inline constexpr bool takes_actor = false;
+template <class C, class First, class... P>
+inline constexpr bool takes_actor<C, std::tuple<First, P...>> =
+    std::is_lvalue_reference_v<First>&& std::is_base_of_v<std::remove_cvref_t<First>, C>;
+
+template <auto F, class... A>
+struct IsCall : std::bool_constant<is_member<F>> {};
+template <auto F, class First, class... A>
+requires(!is_member<F> &&
+         !std::is_void_v<typename ActorOf<std::remove_cvref_t<First>>::type>) struct IsCall<F, First, A...>
+    : std::bool_constant<takes_actor<typename ActorOf<std::remove_cvref_t<First>>::type,
+                                     typename Signature<std::decay_t<decltype(F)>>::Parameters>> {
+};
+
+template <auto F, class Handle, class... A>
+auto call_actor(const Handle& actor, A&&... args) {
+  using C = typename ActorOf<Handle>::type;
+  static_assert(!std::is_void_v<C>, "mobula: a method is called on an Actor: remote<&C::method>(actor, arguments…)");
+  using Fn = Method<C, F>;
+  return Arguments<Fn>::pass([&](Draft::State& draft) { return detail::call(actor, Fn::info, draft); },
+                             std::forward<A>(args)...);
+}
+
+}  // namespace detail
+
 // F with options bound to it: remote<F>.with(…).
 template <auto F>
 class RemoteWith {
@@ -187,6 +248,8 @@ class RemoteWith {
   explicit RemoteWith(TaskOptions options) : options_(std::make_shared<TaskOptions>(std::move(options))) {}
   template <class... A>
   auto operator()(A&&... args) const {
+    static_assert(!detail::IsCall<F, A...>::value,
+                  "mobula: options are for tasks; those of calls are the actor's (ActorOptions)");
     return detail::RemoteCall<F>::submit(options_.get(), std::forward<A>(args)...);
   }
   template <class... R>
@@ -201,11 +264,19 @@ class RemoteWith {
 // F is a free function or a captureless lambda; it may return void. Arguments are converted to its parameters here and
 // travel by value; a Ref<T> for a parameter of type T or const T& is a dependency. Returns at once, or as soon as there
 // is room for one more task. Throws Infeasible.
+//
+// With an Actor<C> as first argument, and F a member function of C or a function whose first parameter is C& or
+// const C&, it is a call on that actor: see actor.hpp.
 template <auto F>
 struct Remote {
   template <class... A>
   auto operator()(A&&... args) const {
-    return detail::RemoteCall<F>::submit(nullptr, std::forward<A>(args)...);
+    if constexpr (detail::IsCall<F, A...>::value) {
+      static_assert(sizeof...(A) != 0, "mobula: a method is called on an Actor: remote<&C::method>(actor, arguments…)");
+      return detail::call_actor<F>(std::forward<A>(args)...);
+    } else {
+      return detail::RemoteCall<F>::submit(nullptr, std::forward<A>(args)...);
+    }
   }
   RemoteWith<F> with(TaskOptions options) const { return RemoteWith<F>(std::move(options)); }
 

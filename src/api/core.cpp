@@ -19,10 +19,10 @@ core::Time deadline_of(Duration timeout) {
 
 std::string seconds(Duration d) { return std::to_string(static_cast<double>(d.nanoseconds) / 1e9) + " s"; }
 
-core::Answer ask(core::Question question, ObjectId id, const TaskOptions* options = nullptr) {
+core::Answer ask(core::Question question, ObjectId id, core::WireOptions options = {}) {
   Engine& engine = api::engine();
   Lock lock(engine);
-  const std::uint64_t token = engine.worker().ask(question, id, options);
+  const std::uint64_t token = engine.worker().ask(question, id, std::move(options));
   std::optional<core::Answer> answer;
   engine.wait_lending(
       lock, [&] { return answer || (answer = engine.worker().take_answer(token)); }, Engine::kNever);
@@ -39,7 +39,13 @@ void check_feasible(const TaskOptions* options) {
   if (ordinary) return;
   thread_local TaskOptions feasible;  // the last that was found so
   if (options->time_request.is_none() && feasible == *options) return;
-  const core::Answer answer = ask(core::Question::feasible, {}, options);
+  std::shared_ptr<const core::WireOptions> wire;
+  {
+    Engine& engine = api::engine();
+    const Lock lock(engine);
+    wire = engine.worker().wire_options(options);
+  }
+  const core::Answer answer = ask(core::Question::feasible, {}, *wire);
   if (!answer.yes) throw Infeasible("mobula: " + answer.text);
   feasible = *options;
   feasible.placement.object = {};
@@ -80,6 +86,90 @@ Handle submit(const FunctionInfo& function, const TaskOptions* options, Draft::S
   Handle handle = engine.worker().submit(function, options, draft, in_task, in_task ? core::now() : 0);
   engine.submitted(lock, 1);
   return handle;
+}
+
+namespace {
+
+// What a task that would hold as much asks for.
+TaskOptions as_task(const ActorOptions& options) {
+  TaskOptions task;
+  task.cpus = options.cpus;
+  task.gpus = options.gpus;
+  task.memory = options.memory;
+  task.resources = options.resources;
+  task.placement = options.placement;
+  return task;
+}
+
+core::FoundActor decode_found(const std::string& text) {
+  core::FoundActor found;
+  core::WireReader in(ByteView(reinterpret_cast<const std::byte*>(text.data()), text.size()));
+  found.fields(in);
+  return found;
+}
+
+ActorBase adopt(Engine& engine, const std::string& text) {
+  const core::FoundActor found = decode_found(text);
+  const Lock lock(engine);
+  return {engine.worker().adopt(found.id), found.limits};
+}
+
+}  // namespace
+
+ActorBase create_actor(const FunctionInfo& constructor, const ActorOptions* given, Draft::State& draft) {
+  Engine& engine = api::engine();
+  const ActorOptions ordinary;
+  const ActorOptions& options = given != nullptr ? *given : ordinary;
+  if (options.get_if_exists && options.name.empty()) {
+    throw std::invalid_argument("mobula: ActorOptions::get_if_exists needs a name");
+  }
+  if (given != nullptr) {
+    const TaskOptions task = as_task(options);
+    check_feasible(&task);
+  }
+  Handle handle;
+  std::shared_ptr<const core::WireOptions> wire;
+  {
+    const Lock lock(engine);
+    wire = engine.worker().actor_options(options, constructor);
+    handle = engine.worker().mint_actor();
+  }
+  if (!options.name.empty()) {
+    const core::Answer answer = ask(core::Question::reserve, handle.id(), *wire);
+    if (!answer.yes) throw Error("mobula: " + answer.text);
+    if (!answer.text.empty()) return adopt(engine, answer.text);
+  }
+  Lock lock(engine);
+  engine.worker().create(handle, constructor, wire, draft);
+  engine.submitted(lock, 1);
+  return {std::move(handle), wire->actor.limits};
+}
+
+ActorBase find_actor(const std::string& name, const FunctionInfo& klass) {
+  core::WireOptions options;
+  options.demands.emplace_back();
+  options.is_actor = true;
+  options.actor.name = name;
+  options.actor.klass = klass.index;
+  const core::Answer answer = ask(core::Question::find, {}, options);
+  if (!answer.yes) throw NoSuchActor("mobula: " + answer.text);
+  return adopt(api::engine(), answer.text);
+}
+
+Handle call(const ActorBase& actor, const FunctionInfo& method, Draft::State& draft) {
+  if (!actor.handle()) throw std::invalid_argument("mobula: the Actor is empty; it refers to nothing");
+  Engine& engine = api::engine();
+  Lock lock(engine);
+  const worker::Run* run = Engine::current_run();
+  const ObjectId caller = run != nullptr ? engine.worker().current_caller(*run) : ObjectId{};
+  Handle handle = engine.worker().call(actor, method, draft, caller);
+  engine.submitted(lock, 1);
+  return handle;
+}
+
+void kill(const Handle& actor) {
+  if (!actor) throw std::invalid_argument("mobula::kill: the Actor is empty; it refers to nothing");
+  ask(core::Question::kill, actor.id());
 }
 
 BatchWriter::BatchWriter(const FunctionInfo& function, const TaskOptions* options)
@@ -337,6 +427,7 @@ std::string explain(const Handle& handle) {
   {
     Engine& engine = api::engine();
     const Lock lock(engine);
+    if (const auto text = engine.worker().explain_call(handle.id())) return *text;
     engine.worker().make_known(handle);
   }
   return ask(core::Question::explain, handle.id()).text;

@@ -140,7 +140,10 @@ void describe(ErrorRecord& record, const std::exception& e) {
                keep_kind<StoreFull>(record, e, ErrorKind::store_full) ||
                keep_kind<TimedOut>(record, e, ErrorKind::timed_out) ||
                keep_kind<Cancelled>(record, e, ErrorKind::cancelled) ||
-               keep_kind<ProtocolError>(record, e, ErrorKind::protocol))) {
+               keep_kind<ProtocolError>(record, e, ErrorKind::protocol) ||
+               keep_kind<ActorDied>(record, e, ErrorKind::actor_died) ||
+               keep_kind<NoSuchActor>(record, e, ErrorKind::no_such_actor) ||
+               keep_kind<Backpressure>(record, e, ErrorKind::backpressure))) {
     record.kind = ErrorKind::task;
   }
   if (const auto* regex = dynamic_cast<const std::regex_error*>(&e)) record.code = regex->code();
@@ -227,6 +230,10 @@ void raise(const ErrorRecord& record) {
     case ErrorKind::timed_out: throw CarriedError<TimedOut>(record);
     case ErrorKind::cancelled: throw CarriedError<Cancelled>(record);
     case ErrorKind::protocol: throw CarriedError<ProtocolError>(record);
+    case ErrorKind::actor_died: throw CarriedError<ActorDied>(record);
+    case ErrorKind::no_such_actor: throw CarriedError<NoSuchActor>(record);
+    case ErrorKind::backpressure: throw CarriedError<Backpressure>(record);
+    case ErrorKind::deadlock: throw CarriedError<Error>(record);
   }
   throw CarriedError<TaskError>(record);
 }

@@ -22,7 +22,11 @@ enum class ErrorKind : std::uint8_t {
   timed_out,
   cancelled,
   protocol,
-  last = protocol,
+  actor_died,
+  no_such_actor,
+  backpressure,
+  deadlock,  // Error itself
+  last = deadlock,
 };
 
 struct ErrorRecord {

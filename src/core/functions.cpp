@@ -68,9 +68,11 @@ std::string short_name(std::string_view signature) {
   return result;
 }
 
-CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t deps) {
+CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t deps, detail::FunctionInfo::Kind kind) {
   const detail::FunctionInfo* function = function_at(body.function);
-  if (function == nullptr || range.begin >= range.end) detail::throw_damaged("it names no task of this program");
+  if (function == nullptr || function->kind != kind || range.begin >= range.end) {
+    detail::throw_damaged("it names no task of this program");
+  }
   const std::uint32_t n = range.end - range.begin;
   const bool fixed = function->fixed_args != detail::kVariable && body.dep_mask == 0;
   if (fixed ? body.args.size() != std::size_t{function->fixed_args} * n
@@ -89,12 +91,15 @@ CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t d
 
 namespace mobula::detail {
 
-FunctionInfo::FunctionInfo(std::string_view signature_, Invoke invoke_, std::uint32_t args, std::uint32_t result)
+FunctionInfo::FunctionInfo(std::string_view signature_, Invoke invoke_, std::uint32_t args, std::uint32_t result,
+                           Kind kind_, const FunctionInfo* klass_)
     : name(core::short_name(signature_)),
       signature(signature_),
       invoke(invoke_),
       fixed_args(args),
       fixed_result(result),
+      kind(kind_),
+      klass(klass_),
       index(core::function_count()) {
   core::table().push_back(this);
 }

@@ -20,7 +20,12 @@ struct CheckedTasks {
   const detail::FunctionInfo& function;
   bool fixed;
 };
-CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t deps);
+CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t deps, detail::FunctionInfo::Kind kind);
+// What a task is by its options.
+inline detail::FunctionInfo::Kind kind_of(const TaskBody& body) {
+  using Kind = detail::FunctionInfo::Kind;
+  return body.has_options && body.options.is_actor ? Kind::constructor : Kind::task;
+}
 
 // Equal on ranks that run the same binary, and different, as far as 64 bits go, on others.
 std::uint64_t function_digest();

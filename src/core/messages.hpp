@@ -60,6 +60,21 @@ struct WireDemand {
   }
 };
 
+// What makes a task the making of an actor.
+struct ActorTraits {
+  std::string name;
+  bool get_if_exists = false;
+  bool detached = false;
+  std::int32_t restarts = 0;
+  std::uint32_t concurrency = 1;
+  detail::CallLimits limits;
+  std::uint32_t klass = 0;  // the index of its destructor
+  template <class V>
+  void fields(V&& visit) {
+    visit(name, get_if_exists, detached, restarts, concurrency, limits, klass);
+  }
+};
+
 struct WireOptions {
   std::vector<WireDemand> demands;  // first choice first; never empty
   std::int32_t retries = 3;
@@ -71,17 +86,21 @@ struct WireOptions {
   Placement::Kind placement = Placement::Kind::any;
   std::uint32_t place_index = 0;
   ObjectId near;
+  bool is_actor = false;
+  ActorTraits actor;
 
   template <class V>
   void fields(V&& visit) {
-    visit(demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index,
-          near);
+    visit(demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index, near,
+          is_actor);
+    if (is_actor) visit(actor);
   }
 };
 
 // One cpu and nothing else, wherever: what a task asks for by default.
 inline bool is_plain(const WireOptions* options) {
   if (options == nullptr) return true;
+  if (options->is_actor) return false;
   const WireDemand& d = options->demands.front();
   const bool ordinary =
       options->demands.size() == 1 && d.cpus == 1 && d.gpus == 0 && d.memory == 0 && d.resources.empty();
@@ -133,14 +152,66 @@ struct Submit {
   }
 };
 
-// An object that was made without the head knowing has become visible to others.
+// An object of the sender's that was made without the head knowing has become visible to others.
 struct Made {
   ObjectId id;
   std::uint64_t size = 0;
   std::vector<ObjectId> refs;
+  RankId at = detail::kNoRank;  // where the value stays; kNoRank: it is the sender's
   template <class V>
   void fields(V&& visit) {
-    visit(id, size, refs);
+    visit(id, size, refs, at);
+  }
+};
+
+// What `giver` lent the sender with a call or its result, past the head, the head has been told of by now, on this same
+// path. Answered to the giver, by Returned.
+struct Counted {
+  RankId giver = detail::kNoRank;
+  ObjectId call;
+  bool result = false;  // of the call's result; otherwise of its arguments
+  template <class V>
+  void fields(V&& visit) {
+    visit(giver, call, result);
+  }
+};
+
+// The result of a call by the sender, who will tell of its end by Done, has become visible to others.
+struct Promised {
+  ObjectId id;
+  std::uint32_t function = 0;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id, function);
+  }
+};
+
+struct ActorEnded {  // its object is destroyed
+  ObjectId id;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id);
+  }
+};
+
+struct KillDone {  // no call of the actor will start any more
+  std::uint64_t token = 0;
+  template <class V>
+  void fields(V&& visit) {
+    visit(token);
+  }
+};
+
+// A method of `actor` has waited for a call on `on` for a while, or (`waits` false) waits no more. The token is the
+// sender's, for Deadlock.
+struct Blocked {
+  ObjectId actor;
+  ObjectId on;
+  std::uint64_t token = 0;
+  bool waits = true;
+  template <class V>
+  void fields(V&& visit) {
+    visit(actor, on, token, waits);
   }
 };
 
@@ -209,7 +280,9 @@ struct Lending {  // cpus of the sender whose tasks wait for others
   }
 };
 
-enum class Question : std::uint8_t { cancel, explain, cluster, feasible, store, last = store };
+// `reserve`: the name in the options for the actor `id`, which will be submitted; `find`: the actor of the name and
+// class in the options. Both are answered by a FoundActor, `reserve` by an empty text if the name is now that of `id`.
+enum class Question : std::uint8_t { cancel, explain, cluster, feasible, store, reserve, find, kill, last = kill };
 struct Ask {
   std::uint64_t token = 0;
   Question question = Question::cancel;
@@ -218,6 +291,15 @@ struct Ask {
   template <class V>
   void fields(V&& visit) {
     visit(token, question, id, options);
+  }
+};
+
+struct FoundActor {  // the head counts a hold of the asker's from here on
+  ObjectId id;
+  detail::CallLimits limits;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id, limits);
   }
 };
 
@@ -281,6 +363,34 @@ struct CancelResult {  // worker to head
   template <class V>
   void fields(V&& visit) {
     visit(token, id, cancelled);
+  }
+};
+
+struct Returned {  // to a giver: see Counted
+  ObjectId call;
+  bool result = false;
+  template <class V>
+  void fields(V&& visit) {
+    visit(call, result);
+  }
+};
+
+struct EndActor {  // its calls fail with the error; answered by KillDone unless the token is 0
+  ObjectId id;
+  std::uint64_t token = 0;
+  ErrorRecord error;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id, token, error);
+  }
+};
+
+struct Deadlock {  // the method that waits, as told by Blocked with this token, would wait for ever
+  std::uint64_t token = 0;
+  std::string text;
+  template <class V>
+  void fields(V&& visit) {
+    visit(token, text);
   }
 };
 
@@ -352,6 +462,20 @@ struct Stop {
 
 // ---- any rank to any rank ----------------------------------------------------------------------------------------
 
+// Calls of one method by one caller, in the order made. The results go to the sender, who owns the span.
+struct Call {
+  Range range;
+  ObjectId actor;
+  ObjectId caller;       // the task or actor that makes it; none: the driver
+  bool holding = false;  // argument values hold objects: Counted is to be sent when the receiver's holds are told
+  TaskBody body;
+  std::vector<DepSource> deps;
+  template <class V>
+  void fields(V&& visit) {
+    visit(range, actor, caller, holding, body, deps);
+  }
+};
+
 // Results for the owner of the span, who holds the refs. Sent by the rank that ran the tasks, or by the head for tasks
 // that will not run. On the way to the head's rank it comes before the Done of the same tasks.
 struct Result {
@@ -360,12 +484,13 @@ struct Result {
   ByteView values;                  // back to back; errors and stored ones count as zeros or as empty
   std::vector<std::uint32_t> ends;  // where each value ends, if variable
   std::vector<IndexedError> errors;
-  std::vector<std::uint32_t> stored;   // stay at `rank`
+  std::vector<StoredResult> stored;    // stay at `rank`
   std::vector<std::uint32_t> holding;  // values that hold objects
+  std::vector<Hold> refs;              // those, of calls: the owner tells the head, and then sends Counted
   RankId rank = detail::kNoRank;
   template <class V>
   void fields(V&& visit) {
-    visit(range, fixed, values, ends, errors, stored, holding, rank);
+    visit(range, fixed, values, ends, errors, stored, holding, refs, rank);
   }
 };
 
@@ -448,9 +573,10 @@ struct MessageList {
   }
 };
 
-using Messages = MessageList<Join, Submit, Made, Done, Holds, Locate, Copied, Uncopied, GaveBack, Lending, Ask,
-                             StoreReport, Assign, TakeBack, CancelTask, CancelResult, AskStore, Located, Keep, Free,
-                             RankLost, Answer, Stop, Result, Fetch, Data, Unpin, Recall, NotHere>;
+using Messages = MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Copied, Uncopied, GaveBack,
+                             Lending, Ask, StoreReport, ActorEnded, KillDone, Blocked, Assign, TakeBack, CancelTask,
+                             CancelResult, Returned, EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost,
+                             Answer, Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

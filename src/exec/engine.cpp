@@ -27,7 +27,8 @@ constexpr std::uint32_t kSubmitsPerStep = 64;
 constexpr Time kGather = 10'000;  // ns that submissions gather while workers are hungry
 
 thread_local worker::Run* t_run = nullptr;
-thread_local int t_bound_slot = -1;
+constexpr int kUnbound = -2;  // or to some set of slots
+thread_local int t_bound_slot = kUnbound;
 
 }  // namespace
 
@@ -227,6 +228,7 @@ bool Engine::wait(Lock& lock, const std::function<bool()>& met, Time deadline) {
     if (met()) return leave(true);
     const Time now = core::now();
     if (now >= deadline) return leave(false);
+    if (ending_.load(std::memory_order_relaxed) && t_run == nullptr) return leave(false);
     if (happened) quiet_since = now;
     const Time quiet = now - quiet_since;
     if (quiet < settings_.spin_ns + settings_.yield_ns) {
@@ -291,12 +293,24 @@ bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline, s
     }
   }
   // Large values stay where they are until somebody here wants them.
+  worker::Run* const run = t_run;
   const auto met = [&] {
     if (here()) return true;
     if (record.ready(index) || !record.mine) worker_->request(handle);
-    return here();
+    return here() || (run != nullptr && run->deadlock != nullptr);
   };
-  return wait_lending(lock, met, deadline);
+  if (run != nullptr) {
+    run->awaits = handle.id();
+    run->awaits_since = core::now();
+  }
+  const bool result = wait_lending(lock, met, deadline);
+  if (run != nullptr) {
+    run->awaits = {};
+    if (const core::ErrorPtr error = std::exchange(run->deadlock, nullptr); error != nullptr && !here()) {
+      core::raise(*error);
+    }
+  }
+  return result;
 }
 
 detail::Buffer Engine::room(std::size_t n) {
@@ -368,19 +382,25 @@ void Engine::spawn() {
 }
 
 void Engine::bind_to(const worker::Run& run) {
-  if (settings_.slot_cpus.empty() || run.slot == t_bound_slot) return;
-  if (run.slots.size() <= 1) {
+  const bool several = run.slots.size() > 1;
+  if (settings_.slot_cpus.empty() || (!several && run.slot == t_bound_slot)) return;
+  if (!several && run.slot >= 0) {
     topology::bind_thread(settings_.slot_cpus[static_cast<std::size_t>(run.slot) % settings_.slot_cpus.size()]);
     t_bound_slot = run.slot;
     return;
   }
   std::vector<int> cpus;
-  for (const int slot : run.slots) {
-    const auto& of = settings_.slot_cpus[static_cast<std::size_t>(slot) % settings_.slot_cpus.size()];
+  const auto add = [&](std::size_t slot) {
+    const auto& of = settings_.slot_cpus[slot % settings_.slot_cpus.size()];
     cpus.insert(cpus.end(), of.begin(), of.end());
+  };
+  if (several) {
+    for (const int slot : run.slots) add(static_cast<std::size_t>(slot));
+  } else {
+    for (std::size_t slot = 0; slot < settings_.slot_cpus.size(); ++slot) add(slot);
   }
   topology::bind_thread(cpus);
-  t_bound_slot = -1;
+  t_bound_slot = several ? kUnbound : -1;
 }
 
 void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
@@ -575,6 +595,7 @@ bool Engine::stop_threads() {
   if (!all) return false;
   for (Thread& thread : slots_) thread.thread.join();
   slots_.clear();
+  worker_->destroy_actors();
   return true;
 }
 

@@ -80,8 +80,7 @@ void Head::worker_lost(RankId lost) {
     return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
   });
   for (Piece* piece : pieces) {
-    scheduler_.ended(*piece, piece->size());
-    unlist_assigned(*piece);
+    unassign(*piece);
     piece->state = sched::Piece::State::waiting;
     piece->worker = kNoRank;
   }
@@ -107,7 +106,7 @@ void Head::worker_lost(RankId lost) {
     std::erase_if(entry->copies, [lost](const Copy& copy) { return copy.rank == lost; });
     std::erase(entry->locators, lost);
     const bool was_there = entry->stored ? entry->at == lost : id.span.owner() == lost;
-    if (was_there && standing(id) == Standing::ended && entry->error == nullptr) {
+    if (was_there && standing(id) == Standing::ended && entry->error == nullptr && find_actor(id) == nullptr) {
       value_gone(id, *entry, lost);
     }
     std::erase_if(entry->ranks, [lost](const auto& holder) { return holder.first == lost; });
@@ -153,6 +152,14 @@ void Head::worker_lost(RankId lost) {
     return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
   });
   for (Piece* piece : pieces) {
+    if (piece->promised) {
+      const ObjectId id{piece->range.span, piece->range.begin};
+      fail(*piece, make_error(ErrorKind::worker_lost,
+                              "rank " + std::to_string(lost) + " on " + ranks_[lost].host +
+                                  " was lost while a call that it made was pending",
+                              task_name(*piece->work), id, lost, 1));
+      continue;
+    }
     const int retries = piece->work->options ? piece->work->options->retries : core::WireOptions().retries;
     if (static_cast<int>(piece->attempt) > retries) {
       fail(*piece, make_error(ErrorKind::worker_lost,
@@ -174,6 +181,7 @@ void Head::worker_lost(RankId lost) {
     }
   }
   deferred_[lost].clear();
+  actors_lost(lost);
   fail_dependents();
   for (auto it = surveys_.begin(); it != surveys_.end();) {
     it->second.missing.erase(lost);
@@ -281,6 +289,12 @@ void Head::unlist_assigned(Piece& piece) {
   list.pop_back();
 }
 
+// The worker is rid of the piece.
+void Head::unassign(Piece& piece) {
+  if (!piece.promised) scheduler_.ended(piece, piece.size());
+  unlist_assigned(piece);
+}
+
 void Head::erase_piece(Piece& piece) {
   const SpanId id = piece.range.span;
   const auto span = spans_.find(id);
@@ -290,7 +304,7 @@ void Head::erase_piece(Piece& piece) {
 
 void Head::handle(RankId from, const core::Submit& m) {
   ++messages_;
-  const auto [function, fixed] = core::check_tasks(m.body, m.range, m.deps.size());
+  const auto [function, fixed] = core::check_tasks(m.body, m.range, m.deps.size(), core::kind_of(m.body));
   if (m.range.span.owner() != from) detail::throw_damaged("a rank submits tasks of another");
   const std::uint32_t n = m.range.end - m.range.begin;
   auto work = std::make_shared<Work>();
@@ -312,6 +326,7 @@ void Head::handle(RankId from, const core::Submit& m) {
 
   Piece& piece = add_piece(m.range, std::move(work));
   Work& of = *piece.work;
+  if (of.options && of.options->is_actor) actor_submitted(piece);
   piece.klass = scheduler_.classify(of.options.get());
   piece.bytes = static_cast<std::uint32_t>(of.args.size() / n);
   if (of.options && of.options->placement == Placement::Kind::near) {
@@ -494,6 +509,7 @@ void Head::placed(const Piece& piece) {
   std::vector<Piece*> ready;
   for (auto it = watched.lower_bound(range.begin); it != watched.end() && *it < range.end; ++it) {
     Entry* of = find_entry({range.span, *it});
+    if (find_actor({range.span, *it}) != nullptr) continue;  // who locates an actor waits until it is made
     for (const RankId locator : of->locators)
       transport_.send(locator, core::Located{{range.span, *it}, worker, {}, false});
     of->locators.clear();
@@ -519,6 +535,7 @@ void Head::step(Time now) {
       assign(piece, decision->worker, decision->demand);
     }
   }
+  if (!waits_.empty()) find_deadlocks();
   if (scheduler_.may_rebalance()) {
     while (const auto take = scheduler_.rebalance(now)) transport_.send(take->worker, core::TakeBack{take->tasks});
   }
@@ -582,8 +599,11 @@ void Head::handle(RankId from, const core::Done& m) {
     any = true;
     const Range range = piece.range;
     const auto& options = piece.work->options;
-    scheduler_.ended(piece, piece.size());
-    unlist_assigned(piece);
+    if (options && options->is_actor && errors.empty()) {
+      actor_made(piece);
+    } else {
+      unassign(piece);
+    }
     if (!errors.empty() && options && options->retry_exceptions &&
         static_cast<int>(piece.attempt) <= options->retries) {
       // The worker leaves the decision to us; an error that came with an input is not the task's own.
@@ -599,6 +619,9 @@ void Head::handle(RankId from, const core::Done& m) {
         fail(piece, std::make_shared<ErrorRecord>(error));
       }
       return;
+    }
+    if (options && options->is_actor && !errors.empty()) {
+      actor_failed({range.span, range.begin}, std::make_shared<ErrorRecord>(*errors.begin()->second));
     }
     finish_tasks(piece, piece.size());
     erase_piece(piece);
@@ -660,11 +683,16 @@ void Head::finish_tasks(Piece& piece, std::uint32_t n) {
   work.unfinished -= n;
   unfinished_ -= n;
   ended_ += n;
-  if (work.unfinished == 0) {
-    queued_bytes_ -= work.args.size();
-    for (const ObjectId& id : work.holds) unhold(id);
-    work.holds.clear();
-  }
+  // An actor that may have to be made again keeps what it was made of.
+  const Actor* actor =
+      work.options && work.options->is_actor ? find_actor({piece.range.span, piece.range.begin}) : nullptr;
+  if (work.unfinished == 0 && (actor == nullptr || actor->work == nullptr)) release_work(work);
+}
+
+void Head::release_work(Work& work) {
+  queued_bytes_ -= work.args.size();
+  for (const ObjectId& id : work.holds) unhold(id);
+  work.holds.clear();
 }
 
 // The elements have their final state: wakes those who wait for them.
@@ -725,6 +753,7 @@ void Head::fail(Piece& piece, const ErrorPtr& error) {
   unhook(piece);
   const Range range = piece.range;
   core::trace(Event::failed, now_, range.span, range.begin, range.end, 0);
+  if (piece.work->options && piece.work->options->is_actor) actor_failed({range.span, range.begin}, error);
   finish_tasks(piece, piece.size());
   erase_piece(piece);
   send_error(range, error);
@@ -751,8 +780,7 @@ void Head::handle(RankId from, const core::GaveBack& m) {
   for (const Range& range : m.ranges) {
     for_each_part(range, from, [&](Piece& piece) {
       tasks += piece.size();
-      scheduler_.ended(piece, piece.size());
-      unlist_assigned(piece);
+      unassign(piece);
       piece.worker = kNoRank;
       set_up(piece);
       piece.preferred = kNoRank;  // it was taken for others that have nothing to do
@@ -858,6 +886,7 @@ void Head::free_queued() {
                                              id, owner, 0)});
     }
     const std::vector<ObjectId> contains = std::move(of->contains);
+    if (find_actor(id) != nullptr) actor_forgotten(id);
     entries_.erase(id);
     core::trace(Event::freed, now_, id.span, id.index, id.index + 1, owner);
     const auto span = spans_.find(id.span);
@@ -933,10 +962,12 @@ RankId Head::source_for(ObjectId id, RankId to, RankId not_at) {
 void Head::handle(RankId from, const core::Made& m) {
   ++messages_;
   if (m.id.span.owner() != from) detail::throw_damaged("a rank made an object of another");
+  if (m.at != kNoRank && m.at >= ranks_.size()) detail::throw_damaged("an object is at a rank that does not exist");
   Entry& of = entry(m.id);
   of.stored = true;
-  of.at = from;
+  of.at = m.at != kNoRank ? m.at : from;
   of.size = m.size;
+  if (!ranks_[of.at].alive) value_gone(m.id, of, of.at);
   for (const ObjectId& id : m.refs) {
     hold(id);
     entry(m.id).contains.push_back(id);
@@ -948,7 +979,9 @@ void Head::handle(RankId from, const core::Locate& m) {
   RankId worker = kNoRank;
   const Standing stands = standing(m.id, &worker);
   Entry* of = find_entry(m.id);
-  if (stands == Standing::assigned) {
+  if (const Actor* actor = find_actor(m.id)) {
+    locate_actor(from, m.id, *actor);
+  } else if (stands == Standing::assigned) {
     transport_.send(from, core::Located{m.id, worker, {}, false});
   } else if (stands != Standing::ended) {
     entry(m.id).locators.push_back(from);
@@ -1025,6 +1058,9 @@ void Head::handle(RankId from, const core::Ask& m) {
     }
     case core::Question::store: survey(from, m.token, m.id.index); return;
     case core::Question::cancel: cancel(from, m.token, m.id); return;
+    case core::Question::reserve: reserve(from, m); return;
+    case core::Question::find: find(from, m); return;
+    case core::Question::kill: kill(from, m.token, m.id); return;
   }
 }
 
@@ -1081,6 +1117,10 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
     answer(from, token, false);
     return;
   }
+  if (piece->promised) {
+    answer(from, token, false);
+    return;
+  }
   if (piece->state == sched::Piece::State::assigned) {
     cancels_.emplace(next_token_, Asked{from, token, id, piece->worker});
     transport_.send(piece->worker, core::CancelTask{next_token_++, id});
@@ -1099,8 +1139,7 @@ void Head::handle(RankId from, const core::CancelResult& m) {
   const auto asked = cancels_.find(m.token);
   if (m.cancelled) {
     for_each_part({m.id.span, m.id.index, m.id.index + 1}, from, [&](Piece& piece) {
-      scheduler_.ended(piece, piece.size());
-      unlist_assigned(piece);
+      unassign(piece);
       piece.state = sched::Piece::State::waiting;
       fail(piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece.work), m.id,
                              from, static_cast<int>(piece.attempt) - 1));

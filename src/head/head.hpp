@@ -71,6 +71,11 @@ class Head {
   void handle(RankId from, const core::Ask& message);
   void handle(RankId from, const core::StoreReport& message);
   void handle(RankId from, const core::CancelResult& message);
+  void handle(RankId from, const core::Counted& message);
+  void handle(RankId from, const core::Promised& message);
+  void handle(RankId from, const core::ActorEnded& message);
+  void handle(RankId from, const core::KillDone& message);
+  void handle(RankId from, const core::Blocked& message);
 
   // The rank is gone: what it ran runs elsewhere, what only it had is lost.
   void worker_lost(RankId rank);
@@ -118,6 +123,7 @@ class Head {
     std::uint32_t attempt = 1;
     std::uint32_t missing = 0;   // dependencies that have not ended
     std::uint32_t unplaced = 0;  // of those, not assigned yet
+    bool promised = false;  // the result of a call: its caller tells when it ends, and the scheduler has no part in it
     RankId deferred_to = detail::kNoRank;
     std::uint32_t assigned_at = 0;  // position in the list of its worker
   };
@@ -157,6 +163,28 @@ class Head {
     std::set<RankId> missing;
     StoreStats stats;
   };
+  // An actor, from the moment that its name or its making is known until its object is destroyed. The Entry of its id
+  // counts the handles.
+  struct Actor {
+    enum class State : std::uint8_t { reserved, pending, alive, ended };
+    State state = State::reserved;
+    bool forgotten = false;  // nobody holds it any more
+    core::ActorTraits traits;
+    RankId asker = detail::kNoRank;  // who reserved the name
+    std::shared_ptr<Work> work;      // to make it again
+    std::int32_t restarts = 0;       // that have been made
+    ErrorPtr error;                  // ended
+    // where it is:
+    RankId worker = detail::kNoRank;
+    sched::ClassId klass = sched::kPlain;
+    std::uint32_t demand = 0;
+  };
+  struct Wait {  // of an actor for another
+    ObjectId on;
+    RankId rank = detail::kNoRank;
+    std::uint64_t token = 0;
+    Time since = 0;
+  };
   enum class Standing : std::uint8_t { waiting, queued, assigned, ended };
 
   Piece* piece_with(ObjectId id) const;
@@ -195,6 +223,22 @@ class Head {
   void for_each_part(const Range& range, RankId worker, F&& visit);
   void answer(RankId to, std::uint64_t token, bool yes, std::string text = {});
   void send_error(const Range& range, const ErrorPtr& error);
+  void unassign(Piece& piece);
+  void release_work(Work& work);
+  Actor* find_actor(ObjectId id);
+  void actor_submitted(const Piece& piece);
+  void actor_made(const Piece& piece);
+  void actor_failed(ObjectId id, const ErrorPtr& error);
+  void actor_forgotten(ObjectId id);
+  void actors_lost(RankId rank);
+  void reserve(RankId from, const core::Ask& ask);
+  void find(RankId from, const core::Ask& ask);
+  void kill(RankId from, std::uint64_t token, ObjectId id);
+  void answer_found(RankId to, std::uint64_t token, ObjectId id);
+  void locate_actor(RankId from, ObjectId id, const Actor& actor);
+  void end_here(Actor& actor, ObjectId id, std::uint64_t token);
+  void find_deadlocks();
+  std::string actor_name(ObjectId id, const Actor& actor) const;
   void cancel(RankId from, std::uint64_t token, ObjectId id);
   void survey(RankId from, std::uint64_t token, std::uint32_t largest);
   bool finish_survey(Survey& survey);
@@ -226,6 +270,16 @@ class Head {
   };
   std::map<std::uint64_t, Asked> cancels_;
   std::map<std::uint64_t, Survey> surveys_;
+  std::unordered_map<ObjectId, Actor> actors_;
+  std::unordered_map<std::string, ObjectId> names_;
+  struct Killing {
+    RankId from;
+    std::uint64_t token;
+    RankId worker;
+  };
+  std::map<std::uint64_t, Killing> kills_;
+  std::map<ObjectId, Wait> waits_;  // by the actor that waits
+  Time waits_checked_ = 0;
   std::uint64_t next_token_ = 1;
   std::vector<std::pair<Piece*, ErrorPtr>> failing_;
   std::uint32_t last_function_ = 0;

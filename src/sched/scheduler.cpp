@@ -91,13 +91,13 @@ void Scheduler::update(RankId rank) {
 ClassId Scheduler::classify(const core::WireOptions* options) {
   if (core::is_plain(options)) return kPlain;
   const auto& first = options->demands.front();
-  const bool ordinary = options->demands.size() == 1 && first.cpus == 1 && first.gpus == 0 && first.memory == 0 &&
-                        first.resources.empty();
+  const bool ordinary = !options->is_actor && options->demands.size() == 1 && first.cpus == 1 && first.gpus == 0 &&
+                        first.memory == 0 && first.resources.empty();
   // `near` is a preference of the piece.
   const auto placement = options->placement == Placement::Kind::near ? Placement::Kind::any : options->placement;
   detail::Buffer key;
   core::WireWriter write(key);
-  write(options->demands, placement, options->place_index);
+  write(options->demands, placement, options->place_index, options->is_actor);
   const std::string text(reinterpret_cast<const char*>(key.data()), key.size());
   const auto [found, fresh] = class_ids_.emplace(text, static_cast<ClassId>(classes_.size()));
   if (fresh) {
@@ -259,9 +259,9 @@ std::optional<std::pair<RankId, std::uint32_t>> Scheduler::choose(Class& klass, 
       klass.candidates.reset(*rank);
       continue;
     }
-    if (!best || workers_[*rank].tasks < workers_[best->first].tasks) best = {*rank, *demand};
+    if (!best || workers_[*rank].load() < workers_[best->first].load()) best = {*rank, *demand};
     if (klass.placement == Placement::Kind::pack) break;
-    if (klass.placement != Placement::Kind::spread && workers_[*rank].tasks == 0) break;
+    if (klass.placement != Placement::Kind::spread && workers_[*rank].load() == 0) break;
   }
   if (best) cursor_ = best->first + 1;
   return best;
@@ -329,20 +329,42 @@ void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand) {
 }
 
 void Scheduler::ended(const Piece& piece, std::uint32_t tasks) {
+  unload(piece, tasks);
+  give_back(piece.worker, piece.klass, piece.demand, tasks);
+}
+
+void Scheduler::stays(const Piece& piece) {
+  unload(piece, 1);
+  Worker& worker = workers_[piece.worker];
+  worker.held += classes_[piece.klass].demands[piece.demand].cpus;
+  ++worker.actors;
+  update(piece.worker);
+}
+
+void Scheduler::left(RankId rank, ClassId klass, std::uint32_t demand) {
+  workers_[rank].held -= classes_[klass].demands[demand].cpus;
+  --workers_[rank].actors;
+  give_back(rank, klass, demand, 1);
+}
+
+void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {
   Worker& worker = workers_[piece.worker];
   worker.tasks -= tasks;
   worker.load_ns -= piece.estimate_ns * tasks;
-  const Class& klass = classes_[piece.klass];
+}
+
+void Scheduler::give_back(RankId rank, ClassId id, std::uint32_t demand, std::uint32_t tasks) {
+  Worker& worker = workers_[rank];
+  const Class& klass = classes_[id];
   if (!klass.ordinary) {
-    const auto& d = klass.demands[piece.demand];
+    const auto& d = klass.demands[demand];
     worker.free.cpus += d.cpus * tasks;
     worker.free.gpus += d.gpus * tasks;
     worker.free.memory += d.memory * tasks;
     for (const auto& [name, amount] : d.resources) worker.free.resources[name] += amount * tasks;
   }
-  for (std::size_t i = 1; i < classes_.size(); ++i)
-    classes_[i].candidates.set(piece.worker, allowed(classes_[i], piece.worker));
-  update(piece.worker);
+  for (std::size_t i = 1; i < classes_.size(); ++i) classes_[i].candidates.set(rank, allowed(classes_[i], rank));
+  update(rank);
 }
 
 void Scheduler::measured(std::uint32_t function, std::uint64_t elapsed_ns, std::uint32_t tasks) {

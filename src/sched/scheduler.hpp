@@ -7,6 +7,7 @@
 // workers or all tasks: workers with room are in bit sets, queued tasks in one queue per class and priority.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <optional>
@@ -79,6 +80,8 @@ class Scheduler {
 
   void assigned(Piece& piece, RankId worker, std::uint32_t demand);  // sets the piece's fields
   void ended(const Piece& piece, std::uint32_t tasks);               // of an assigned piece: done, given back or lost
+  void stays(const Piece& piece);  // the same, but what the one task held stays held: by an actor
+  void left(RankId worker, ClassId klass, std::uint32_t demand);  // such an actor has ended
   void measured(std::uint32_t function, std::uint64_t elapsed_ns, std::uint32_t tasks);
   std::uint64_t estimate_ns(std::uint32_t function) const { return estimates_[function]; }
 
@@ -110,6 +113,8 @@ class Scheduler {
     std::uint32_t node = 0;
     double slots = 0;
     double lent = 0;
+    double held = 0;  // cpus of actors
+    std::uint32_t actors = 0;
     core::WireDemand offers;
     core::WireDemand free;      // what no task of a class but the plain one holds
     std::uint32_t tasks = 0;    // assigned and not ended
@@ -117,7 +122,8 @@ class Scheduler {
     bool taking = false;        // a TakeBack is under way
     Time rest_until = 0;        // no TakeBack before
     Time rest = 0;
-    double capacity() const { return slots + lent; }
+    std::uint32_t load() const { return tasks + actors; }
+    double capacity() const { return std::max(0.0, slots + lent - held); }
   };
   struct Class {
     std::vector<core::WireDemand> demands;
@@ -132,6 +138,8 @@ class Scheduler {
   enum class Room : std::uint8_t { none, low, idle };
   Room room(const Worker& worker) const;
   void update(RankId rank);
+  void unload(const Piece& piece, std::uint32_t tasks);
+  void give_back(RankId rank, ClassId klass, std::uint32_t demand, std::uint32_t tasks);
   bool allowed(const Class& klass, RankId rank) const;
   static bool offers(const core::WireDemand& offer, const core::WireDemand& demand);
   std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker) const;

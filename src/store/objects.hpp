@@ -195,6 +195,9 @@ class ObjectTable {
   // True once after something became ready that a thread waits for.
   bool take_news() { return std::exchange(news_, false); }
 
+  // The head counted one hold of this rank more than it was told of.
+  void drop_extra(ObjectId id) { unsaid_.drops.push_back(id); }
+
   // Handles the drops since the last call; what the head must be told is added to `tell`.
   void drain(core::Holds& tell);
   bool has_drops() const {

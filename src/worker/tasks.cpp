@@ -64,6 +64,10 @@ bool Worker::will_come(ObjectId id) const {
 }
 
 void Worker::enqueue(Piece& piece, bool front) {
+  if (piece.body->actor != nullptr) {
+    call_ready(piece, front);
+    return;
+  }
   piece.queued = true;
   queued_tasks_ += piece.range.end - piece.range.begin;
   auto& queue = ready_[piece.body->priority()];
@@ -87,7 +91,11 @@ void Worker::dequeue(Piece& piece) {
 }
 
 void Worker::erase_piece(Piece& piece) {
-  dequeue(piece);
+  if (piece.body->actor != nullptr) {
+    call_gone(piece);
+  } else {
+    dequeue(piece);
+  }
   if (!piece.announced) {
     unannounced_[piece.unannounced_at] = unannounced_.back();
     unannounced_[piece.unannounced_at]->unannounced_at = piece.unannounced_at;
@@ -142,6 +150,12 @@ void Worker::fail_piece(Piece& piece, const ErrorPtr& error) {
   const Range range = piece.range;
   const bool announced = piece.announced;
   const bool kept = piece.kept;
+  if (piece.body->actor != nullptr) {
+    const bool holding = piece.body->holding;
+    erase_piece(piece);
+    refuse_calls(range, holding, error);
+    return;
+  }
   std::vector<core::IndexedError> errors;
   for (std::uint32_t i = range.begin; i < range.end; ++i) errors.push_back({i, *error});
   erase_piece(piece);
@@ -187,13 +201,12 @@ std::optional<std::size_t> Worker::fitting_demand(const Body& body) const {
   return std::nullopt;
 }
 
-void Worker::take(const Body& body, std::size_t demand, double sign) {
-  if (demand == kBorrowed) return;
-  if (!body.options) {
+void Worker::take(const core::WireOptions* options, std::size_t demand, double sign) {
+  if (options == nullptr) {
     free_.cpus -= sign;
     return;
   }
-  const auto& d = body.options->demands[demand];
+  const auto& d = options->demands[demand];
   free_.cpus -= sign * d.cpus;
   free_.gpus -= sign * d.gpus;
   if (sign > 0) free_.memory -= d.memory;
@@ -202,6 +215,7 @@ void Worker::take(const Body& body, std::size_t demand, double sign) {
 }
 
 bool Worker::has_runnable() const {
+  if (may_call(false) || may_call(true)) return true;
   if (queued_tasks_ == 0 || resuming_ > 0) return false;
   for (const auto& [priority, queue] : ready_) {
     int looked = 0;
@@ -214,6 +228,7 @@ bool Worker::has_runnable() const {
 }
 
 std::unique_ptr<Run> Worker::next_run(Time now) {
+  if (auto run = next_call(now)) return run;
   if (queued_tasks_ == 0 || resuming_ > 0) return nullptr;
   for (auto& [priority, queue] : ready_) {
     int looked = 0;
@@ -241,7 +256,9 @@ std::unique_ptr<Run> Worker::next_run(Time now) {
 std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) {
   Run& lender = waiter.lender != nullptr ? *waiter.lender : waiter;
   Piece* piece = piece_with(handle.id());
-  if (piece == nullptr || !piece->queued || piece->body->cpus() > waiter.body->cpus() || lender.lends) return nullptr;
+  if (piece == nullptr || !piece->queued || piece->body->actor != nullptr ||
+      piece->body->cpus() > waiter.body->cpus() || lender.lends)
+    return nullptr;
   if (piece->body->options) {
     const auto& d = piece->body->options->demands.front();
     if (d.gpus != 0 || d.memory != 0 || !d.resources.empty()) return nullptr;
@@ -252,6 +269,59 @@ std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) 
   run->slot = waiter.slot;
   run->lender = &lender;
   return run;
+}
+
+// The next call of an actor that may run one. Actors take turns.
+std::unique_ptr<Run> Worker::next_call(Time now) {
+  for (const bool shares : {false, true}) {
+    if (!may_call(shares)) continue;
+    auto& queue = callable_[shares ? 1 : 0];
+    LocalActor& actor = *queue.front();
+    queue.pop_front();
+    actor.listed = false;
+    std::unique_ptr<Run> run;
+    if (actor.ending) {
+      run = std::make_unique<Run>();
+      run->range = {actor.id.span, actor.id.index, actor.id.index};
+      run->body = std::make_shared<Body>();
+      run->body->function = actor.klass;
+      run->body->actor = &actor;
+      run->started = now;
+      start_run(*run);
+      run->task.actor = std::exchange(actor.object, nullptr);
+    } else {
+      Piece& piece = *actor.ready.front();
+      const std::uint32_t end = actor.options->actor.concurrency == 1 ? piece.range.end : piece.range.begin + 1;
+      run = carve(piece, {piece.range.span, piece.range.begin, end}, kBorrowed, now);
+      run->task.actor = actor.object;
+    }
+    run->slots = actor.slots;
+    run->slot = actor.slots.empty() ? -1 : actor.slots.front();
+    ++actor.active;
+    if (shares) ++shared_active_;
+    list(actor);
+    return run;
+  }
+  return nullptr;
+}
+
+void Worker::start_run(Run& run) {
+  run.running_at = running_.size();
+  running_.push_back(&run);
+}
+
+// The cpus that a run itself holds, not those of one that lends to it.
+double Worker::cpus_of(const Run& run) {
+  if (run.body->actor != nullptr) return run.body->actor->options->actor.concurrency == 1 ? run.body->actor->cpus() : 0;
+  return run.body->options ? run.body->options->demands[run.demand].cpus : 1;
+}
+
+void Worker::take_slots(Run& run, double cpus) {
+  for (int i = 0; i < static_cast<int>(cpus) && !free_slots_.empty(); ++i) {
+    run.slots.push_back(free_slots_.back());
+    free_slots_.pop_back();
+  }
+  run.slot = run.slots.empty() ? -1 : run.slots.front();
 }
 
 // Takes the range, which is the front of the piece, out as a run.
@@ -265,13 +335,8 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, std::size_t demand
   run->started = now;
   const Body& body = *run->body;
   if (demand != kBorrowed) {
-    take(body, demand, 1);
-    const double cpus = body.options ? body.options->demands[demand].cpus : 1;
-    for (int i = 0; i < static_cast<int>(cpus) && !free_slots_.empty(); ++i) {
-      run->slots.push_back(free_slots_.back());
-      free_slots_.pop_back();
-    }
-    run->slot = !run->slots.empty() ? run->slots.front() : 0;
+    take(body.options.get(), demand, 1);
+    take_slots(*run, body.options ? body.options->demands[demand].cpus : 1);
   }
   if (body.options && body.options->timeout_ns >= 0) run->deadline = now + body.options->timeout_ns;
   run->task.next = range.begin;
@@ -284,14 +349,13 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, std::size_t demand
   if (body.function->fixed_result != kVariable) {
     run->task.out.buffer.reserve(std::size_t{range.end - range.begin} * body.function->fixed_result);
   }
-  run->running_at = running_.size();
-  running_.push_back(run.get());
+  start_run(*run);
 
   const std::uint32_t n = range.end - range.begin;
   if (range.end == piece.range.end) {
     erase_piece(piece);
   } else {
-    queued_tasks_ -= n;
+    if (body.actor == nullptr) queued_tasks_ -= n;
     auto& of_span = pieces_[range.span];
     auto node = of_span.extract(range.begin);
     node.key() = range.end;
@@ -312,10 +376,17 @@ std::string Worker::task_name(const Body& body) const {
 }
 
 void Worker::release(Run& run) {
+  if (LocalActor* actor = run.body->actor) {
+    if (run.lends) resume(run, true);
+    --actor->active;
+    if (actor->cpus() == 0 && !run.waits) --shared_active_;
+    if (actor->options->actor.concurrency == 1) actor->slots = run.slots;
+    return;
+  }
   if (run.demand == kBorrowed) return;
-  take(*run.body, run.demand, -1);
+  take(run.body->options.get(), run.demand, -1);
   if (run.lends) {  // its cpus are free already
-    const double cpus = run.body->options ? run.body->options->demands[run.demand].cpus : 1;
+    const double cpus = cpus_of(run);
     free_.cpus -= cpus;
     lent_ -= cpus;
     lent_changed_ = true;
@@ -328,12 +399,24 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   running_.back()->running_at = run->running_at;
   running_[run->running_at] = running_.back();
   running_.pop_back();
-  release(*run);
   detail::TaskRun& task = run->task;
+  LocalActor* const actor = run->body->actor;
+  bool made = false;
+  if (run->body->options && run->body->options->is_actor && task.actor != nullptr) {
+    start_actor(*run);
+    made = true;
+  } else {
+    release(*run);
+  }
+  task.actor.reset();
+  if (run->body->function->kind == FunctionInfo::Kind::destructor) {
+    erase_actor(*actor);
+    return;
+  }
   const Range ran{run->range.span, run->range.begin, task.next};
   const std::uint32_t n = ran.end - ran.begin;
   core::trace(Event::finished, now, ran.span, ran.begin, ran.end, run->body->function->index);
-  if (task.next != run->range.end) {
+  if (task.next != run->range.end && (actor == nullptr || actor->dead == nullptr)) {
     Piece& rest = add_piece({ran.span, task.next, run->range.end}, run->body);
     rest.kept = run->kept;
     if (!run->announced) {
@@ -344,6 +427,7 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
     }
     enqueue(rest, true);
   }
+  if (actor != nullptr) list(*actor);
   if (n == 0 || run->expired) return;
   tasks_run_ += n;
   const Time elapsed = now - run->started;
@@ -354,6 +438,8 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   Report report;
   report.range = ran;
   report.kept = run->kept;
+  report.is_call = actor != nullptr;
+  report.holding = run->body->holding;
   report.elapsed_ns = static_cast<std::uint64_t>(elapsed);
   report.fixed = task.fixed_result;
   for (auto& oddity : task.oddities) {
@@ -364,6 +450,7 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
     }
     if (!oddity.refs.empty()) report.refs.emplace_back(oddity.index, std::move(oddity.refs));
   }
+  if (made) report.stored.emplace_back(ran.begin, nullptr);
   const bool retry = !report.errors.empty() && run->body->options && run->body->options->retry_exceptions &&
                      static_cast<int>(run->body->attempt) <= run->body->options->retries;
   if (!run->announced && (retry || !report.refs.empty())) announce_run(*run);
@@ -385,8 +472,11 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
 
 void Worker::lend(Run& of) {
   Run& run = of.lender != nullptr ? *of.lender : of;
-  if (run.lends) return;
-  const double cpus = run.body->options ? run.body->options->demands[run.demand].cpus : 1;
+  of.waits = true;
+  const LocalActor* actor = run.body->actor;
+  if (actor != nullptr && actor->cpus() == 0 && &run == &of) --shared_active_;
+  const double cpus = cpus_of(run);
+  if (run.lends || cpus == 0) return;
   run.lends = true;
   free_.cpus += cpus;
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
@@ -396,20 +486,21 @@ void Worker::lend(Run& of) {
   lent_changed_ = true;
 }
 
-bool Worker::resume(Run& of) {
+bool Worker::resume(Run& of, bool force) {
   Run& run = of.lender != nullptr ? *of.lender : of;
+  const double cpus = run.lends ? cpus_of(run) : 0;
+  const bool fits = free_.cpus + 1e-9 >= cpus && (!run.lends || free_slots_.size() >= run.lent_slots);
+  if (!fits && !force) return false;
+  const LocalActor* actor = run.body->actor;
+  if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});
+  of.blocked = 0;
+  if (std::exchange(of.waits, false) && actor != nullptr && actor->cpus() == 0 && &run == &of) ++shared_active_;
   if (!run.lends) return true;
-  const double cpus = run.body->options ? run.body->options->demands[run.demand].cpus : 1;
-  if (free_.cpus + 1e-9 < cpus || free_slots_.size() < run.lent_slots) return false;
   run.lends = false;
   free_.cpus -= cpus;
   lent_ -= cpus;
   lent_changed_ = true;
-  for (std::size_t i = 0; i < run.lent_slots; ++i) {
-    run.slots.push_back(free_slots_.back());
-    free_slots_.pop_back();
-  }
-  if (!run.slots.empty()) run.slot = run.slots.front();
+  take_slots(run, static_cast<double>(run.lent_slots));
   return true;
 }
 
@@ -418,16 +509,13 @@ bool Worker::resume(Run& of) {
 // Results of tasks that ended here go to the owner of their span, to those who wait for them, and, as Done, to the
 // head.
 void Worker::send_report(Report report) {
+  if (report.is_call) {
+    send_call_report(report);
+    return;
+  }
   const Range range = report.range;
   const RankId owner = range.span.owner();
-  const auto value_at = [&report, range](std::uint32_t index) {
-    const std::uint32_t i = index - range.begin;
-    if (report.fixed != kVariable) {
-      return report.values->view().subspan(std::size_t{i} * report.fixed, report.fixed);
-    }
-    const std::size_t from = i == 0 ? 0 : report.ends[i - 1];
-    return report.values->view().subspan(from, report.ends[i] - from);
-  };
+  const auto value_at = [&report](std::uint32_t index) { return report.value_at(index); };
   std::vector<std::uint32_t> odd;
   for (const auto& e : report.errors) odd.push_back(e.index);
   for (const auto& s : report.stored) odd.push_back(s.first);
@@ -450,7 +538,7 @@ void Worker::send_report(Report report) {
       for (const ObjectId& id : pass_on_all(handles)) done.refs.push_back({index, id});
     }
   }
-  for (const auto& [index, value] : report.stored) done.stored.push_back({index, value->size()});
+  for (const auto& [index, value] : report.stored) done.stored.push_back({index, value ? value->size() : 0});
 
   if (owner == objects_.rank()) {
     if (Record* record = objects_.find({range.span, range.begin})) {
@@ -465,7 +553,7 @@ void Worker::send_report(Report report) {
       for (const auto& [index, value] : report.stored) {
         if (report.announced) objects_.track_made(*record, index);
         const bool wanted = objects_.set_large(*record, index, objects_.rank());
-        if (wanted || report.announced) store_.add({range.span, index}, value, Store::Role::own);
+        if (value != nullptr && (wanted || report.announced)) store_.add({range.span, index}, value, Store::Role::own);
       }
       if (report.announced) {
         for (const auto& hold : report.refs) objects_.track_made(*record, hold.first);
@@ -473,10 +561,10 @@ void Worker::send_report(Report report) {
         for (std::uint32_t i = range.begin; i < range.end; ++i) objects_.set_secret(*record, i);
       }
     } else if (report.announced) {
-      for (const auto& [index, value] : report.stored) store_.add({range.span, index}, value, Store::Role::own);
+      add_stored(report);
     }
   } else {
-    for (const auto& [index, value] : report.stored) store_.add({range.span, index}, value, Store::Role::own);
+    add_stored(report);
     if (!lost_.contains(owner)) {
       core::Result result;
       result.range = range;
@@ -484,7 +572,7 @@ void Worker::send_report(Report report) {
       result.values = report.values->view();
       result.ends = report.ends;
       result.errors = report.errors;
-      for (const auto& s : report.stored) result.stored.push_back(s.first);
+      result.stored = done.stored;
       for (const auto& hold : report.refs) result.holding.push_back(hold.first);
       result.rank = objects_.rank();
       transport_.send(owner, result);
@@ -494,23 +582,41 @@ void Worker::send_report(Report report) {
     done.errors = report.errors;
     send_done(done);
   }
-  if (!interests_.empty()) {
-    for (const ObjectId& id : interested_in(range)) {
-      const auto error =
-          std::find_if(report.errors.begin(), report.errors.end(), [id](const auto& e) { return e.index == id.index; });
-      const auto stored =
-          std::find_if(report.stored.begin(), report.stored.end(), [id](const auto& s) { return s.first == id.index; });
-      if (error != report.errors.end()) {
-        deliver(id, nullptr, std::make_shared<ErrorRecord>(error->error), kNoRank);
-      } else if (stored != report.stored.end()) {
-        deliver(id, stored->second, nullptr, kNoRank);
-      } else {
-        deliver(id, std::make_shared<Buffer>(value_at(id.index)), nullptr, kNoRank);
-      }
-    }
-  }
+  deliver_results(report);
+  if (owner == objects_.rank() && !remotes_.empty()) actors_made(range);
   if (owner != objects_.rank() && range.end - range.begin == 1 && odd.empty() && !report.values->empty()) {
     retain({range.span, range.begin}, std::move(report.values));
+  }
+}
+
+ByteView Worker::Report::value_at(std::uint32_t index) const {
+  const std::uint32_t i = index - range.begin;
+  if (fixed != kVariable) return values->view().subspan(std::size_t{i} * fixed, fixed);
+  const std::size_t from = i == 0 ? 0 : ends[i - 1];
+  return values->view().subspan(from, ends[i] - from);
+}
+
+void Worker::add_stored(const Report& report) {
+  for (const auto& [index, value] : report.stored) {
+    if (value != nullptr) store_.add({report.range.span, index}, value, Store::Role::own);
+  }
+}
+
+// To those who wait for them on this rank, or asked here.
+void Worker::deliver_results(const Report& report) {
+  if (interests_.empty()) return;
+  for (const ObjectId& id : interested_in(report.range)) {
+    const auto error =
+        std::find_if(report.errors.begin(), report.errors.end(), [id](const auto& e) { return e.index == id.index; });
+    const auto stored =
+        std::find_if(report.stored.begin(), report.stored.end(), [id](const auto& s) { return s.first == id.index; });
+    if (error != report.errors.end()) {
+      deliver(id, nullptr, std::make_shared<ErrorRecord>(error->error), kNoRank);
+    } else if (stored != report.stored.end()) {
+      deliver(id, stored->second, nullptr, kNoRank);
+    } else {
+      deliver(id, std::make_shared<Buffer>(report.value_at(id.index)), nullptr, kNoRank);
+    }
   }
 }
 

@@ -185,6 +185,11 @@ void Worker::handle(RankId, const core::AskStore& m) {
 }
 
 void Worker::handle(RankId, const core::Located& m) {
+  if (const auto remote = remotes_.find(m.id); remote != remotes_.end()) {
+    remote->second.asked = false;
+    actor_located(m.id, m.rank, m.rank == kNoRank ? std::make_shared<ErrorRecord>(m.error) : nullptr);
+    return;
+  }
   const auto found = interests_.find(m.id);
   if (found == interests_.end() && objects_.find(m.id) == nullptr) return;
   if (m.rank == kNoRank) {
@@ -238,6 +243,7 @@ void Worker::handle(RankId, const core::Keep& m) { store_.keep(m.id); }
 void Worker::handle(RankId, const core::Free& m) {
   for (const ObjectId& id : m.ids) {
     objects_.free(id);
+    if (const auto actor = actors_.find(id); actor != actors_.end()) end_actor(*actor->second);
   }
 }
 

@@ -38,18 +38,28 @@ Worker::~Worker() = default;
 
 // ---- client ------------------------------------------------------------------------------------------------------
 
+static void check_demand(const core::WireDemand& d) {
+  bool sound = std::isfinite(d.cpus) && d.cpus >= 0 && std::isfinite(d.gpus) && d.gpus >= 0;
+  for (const auto& [name, amount] : d.resources) sound = sound && std::isfinite(amount) && amount >= 0;
+  if (!sound) throw std::invalid_argument("mobula: cpus, gpus and resources must be finite and not negative");
+}
+
+void Worker::set_placement(core::WireOptions& wire, const Placement& placement) {
+  wire.placement = placement.kind;
+  wire.place_index = placement.index;
+  if (!placement.object) return;
+  wire.near = placement.object.id();
+  if (open_.count != 0) close_open();
+  pass_on(placement.object);
+}
+
 std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions* options) {
   if (options == nullptr) return nullptr;
   if (options_wire_ != nullptr && options_copy_ == *options) return options_wire_;
   auto wire = std::make_shared<core::WireOptions>();
   wire->demands.push_back({options->cpus, options->gpus, options->memory, options->resources});
   for (const Demand& d : options->alternatives) wire->demands.push_back({d.cpus, d.gpus, d.memory, d.resources});
-  for (const auto& d : wire->demands) {
-    bool sound = std::isfinite(d.cpus) && d.cpus >= 0 && std::isfinite(d.gpus) && d.gpus >= 0;
-    for (const auto& [name, amount] : d.resources) sound = sound && std::isfinite(amount) && amount >= 0;
-    if (!sound)
-      throw std::invalid_argument("mobula: TaskOptions: cpus, gpus and resources must be finite and not negative");
-  }
+  for (const auto& d : wire->demands) check_demand(d);
   if (options->retries < 0) throw std::invalid_argument("mobula: TaskOptions::retries must not be negative");
   wire->retries = options->retries;
   wire->retry_exceptions = options->retry_exceptions;
@@ -57,16 +67,31 @@ std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions*
   wire->name = options->name;
   wire->timeout_ns = options->timeout.nanoseconds;
   wire->time_request_ns = options->time_request.nanoseconds;
-  wire->placement = options->placement.kind;
-  wire->place_index = options->placement.index;
-  if (options->placement.object) {
-    wire->near = options->placement.object.id();
-    if (open_.count != 0) close_open();
-    pass_on(options->placement.object);
-    return wire;  // not kept: it would keep the object
-  }
+  set_placement(*wire, options->placement);
+  if (options->placement.object) return wire;  // not kept: it would keep the object
   options_copy_ = *options;
   options_wire_ = wire;
+  return wire;
+}
+
+std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOptions& options,
+                                                               const FunctionInfo& constructor) {
+  auto wire = std::make_shared<core::WireOptions>();
+  wire->demands.push_back({options.cpus, options.gpus, options.memory, options.resources});
+  check_demand(wire->demands.front());
+  if (options.restarts < 0 || options.call_retries < 0 || options.concurrency == 0) {
+    throw std::invalid_argument(
+        "mobula: ActorOptions: restarts and call_retries must not be negative, and concurrency is at least 1");
+  }
+  wire->is_actor = true;
+  wire->actor = {options.name,
+                 options.get_if_exists,
+                 options.detached,
+                 options.restarts,
+                 options.concurrency,
+                 {options.max_pending, options.call_retries},
+                 constructor.klass->index};
+  set_placement(*wire, options.placement);
   return wire;
 }
 
@@ -75,8 +100,9 @@ bool Worker::keeps(const core::WireOptions* options) const {
   if (settings_.slots == 0) return false;
   if (options == nullptr) return true;
   const auto& d = options->demands.front();
-  return options->placement == Placement::Kind::any && options->demands.size() == 1 && d.cpus <= settings_.slots &&
-         d.gpus == 0 && d.memory == 0 && d.resources.empty() && options->time_request_ns < 0;
+  return !options->is_actor && options->placement == Placement::Kind::any && options->demands.size() == 1 &&
+         d.cpus <= settings_.slots && d.gpus == 0 && d.memory == 0 && d.resources.empty() &&
+         options->time_request_ns < 0;
 }
 
 Handle Worker::submit(const FunctionInfo& function, const TaskOptions* options, detail::Draft::State& draft,
@@ -91,9 +117,7 @@ Handle Worker::submit(const FunctionInfo& function, const TaskOptions* options, 
     body->options = std::move(wire);
     body->args = Buffer(draft.args.buffer.view());
     body->base = id.index;
-    if (function.fixed_args == kVariable || draft.dep_mask != 0) {
-      body->ends.push_back(static_cast<std::uint32_t>(draft.args.buffer.size()));
-    }
+    body->ends = ends_of(function, draft);
     body->dep_mask = draft.dep_mask;
     for (const Handle& dep : draft.deps) body->deps.push_back(dep.id());
     body->keep = draft.deps;
@@ -102,7 +126,7 @@ Handle Worker::submit(const FunctionInfo& function, const TaskOptions* options, 
     return handle;
   }
   if (simple) {
-    const bool fits = open_.count != 0 && open_.function == &function && open_.options == wire;
+    const bool fits = open_.count != 0 && !open_.is_call && open_.function == &function && open_.options == wire;
     if (!fits && open_.count != 0) close_open();
     Handle handle = objects_.mint();
     const ObjectId id = handle.id();
@@ -112,27 +136,38 @@ Handle Worker::submit(const FunctionInfo& function, const TaskOptions* options, 
       open_.options = std::move(wire);
       open_.range = {id.span, id.index, id.index};
     }
-    open_.args.append(draft.args.buffer.data(), draft.args.buffer.size());
-    if (function.fixed_args == kVariable) open_.ends.push_back(static_cast<std::uint32_t>(open_.args.size()));
-    ++open_.count;
-    open_.range.end = id.index + 1;
     objects_.know(*handle.record());
-    if (open_.args.size() > kOpenBytes) close_open();
+    add_to_open(id, draft);
     return handle;
   }
   if (open_.count != 0) close_open();
+  Handle handle = objects_.mint();
+  submit_alone(handle, function, wire.get(), draft);
+  return handle;
+}
+
+void Worker::add_to_open(ObjectId id, const detail::Draft::State& draft) {
+  open_.args.append(draft.args.buffer.data(), draft.args.buffer.size());
+  if (open_.function->fixed_args == kVariable) open_.ends.push_back(static_cast<std::uint32_t>(open_.args.size()));
+  ++open_.count;
+  open_.range.end = id.index + 1;
+  if (open_.args.size() > kOpenBytes) close_open();
+}
+
+// Where the one task's arguments end, if its function's are not of one size.
+std::vector<std::uint32_t> Worker::ends_of(const FunctionInfo& function, const detail::Draft::State& draft) {
+  if (function.fixed_args != kVariable && draft.dep_mask == 0) return {};
+  return {static_cast<std::uint32_t>(draft.args.buffer.size())};
+}
+
+void Worker::submit_alone(const Handle& handle, const FunctionInfo& function, const core::WireOptions* options,
+                          const detail::Draft::State& draft) {
   std::vector<ObjectId> deps = pass_on_all(draft.deps);
   std::vector<ObjectId> refs = pass_on_all(draft.args.refs);
-  Handle handle = objects_.mint();
   const ObjectId id = handle.id();
   objects_.know(*handle.record());
-  std::vector<std::uint32_t> ends;
-  if (function.fixed_args == kVariable || draft.dep_mask != 0) {
-    ends.push_back(static_cast<std::uint32_t>(draft.args.buffer.size()));
-  }
-  send_submit({id.span, id.index, id.index + 1}, false, function, wire.get(), draft.dep_mask, draft.args.buffer.view(),
-              ends, std::move(deps), std::move(refs));
-  return handle;
+  send_submit({id.span, id.index, id.index + 1}, false, function, options, draft.dep_mask, draft.args.buffer.view(),
+              ends_of(function, draft), std::move(deps), std::move(refs));
 }
 
 void Worker::submit_items(Record& batch, std::uint32_t begin, std::uint32_t n, const FunctionInfo& function,
@@ -198,6 +233,13 @@ Handle Worker::put(detail::Encoder&& value) {
 void Worker::close_open() {
   Open open = std::move(open_);
   open_ = Open();
+  if (open.is_call) {
+    const auto call = find_call({open.range.span, open.range.begin});
+    call->second.range.end = open.range.end;
+    call->second.left = open.count;
+    dispatch_call(call->second, open.args.view(), open.ends);
+    return;
+  }
   send_submit(open.range, false, *open.function, open.options.get(), 0, open.args.view(), open.ends, {}, {});
 }
 
@@ -232,6 +274,11 @@ void Worker::pass_on(const Handle& handle) {
       size = value != nullptr ? value->size() : 0;
     }
     transport_.send(kHeadRank, core::Made{id, *size, {}});
+    return;
+  }
+  if (const auto call = find_call(id); call != calls_.end()) {
+    announce_call(call->second, id.index);
+    objects_.track(record, id.index);
     return;
   }
   if (Piece* piece = piece_with(id); piece != nullptr && !piece->announced) announce(*piece);
@@ -305,9 +352,8 @@ void Worker::announce_all() {
   for (Piece* piece : pieces) announce(*piece);
 }
 
-std::uint64_t Worker::ask(core::Question question, ObjectId id, const TaskOptions* options) {
-  core::Ask ask{next_token_++, question, id, {}};
-  if (options != nullptr) ask.options = *wire_options(options);
+std::uint64_t Worker::ask(core::Question question, ObjectId id, core::WireOptions options) {
+  core::Ask ask{next_token_++, question, id, std::move(options)};
   if (open_.count != 0) close_open();
   const std::uint64_t token = ask.token;
   transport_.send(kHeadRank, ask);
@@ -325,7 +371,7 @@ std::optional<core::Answer> Worker::take_answer(std::uint64_t token) {
 // ---- messages ----------------------------------------------------------------------------------------------------
 
 void Worker::handle(RankId, const core::Assign& m) {
-  const auto [function, fixed] = core::check_tasks(m.body, m.range, m.deps.size());
+  const auto [function, fixed] = core::check_tasks(m.body, m.range, m.deps.size(), core::kind_of(m.body));
   auto body = std::make_shared<Body>();
   body->function = &function;
   if (m.body.has_options) {
@@ -390,7 +436,7 @@ void Worker::handle(RankId, const core::TakeBack& m) {
 
 void Worker::handle(RankId, const core::CancelTask& m) {
   Piece* piece = piece_with(m.id);
-  if (piece == nullptr) {
+  if (piece == nullptr || piece->body->actor != nullptr) {
     transport_.send(kHeadRank, core::CancelResult{m.token, m.id, false});
     return;
   }
@@ -481,6 +527,8 @@ void Worker::handle(RankId, const core::RankLost& m) {
     ++it;
   }
   for (const ObjectId& id : again) ask_for(id, kNoRank);
+  callers_lost(m.rank);
+  actors_lost(m.rank);
   for (const Range& range : m.ended) {
     Record* record = objects_.find({range.span, range.begin});
     if (record == nullptr || !record->mine || range.end > record->count()) continue;
@@ -514,7 +562,8 @@ void Worker::handle(RankId, const core::Result& m) {
   if (m.errors.empty() && m.stored.empty() && m.fixed != kVariable && m.fixed == record->packed) {
     objects_.set_packed(*record, m.range.begin, n, m.values.data());
   } else {
-    std::vector<std::uint32_t> odd = m.stored;
+    std::vector<std::uint32_t> odd;
+    for (const auto& stored : m.stored) odd.push_back(stored.index);
     for (const auto& e : m.errors) odd.push_back(e.index);
     std::sort(odd.begin(), odd.end());
     auto next = odd.begin();
@@ -532,13 +581,18 @@ void Worker::handle(RankId, const core::Result& m) {
       if (e.index < m.range.begin || e.index >= m.range.end) detail::throw_damaged("an error of another task");
       objects_.set_error(*record, e.index, std::make_shared<ErrorRecord>(e.error));
     }
-    for (const std::uint32_t index : m.stored) {
+    for (const auto& [index, size] : m.stored) {
       if (index < m.range.begin || index >= m.range.end) detail::throw_damaged("a result of another task");
       objects_.track_made(*record, index);
       objects_.set_large(*record, index, m.rank);
     }
   }
-  for (const std::uint32_t index : m.holding) objects_.track_made(*record, index);
+  for (const std::uint32_t index : m.holding) {
+    if (index < m.range.begin || index >= m.range.end) detail::throw_damaged("a result of another task");
+    objects_.track_made(*record, index);
+  }
+  if (!calls_.empty()) call_results(m);
+  if (!remotes_.empty()) actors_made(m.range);
   if (interests_.empty()) return;
   for (const ObjectId& id : interested_in(m.range)) {
     const store::Slot* slot = record->slot(id.index);
@@ -559,6 +613,7 @@ void Worker::tick(Time now) {
   store_.step();
   admit();
   for (Run* run : running_) {
+    if (run->body->actor != nullptr && run->waits) tell_blocked(*run, now);
     if (now - run->started > kRunLimit && run->range.end - run->range.begin > 1) {
       run->task.stop.store(true, std::memory_order_relaxed);
     }

@@ -38,6 +38,25 @@ using detail::SpanId;
 using store::Store;
 using store::ValuePtr;
 
+// An actor that lives here. Its calls are pieces; they queue here, not with the tasks. Of each caller only the first
+// one may wait for inputs: the rest of its calls stands in line behind.
+struct LocalActor {
+  ObjectId id;
+  std::shared_ptr<const core::WireOptions> options;
+  const FunctionInfo* klass = nullptr;
+  std::shared_ptr<void> object;  // nullptr once it is being destroyed
+  std::size_t demand = 0;        // which of its demands it holds
+  std::vector<int> slots;        // its own
+  std::deque<struct Piece*> ready;
+  std::unordered_map<ObjectId, std::deque<struct Piece*>> lines;  // by caller
+  std::uint32_t active = 0;                                       // runs of its calls
+  bool listed = false;                                            // among those that may run a call
+  bool ending = false;
+  ErrorPtr dead;  // killed
+
+  double cpus() const { return options->demands[demand].cpus; }
+};
+
 // What all tasks of a piece share; immutable once its dependencies are here.
 struct Body {
   const FunctionInfo* function = nullptr;
@@ -51,9 +70,12 @@ struct Body {
   std::vector<ByteView> views;   // the same
   std::vector<Handle> keep;      // of a kept piece: what its tasks hold
   std::uint32_t attempt = 1;
+  LocalActor* actor = nullptr;  // of calls:
+  ObjectId caller;
+  bool holding = false;  // their arguments hold objects
 
   ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
-  double cpus() const { return options ? options->demands.front().cpus : 1.0; }
+  double cpus() const { return actor != nullptr ? actor->cpus() : options ? options->demands.front().cpus : 1.0; }
   int priority() const { return options ? options->priority : 0; }
 };
 
@@ -75,13 +97,18 @@ struct Run {
   bool kept = false;
   std::size_t demand = 0;  // which of the task's demands it holds
   Run* lender = nullptr;   // the run whose cpus it uses in place of its own
-  int slot = -1;           // the first of
+  int slot = -1;           // the first of its slots; -1: it shares all of them
   std::vector<int> slots;
   std::size_t lent_slots = 0;
   Time started = 0;
-  Time deadline = 0;           // 0: none
-  bool expired = false;        // its result was already given as TimedOut
-  bool lends = false;          // waits for others, its cpus are free
+  Time deadline = 0;     // 0: none
+  bool expired = false;  // its result was already given as TimedOut
+  bool lends = false;    // waits for others, its cpus are free
+  bool waits = false;    // waits for others
+  ObjectId awaits;       // the object that it waits for, if it is one
+  Time awaits_since = 0;
+  std::uint64_t blocked = 0;   // the token by which the head knows that it waits for another actor
+  ErrorPtr deadlock;           // it would wait for ever
   std::size_t running_at = 0;  // position in the list of runs
   detail::TaskRun task;
 };
@@ -108,10 +135,27 @@ class Worker {
                     const TaskOptions* options, std::uint64_t shared_mask, std::span<const Handle> shared,
                     detail::Draft::State& draft, std::vector<std::uint32_t>& ends, bool in_task, Time now);
   Handle put(detail::Encoder&& value);
+  // As they travel; nullptr for the default ones. Both throw std::invalid_argument for demands and limits that make no
+  // sense.
+  std::shared_ptr<const core::WireOptions> wire_options(const TaskOptions* options);
+  std::shared_ptr<const core::WireOptions> actor_options(const ActorOptions& options, const FunctionInfo& constructor);
+  // Makes the actor of a handle that `mint_actor` gave.
+  Handle mint_actor();
+  void create(const Handle& handle, const FunctionInfo& constructor, std::shared_ptr<const core::WireOptions> options,
+              detail::Draft::State& draft);
+  // A handle to an actor of which the head counts a hold of this rank already.
+  Handle adopt(ObjectId id);
+  // Calls an actor. `caller`: the task or actor that calls; none: the driver. Throws Backpressure.
+  Handle call(const detail::ActorBase& actor, const FunctionInfo& method, detail::Draft::State& draft, ObjectId caller);
+  // Where a call stands, for people; none if the object is no call of this rank that has not ended.
+  std::optional<std::string> explain_call(ObjectId id) const;
+  ObjectId current_caller(const Run& run) const;
+  // The calls of this rank that have not ended.
+  std::size_t pending_calls() const { return calls_.size(); }
   // Sees to it that the object's value comes here, for a handle to wait on.
   void request(const Handle& handle);
   // Asks the head; the answer is collected with `take_answer`.
-  std::uint64_t ask(core::Question question, ObjectId id, const TaskOptions* options = nullptr);
+  std::uint64_t ask(core::Question question, ObjectId id, core::WireOptions options = {});
   // The head knows the object's task after this, if there is one.
   void make_known(const Handle& handle) { pass_on(handle); }
   std::optional<core::Answer> take_answer(std::uint64_t token);
@@ -132,6 +176,10 @@ class Worker {
   void handle(RankId from, const core::NotHere& message);
   void handle(RankId from, const core::Unpin& message);
   void handle(RankId from, const core::Recall& message);
+  void handle(RankId from, const core::Call& message);
+  void handle(RankId from, const core::Returned& message);
+  void handle(RankId from, const core::EndActor& message);
+  void handle(RankId from, const core::Deadlock& message);
   // The answer to a Prepare order of the store.
   void prepared(std::uint64_t token, bool good);
 
@@ -143,9 +191,11 @@ class Worker {
   std::unique_ptr<Run> claim(const Handle& handle, Run& waiter, Time now);
   // The thread has left the run's functions. What of it was not run goes back into the queue.
   void finish(std::unique_ptr<Run> run, Time now);
+  // Ends what is left of actors at the end of the job, without the lock.
+  void destroy_actors();
   // The run's thread waits, and lends its cpus; resume asks for them back, and says whether it got them.
   void lend(Run& run);
-  bool resume(Run& run);
+  bool resume(Run& run, bool force = false);
   void want_resume(int change) { resuming_ += change; }
 
   // ---- progress
@@ -180,8 +230,73 @@ class Worker {
     std::uint32_t count = 0;
     Buffer args;
     std::vector<std::uint32_t> ends;
+    // of calls:
+    ObjectId actor;
+    ObjectId caller;
+    bool is_call = false;
   };
-  std::shared_ptr<const core::WireOptions> wire_options(const TaskOptions* options);
+  // Calls of this rank that have not ended: what one message takes.
+  struct PendingCall {
+    Range range;
+    std::uint32_t left = 0;
+    ObjectId actor;
+    ObjectId caller;
+    const FunctionInfo* method = nullptr;
+    Handle self;               // the actor lives while calls of it are pending
+    Handle first;              // the results' record stays
+    std::vector<Handle> deps;  // kept here until the calls have ended
+    std::vector<Handle> refs;  // in argument values: until the actor's rank holds them itself
+    RankId at = kUnsent;
+    std::int32_t retries = 0;
+    std::set<std::uint32_t> announced;  // results that the head waits for
+    // kept while it is not sent, or may be sent again:
+    Buffer args;
+    std::vector<std::uint32_t> ends;
+    std::uint64_t dep_mask = 0;
+  };
+  static constexpr RankId kUnsent = detail::kNoRank;
+  // An actor that this rank has pending calls of.
+  struct RemoteActor {
+    std::uint32_t pending = 0;  // calls
+    bool asked = false;         // the head, where it is
+    std::vector<ObjectId> unsent;
+  };
+  // What this rank keeps for others until the head counts that they hold it.
+  struct Loan {
+    RankId to = detail::kNoRank;
+    std::vector<Handle> keep;
+    std::vector<ObjectId> made;  // large results that stay here
+  };
+  void send_call(PendingCall& call, RankId to, ByteView args, const std::vector<std::uint32_t>& ends);
+  RankId actor_rank(ObjectId id, ErrorPtr& dead);
+  void find_actor(ObjectId id, RemoteActor& remote);
+  void advance_line(LocalActor& actor, ObjectId caller);
+  void actor_located(ObjectId id, RankId at, const ErrorPtr& error);
+  void fail_call(PendingCall& call, const ErrorPtr& error);
+  void end_call(std::map<ObjectId, PendingCall>::iterator call);
+  std::map<ObjectId, PendingCall>::iterator find_call(ObjectId id);
+  void call_results(const core::Result& message);
+  void announce_call(PendingCall& call, std::uint32_t index);
+  void callers_lost(RankId rank);
+  void actors_lost(RankId rank);
+  void call_ready(Piece& piece, bool front);
+  void call_gone(Piece& piece);
+  void list(LocalActor& actor);
+  std::unique_ptr<Run> next_call(Time now);
+  bool may_call(bool shares) const;
+  void start_actor(Run& run);
+  void end_actor(LocalActor& actor);
+  void fail_calls(LocalActor& actor, const ErrorPtr& error);
+  void refuse_calls(const Range& range, bool holding, const ErrorPtr& error);
+  void erase_actor(LocalActor& actor);
+  void tell_blocked(Run& run, Time now);
+  void actors_made(const Range& range);
+  void dispatch_call(PendingCall& call, ByteView args, const std::vector<std::uint32_t>& ends);
+  void set_placement(core::WireOptions& wire, const Placement& placement);
+  void add_to_open(ObjectId id, const detail::Draft::State& draft);
+  static std::vector<std::uint32_t> ends_of(const FunctionInfo& function, const detail::Draft::State& draft);
+  void submit_alone(const Handle& handle, const FunctionInfo& function, const core::WireOptions* options,
+                    const detail::Draft::State& draft);
   bool keeps(const core::WireOptions* options) const;
   void close_open();
   void send_submit(const Range& range, bool kept, const FunctionInfo& function, const core::WireOptions* options,
@@ -207,8 +322,11 @@ class Worker {
   void fail_piece(Piece& piece, const ErrorPtr& error);
   void fail_pieces();
   std::unique_ptr<Run> carve(Piece& piece, Range range, std::size_t demand, Time now);
+  void start_run(Run& run);
+  void take_slots(Run& run, double cpus);
+  static double cpus_of(const Run& run);
   std::optional<std::size_t> fitting_demand(const Body& body) const;
-  void take(const Body& body, std::size_t demand, double sign);
+  void take(const core::WireOptions* options, std::size_t demand, double sign);
 
   ValuePtr value_here(ObjectId id);
   void ask_for(ObjectId id, RankId hint, bool exists = false);
@@ -221,15 +339,21 @@ class Worker {
     Range range;
     bool announced = true;
     bool kept = false;
+    bool is_call = false;
+    bool holding = false;  // the call's arguments hold objects
     std::uint64_t elapsed_ns = 0;
     std::uint32_t fixed = 0;
     std::shared_ptr<Buffer> values;
     std::vector<std::uint32_t> ends;
     std::vector<core::IndexedError> errors;
-    std::vector<std::pair<std::uint32_t, ValuePtr>> stored;
+    std::vector<std::pair<std::uint32_t, ValuePtr>> stored;  // no value: an actor
     std::vector<std::pair<std::uint32_t, std::vector<Handle>>> refs;
+    ByteView value_at(std::uint32_t index) const;
   };
   void send_report(Report report);
+  void send_call_report(Report& report);
+  void add_stored(const Report& report);
+  void deliver_results(const Report& report);
   void send_done(const core::Done& done);
   void tell_holds();
   std::vector<ObjectId> interested_in(const Range& range) const;
@@ -267,6 +391,13 @@ class Worker {
   double told_lent_ = 0;
   bool lent_changed_ = false;
   std::vector<int> free_slots_;
+
+  std::unordered_map<ObjectId, std::unique_ptr<LocalActor>> actors_;
+  std::deque<LocalActor*> callable_[2];    // may run a call: with cpus of their own, and without
+  std::uint32_t shared_active_ = 0;        // runs without cpus that don't wait
+  std::map<ObjectId, PendingCall> calls_;  // by the first result
+  std::unordered_map<ObjectId, RemoteActor> remotes_;
+  std::map<std::pair<ObjectId, bool>, Loan> loans_;  // by the call; true: for its results
 
   std::unordered_map<ObjectId, Interest> interests_;
   // Blocks of values of other nodes: announced, and waiting for room; or waiting for the pages of their room.

@@ -26,6 +26,8 @@ int main(int argc, char** argv) {
   if (argc != 2) return 1;
   g_folder = argv[1];
   WireOptions options;
+  options.is_actor = true;
+  options.actor.name = "actor";
   options.demands = {{1, 1, 1, {{"x", 1}}}};
   options.name = "name";
   const mobula::detail::Encoder value = [] {
@@ -38,7 +40,13 @@ int main(int argc, char** argv) {
   message(Submit{{{1}, 0, 1}, true, body, {{{2}, 3}}, {{{4}, 5}}});
   message(Done{{{1}, 0, 2}, 9, {{1, {}}}, {{0, 4}}, {{0, {{5}, 6}}}});
   message(Assign{{{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}});
-  message(Result{{{1}, 0, 1}, 8, value.buffer.view(), {}, {{0, {}}}, {1}, {2}, 3});
+  message(Result{{{1}, 0, 1}, 8, value.buffer.view(), {}, {{0, {}}}, {{1, 9}}, {2}, {{0, {{1}, 2}}}, 3});
+  message(Call{{{1}, 0, 1}, {{2}, 3}, {{4}, 5}, true, body, {{{{1}, 2}, Where::rank, 1, {}}}});
+  message(Made{{{1}, 2}, 3, {{{4}, 5}}, 6});
+  message(Counted{1, {{1}, 2}, true});
+  message(EndActor{{{1}, 2}, 3, {}});
+  message(Blocked{{{1}, 2}, {{3}, 4}, 5, true});
+  message(Deadlock{1, "why"});
   message(Holds{{{{1}, 2}}, {{{3}, 4}}, {{5}}});
   message(Data{{{1}, 2}, false, {}, value.buffer.view(), 0, 0});
   message(Data{{{1}, 2}, false, {}, {}, 100, 0, 4096, true});

@@ -240,6 +240,9 @@ template <class T>
 inline constexpr bool is_ref = std::is_base_of_v<RefBase, T>;
 
 template <class T>
+inline constexpr bool is_actor = std::is_base_of_v<ActorBase, T>;
+
+template <class T>
 inline constexpr bool is_optional = false;
 template <class T>
 inline constexpr bool is_optional<std::optional<T>> = true;
@@ -295,6 +298,7 @@ void encode(Encoder& out, const T& value) {
                 "pass the value itself, or a Ref to it");
   if constexpr (is_ref<T>) {
     out.ref(value.handle());
+    if constexpr (is_actor<T>) out.put(value.limits());
   } else if constexpr (std::is_same_v<T, bool>) {
     out.put(static_cast<std::uint8_t>(value));
   } else if constexpr (is_bitwise<T>) {
@@ -334,7 +338,12 @@ template <class T>
 void decode(Decoder& in, T& value) {
   static_assert(!is_view_or_pointer<T>, "mobula: a raw pointer or view can't come from another rank");
   if constexpr (is_ref<T>) {
-    value = T(in.ref());
+    if constexpr (is_actor<T>) {
+      Handle handle = in.ref();
+      value = T(std::move(handle), in.get<CallLimits>());
+    } else {
+      value = T(in.ref());
+    }
   } else if constexpr (std::is_same_v<T, bool>) {
     value = in.flag();
   } else if constexpr (is_bitwise<T>) {

@@ -114,6 +114,15 @@ class BatchWriter {
   BatchHandle batch_;
 };
 
+// Makes an actor, or finds one (ActorOptions::get_if_exists). `options` nullptr: the default ones. Throws Infeasible;
+// Error if the name is taken.
+ActorBase create_actor(const FunctionInfo& constructor, const ActorOptions* options, Draft::State& draft);
+// Throws NoSuchActor.
+ActorBase find_actor(const std::string& name, const FunctionInfo& klass);
+// Throws Backpressure.
+Handle call(const ActorBase& actor, const FunctionInfo& method, Draft::State& draft);
+void kill(const Handle& actor);
+
 // Puts an encoded value into this rank's memory. Throws StoreFull.
 Handle put(Encoder&& value);
 

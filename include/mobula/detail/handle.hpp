@@ -54,4 +54,22 @@ class RefBase {
   Handle handle_;
 };
 
+// What a caller keeps to.
+struct CallLimits {
+  std::uint32_t max_pending = 0;  // 0: none
+  std::int32_t retries = 0;       // of a call whose rank was lost
+  bool operator==(const CallLimits&) const = default;
+};
+
+// A handle to an actor: it is held like a value, and ends like one.
+class ActorBase : public RefBase {
+ public:
+  ActorBase() = default;
+  ActorBase(Handle handle, CallLimits limits) : RefBase(std::move(handle)), limits_(limits) {}
+  const CallLimits& limits() const { return limits_; }
+
+ private:
+  CallLimits limits_;
+};
+
 }  // namespace mobula::detail

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,17 +22,23 @@ struct TaskRun;
 // Waits while room is being made. Throws StoreFull.
 Buffer room_for(std::size_t n);
 
-// One per function named in `remote<F>`, registered before main. All ranks of one binary hold the same table.
+// One per function named in `remote<F>`, and per constructor and class named in `actor<C>`, registered before main. All
+// ranks of one binary hold the same table.
 struct FunctionInfo {
   using Invoke = void (*)(TaskRun&);
-  FunctionInfo(std::string_view signature, Invoke invoke, std::uint32_t args, std::uint32_t result);
+  enum class Kind : std::uint8_t { task, constructor, method, destructor };
+  // `klass`: of constructors and methods, the class's destructor, which stands for the class.
+  FunctionInfo(std::string_view signature, Invoke invoke, std::uint32_t args, std::uint32_t result,
+               Kind kind = Kind::task, const FunctionInfo* klass = nullptr);
 
   std::string name;            // short, for people
   std::string_view signature;  // full, for the digest
   Invoke invoke;
   std::uint32_t fixed_args;    // bytes of one task's encoded arguments, or kVariable
   std::uint32_t fixed_result;  // bytes of one encoded result, or kVariable
-  std::uint32_t index = 0;     // in the table
+  Kind kind = Kind::task;
+  const FunctionInfo* klass = nullptr;
+  std::uint32_t index = 0;  // in the table
 };
 
 // A stretch of tasks of one span, run one after the other by one thread. Results are appended in order; those that
@@ -54,6 +62,7 @@ struct TaskRun {
   Encoder out;                      // the results
   std::vector<std::uint32_t> ends;  // where each result ends, if fixed_result is kVariable
   std::vector<Oddity> oddities;     // ascending by index
+  std::shared_ptr<void> actor;      // what a constructor has made, or a method is called on
   std::atomic<bool> stop{false};    // set by the runtime: end after the task that runs
 
   // Closes the result of the task `next`, which has been encoded from `from` on.
@@ -124,21 +133,31 @@ struct Signature<R (*)(P...)> {
   using Values = std::tuple<typename InPlace<std::decay_t<P>>::Travels...>;  // as the arguments travel
   using Arguments = std::tuple<Held<std::decay_t<P>>...>;
   using Parameters = std::tuple<P...>;
+  using Pointer = R (*)(P...);
   static constexpr std::size_t arity = sizeof...(P);
 };
 template <class R, class... P>
 struct Signature<R (*)(P...) noexcept> : Signature<R (*)(P...)> {};
 template <class L, class R, class... P>
+struct Signature<R (L::*)(P...)> : Signature<R (*)(P...)> {};
+template <class L, class R, class... P>
 struct Signature<R (L::*)(P...) const> : Signature<R (*)(P...)> {};
+template <class L, class R, class... P>
+struct Signature<R (L::*)(P...)&> : Signature<R (*)(P...)> {};
+template <class L, class R, class... P>
+struct Signature<R (L::*)(P...) const&> : Signature<R (*)(P...)> {};
+template <class L, class R, class... P>
+struct Signature<R (L::*)(P...) noexcept> : Signature<R (*)(P...)> {};
 template <class L, class R, class... P>
 struct Signature<R (L::*)(P...) const noexcept> : Signature<R (*)(P...)> {};
 template <class F>
 requires requires { &F::operator(); }
 struct Signature<F> : Signature<decltype(&F::operator())> {};
 
-template <auto F>
-struct Function {
-  using Sig = Signature<std::decay_t<decltype(F)>>;
+// Runs tasks whose arguments are those of SigOf, by Target::apply(run, arguments…).
+template <class Target, class SigOf>
+struct Runnable {
+  using Sig = SigOf;
   using Result = typename Sig::Result;
   using StoredResult = std::decay_t<Result>;
   using Values = typename Sig::Values;
@@ -163,10 +182,10 @@ struct Function {
     [[maybe_unused]] typename Sig::Arguments values{
         take_held<std::decay_t<std::tuple_element_t<I, typename Sig::Parameters>>>(run, I, dep)...};
     if constexpr (std::is_void_v<Result>) {
-      F(pass<I>(values)...);
+      Target::apply(run, pass<I>(values)...);
       run.finish(from);
     } else {
-      keep<StoredResult>(run, from, F(pass<I>(values)...));
+      keep<StoredResult>(run, from, Target::apply(run, pass<I>(values)...));
     }
   }
 
@@ -202,9 +221,72 @@ struct Function {
       return ((fixed_size<V> == kVariable) || ... || false) ? kVariable : (fixed_size<V> + ... + 0U);
     }(std::type_identity<Values>{});
   }
+};
 
+// In the signatures below F comes last: what the function or class is called is read from there.
+
+template <auto F>
+struct Function : Runnable<Function<F>, Signature<std::decay_t<decltype(F)>>> {
+  template <class... A>
+  static decltype(auto) apply(TaskRun&, A&&... arguments) {
+    return F(std::forward<A>(arguments)...);
+  }
   static constexpr std::string_view signature() { return __PRETTY_FUNCTION__; }
-  static inline const FunctionInfo info{signature(), &invoke, args_size(), fixed_size<StoredResult>};
+  static inline const FunctionInfo info{signature(), &Function::invoke, Function::args_size(),
+                                        fixed_size<typename Function::StoredResult>};
+};
+
+// The end of an actor of class F.
+template <class F>
+struct ActorClass {
+  static void end(TaskRun& run) { run.actor.reset(); }
+  static constexpr std::string_view signature() { return __PRETTY_FUNCTION__; }
+  static inline const FunctionInfo info{signature(), &end, 0, 0, FunctionInfo::Kind::destructor};
+};
+
+template <class S>
+struct WithoutFirst;
+template <class R, class First, class... P>
+struct WithoutFirst<R (*)(First, P...)> : Signature<R (*)(P...)> {};
+
+// A call of F on an actor of class C: of a member function, or of a function whose first parameter is the actor.
+template <class C, auto F, bool kMember = std::is_member_function_pointer_v<decltype(F)>>
+struct MethodSignature : Signature<std::decay_t<decltype(F)>> {};
+template <class C, auto F>
+struct MethodSignature<C, F, false> : WithoutFirst<typename Signature<std::decay_t<decltype(F)>>::Pointer> {};
+
+template <class C, auto F>
+struct Method : Runnable<Method<C, F>, MethodSignature<C, F>> {
+  template <class... A>
+  static decltype(auto) apply(TaskRun& run, A&&... arguments) {
+    return std::invoke(F, *static_cast<C*>(run.actor.get()), std::forward<A>(arguments)...);
+  }
+  static constexpr std::string_view signature() { return __PRETTY_FUNCTION__; }
+  static inline const FunctionInfo info{signature(),
+                                        &Method::invoke,
+                                        Method::args_size(),
+                                        fixed_size<typename Method::StoredResult>,
+                                        FunctionInfo::Kind::method,
+                                        &ActorClass<C>::info};
+};
+
+// The making of an actor of class F from values of the types in the tuple P.
+template <class P, class F>
+struct Constructor;
+template <class F, class... P>
+struct Constructor<std::tuple<P...>, F> : Runnable<Constructor<std::tuple<P...>, F>, Signature<void (*)(P...)>> {
+  template <class... A>
+  static void apply(TaskRun& run, A&&... arguments) {
+    if constexpr (std::is_constructible_v<F, A...>) {
+      run.actor = std::make_shared<F>(std::forward<A>(arguments)...);
+    } else {
+      run.actor = std::shared_ptr<F>(new F{std::forward<A>(arguments)...});
+    }
+  }
+  static constexpr std::string_view signature() { return __PRETTY_FUNCTION__; }
+  static inline const FunctionInfo info{
+      signature(),         &Constructor::invoke, Constructor::args_size(), 0, FunctionInfo::Kind::constructor,
+      &ActorClass<F>::info};
 };
 
 }  // namespace mobula::detail

@@ -1,0 +1,305 @@
+// The head's side of actors: where they are, what they are called, when they end, and who waits for whom.
+#include <algorithm>
+
+#include "core/functions.hpp"
+#include "head/head.hpp"
+
+namespace mobula::head {
+
+using core::ErrorKind;
+using core::make_error;
+using detail::kNoRank;
+
+namespace {
+
+constexpr Time kCheckWaits = 50'000'000;  // ns between two looks for deadlocks
+// ns after which what is waited for is no news on its way: a method that goes on has said so long before.
+constexpr Time kOldWait = 500'000'000;
+
+}  // namespace
+
+Head::Actor* Head::find_actor(ObjectId id) {
+  const auto found = actors_.find(id);
+  return found != actors_.end() ? &found->second : nullptr;
+}
+
+std::string Head::actor_name(ObjectId id, const Actor& actor) const {
+  return std::string(core::function_name(actor.traits.klass)) + " " +
+         (actor.traits.name.empty() ? core::to_string(id) : "'" + actor.traits.name + "'");
+}
+
+void Head::actor_submitted(const Piece& piece) {
+  const ObjectId id{piece.range.span, piece.range.begin};
+  if (piece.size() != 1) detail::throw_damaged("an actor is made by one task");
+  const core::ActorTraits& traits = piece.work->options->actor;
+  Actor& actor = actors_[id];
+  actor.state = Actor::State::pending;
+  actor.traits = traits;
+  if (traits.restarts > 0) actor.work = piece.work;
+  entry(id);
+  if (traits.detached) hold(id);
+}
+
+// The object is made: it keeps what the task held.
+void Head::actor_made(const Piece& piece) {
+  const ObjectId id{piece.range.span, piece.range.begin};
+  Actor& actor = *find_actor(id);
+  actor.worker = piece.worker;
+  actor.klass = piece.klass;
+  actor.demand = piece.demand;
+  scheduler_.stays(piece);
+  unlist_assigned(const_cast<Piece&>(piece));
+  if (actor.state == Actor::State::ended) {  // killed meanwhile
+    end_here(actor, id, 0);
+  } else {
+    actor.state = Actor::State::alive;
+  }
+}
+
+// It could not be made, or is gone for good.
+void Head::actor_failed(ObjectId id, const ErrorPtr& error) {
+  Actor& actor = *find_actor(id);
+  actor.state = Actor::State::ended;
+  if (actor.error == nullptr) actor.error = error;
+  if (const auto name = names_.find(actor.traits.name); name != names_.end() && name->second == id) names_.erase(name);
+  if (actor.work != nullptr) {
+    const std::shared_ptr<Work> work = std::exchange(actor.work, nullptr);
+    if (work->unfinished == 0) release_work(*work);
+  }
+  if (Entry* of = find_entry(id)) {
+    of->error = actor.error;
+    for (const RankId locator : std::exchange(of->locators, {})) {
+      transport_.send(locator, core::Located{id, kNoRank, *actor.error});
+    }
+    if (actor.traits.detached) unhold(id);
+  }
+}
+
+// The last handle is gone. The worker hears of it by Free.
+void Head::actor_forgotten(ObjectId id) {
+  Actor& actor = *find_actor(id);
+  const RankId worker = actor.worker;
+  if (const auto name = names_.find(actor.traits.name); name != names_.end() && name->second == id) names_.erase(name);
+  if (actor.work != nullptr) release_work(*std::exchange(actor.work, nullptr));
+  actor.forgotten = true;
+  if (worker == kNoRank) actors_.erase(id);
+}
+
+void Head::handle(RankId from, const core::ActorEnded& m) {
+  ++messages_;
+  Actor* actor = find_actor(m.id);
+  if (actor == nullptr || actor->worker != from) return;
+  scheduler_.left(from, actor->klass, actor->demand);
+  actor->worker = kNoRank;
+  waits_.erase(m.id);
+  if (actor->forgotten) actors_.erase(m.id);
+}
+
+void Head::end_here(Actor& actor, ObjectId id, std::uint64_t token) {
+  transport_.send(actor.worker, core::EndActor{id, token, *actor.error});
+}
+
+// Actors of the rank are made again elsewhere, or are gone.
+void Head::actors_lost(RankId rank) {
+  std::vector<ObjectId> hit;
+  for (const auto& [id, actor] : actors_) {
+    const bool never_submitted = actor.state == Actor::State::reserved && actor.asker == rank;
+    if (actor.worker == rank || never_submitted) hit.push_back(id);
+  }
+  std::sort(hit.begin(), hit.end());
+  for (const ObjectId& id : hit) {
+    Actor& actor = *find_actor(id);
+    actor.worker = kNoRank;
+    waits_.erase(id);
+    if (actor.forgotten) {
+      actors_.erase(id);
+      continue;
+    }
+    if (actor.state == Actor::State::ended) continue;
+    if (actor.state == Actor::State::alive && actor.restarts < actor.traits.restarts) {
+      ++actor.restarts;
+      actor.state = Actor::State::pending;
+      entry(id).stored = false;
+      actor.work->unfinished = 1;
+      ++unfinished_;
+      Piece& piece = add_piece({id.span, id.index, id.index + 1}, actor.work);
+      piece.klass = scheduler_.classify(actor.work->options.get());
+      piece.bytes = static_cast<std::uint32_t>(actor.work->args.size());
+      piece.attempt = static_cast<std::uint32_t>(actor.restarts) + 1;
+      set_up(piece);
+      continue;
+    }
+    actor_failed(id,
+                 make_error(ErrorKind::actor_died,
+                            "actor " + actor_name(id, actor) + " was on rank " + std::to_string(rank) +
+                                ", which was lost, and may not be restarted" + (actor.restarts > 0 ? " once more" : ""),
+                            "", id, rank, actor.restarts + 1, ranks_[rank].host));
+  }
+  for (auto it = kills_.begin(); it != kills_.end();) {
+    const Killing killing = it->second;
+    it = killing.worker == rank ? kills_.erase(it) : std::next(it);
+    if (killing.worker == rank && ranks_[killing.from].alive) answer(killing.from, killing.token, true);
+  }
+  std::erase_if(waits_, [rank](const auto& wait) { return wait.second.rank == rank; });
+}
+
+void Head::locate_actor(RankId from, ObjectId id, const Actor& actor) {
+  if (actor.state == Actor::State::ended) {
+    transport_.send(from, core::Located{id, kNoRank, *actor.error});
+  } else if (actor.state == Actor::State::alive) {
+    transport_.send(from, core::Located{id, actor.worker, {}});
+  } else {
+    entry(id).locators.push_back(from);
+  }
+}
+
+// ---- names -------------------------------------------------------------------------------------------------------
+
+void Head::answer_found(RankId to, std::uint64_t token, ObjectId id) {
+  change(id, to, 1);
+  Buffer text;
+  core::WireWriter out(text);
+  core::FoundActor{id, find_actor(id)->traits.limits}.fields(out);
+  answer(to, token, true, std::string(reinterpret_cast<const char*>(text.data()), text.size()));
+}
+
+void Head::reserve(RankId from, const core::Ask& ask) {
+  const core::ActorTraits& traits = ask.options.actor;
+  if (ask.id.span.owner() != from || !ask.options.is_actor) detail::throw_damaged("a name is asked for no actor");
+  const auto found = names_.find(traits.name);
+  if (found == names_.end()) {
+    names_.emplace(traits.name, ask.id);
+    Actor& actor = actors_[ask.id];
+    actor.traits = traits;
+    actor.asker = from;
+    entry(ask.id);
+    answer(from, ask.token, true);
+    return;
+  }
+  const Actor& there = *find_actor(found->second);
+  if (!traits.get_if_exists) {
+    answer(from, ask.token, false,
+           "there is an actor named '" + traits.name + "' already (" + actor_name(found->second, there) +
+               "): choose another name, or set get_if_exists to take that one");
+  } else if (there.traits.klass != traits.klass) {
+    answer(from, ask.token, false,
+           "the actor named '" + traits.name + "' is a " + std::string(core::function_name(there.traits.klass)) +
+               ", not a " + std::string(core::function_name(traits.klass)));
+  } else {
+    answer_found(from, ask.token, found->second);
+  }
+}
+
+void Head::find(RankId from, const core::Ask& ask) {
+  const core::ActorTraits& traits = ask.options.actor;
+  const auto found = names_.find(traits.name);
+  if (found == names_.end()) {
+    answer(from, ask.token, false, "there is no actor named '" + traits.name + "'");
+  } else if (const Actor& there = *find_actor(found->second); there.traits.klass != traits.klass) {
+    answer(from, ask.token, false,
+           "the actor named '" + traits.name + "' is a " + std::string(core::function_name(there.traits.klass)) +
+               ", not a " + std::string(core::function_name(traits.klass)));
+  } else {
+    answer_found(from, ask.token, found->second);
+  }
+}
+
+// ---- ends --------------------------------------------------------------------------------------------------------
+
+void Head::kill(RankId from, std::uint64_t token, ObjectId id) {
+  Actor* actor = find_actor(id);
+  if (actor == nullptr || actor->state == Actor::State::ended) {
+    answer(from, token, false);
+    return;
+  }
+  const bool lives = actor->state == Actor::State::alive;
+  const RankId worker = actor->worker;
+  actor_failed(id, make_error(ErrorKind::actor_died, "actor " + actor_name(id, *actor) + " was killed", "", id, worker,
+                              actor->restarts + 1));
+  if (lives) {
+    kills_.emplace(next_token_, Killing{from, token, worker});
+    end_here(*actor, id, next_token_++);
+    return;
+  }
+  if (Piece* piece = piece_with(id); piece != nullptr && piece->state != sched::Piece::State::assigned) {
+    fail(*piece, actor->error);
+    fail_dependents();
+  }
+  answer(from, token, true);
+}
+
+void Head::handle(RankId, const core::KillDone& m) {
+  ++messages_;
+  const auto found = kills_.find(m.token);
+  if (found == kills_.end()) return;
+  if (ranks_[found->second.from].alive) answer(found->second.from, found->second.token, true);
+  kills_.erase(found);
+}
+
+// ---- what goes past the head -------------------------------------------------------------------------------------
+
+void Head::handle(RankId, const core::Counted& m) {
+  ++messages_;
+  if (m.giver >= ranks_.size()) detail::throw_damaged("a ref came from a rank that does not exist");
+  if (ranks_[m.giver].alive) transport_.send(m.giver, core::Returned{m.call, m.result});
+}
+
+void Head::handle(RankId from, const core::Promised& m) {
+  ++messages_;
+  const detail::FunctionInfo* method = core::function_at(m.function);
+  if (m.id.span.owner() != from || method == nullptr) detail::throw_damaged("a rank promises what is not its own");
+  auto work = std::make_shared<Work>();
+  work->function = m.function;
+  work->base = m.id.index;
+  work->unfinished = 1;
+  ++unfinished_;
+  Piece& piece = add_piece({m.id.span, m.id.index, m.id.index + 1}, std::move(work));
+  piece.promised = true;
+  piece.state = sched::Piece::State::assigned;
+  piece.worker = from;
+  list_assigned(piece);
+  placed(piece);
+}
+
+// ---- deadlocks ---------------------------------------------------------------------------------------------------
+
+void Head::handle(RankId from, const core::Blocked& m) {
+  ++messages_;
+  if (m.waits) {
+    waits_[m.actor] = {m.on, from, m.token, now_};
+  } else if (const auto wait = waits_.find(m.actor); wait != waits_.end() && wait->second.token == m.token) {
+    waits_.erase(wait);
+  }
+}
+
+// Each of these actors runs one method at a time, and that one waits for a call on another: round a circle, nobody ever
+// goes on. Only waits that have been known for a while count, so that the end of one is not on its way here.
+void Head::find_deadlocks() {
+  if (now_ - waits_checked_ < kCheckWaits) return;
+  waits_checked_ = now_;
+  const auto old = [this](ObjectId id) {
+    const auto wait = waits_.find(id);
+    return wait != waits_.end() && now_ - wait->second.since >= kOldWait ? wait : waits_.end();
+  };
+  for (auto from = waits_.begin(); from != waits_.end(); ++from) {
+    std::vector<ObjectId> path;
+    auto at = old(from->first);
+    while (at != waits_.end() && std::find(path.begin(), path.end(), at->first) == path.end()) {
+      path.push_back(at->first);
+      at = old(at->second.on);
+    }
+    if (at == waits_.end() || at->first != from->first) continue;
+    std::string text;
+    for (const ObjectId& id : path) {
+      const Actor* actor = find_actor(id);
+      text += (actor != nullptr ? actor_name(id, *actor) : core::to_string(id)) + " waits for a call on ";
+    }
+    const Actor* first = find_actor(path.front());
+    text += first != nullptr ? actor_name(path.front(), *first) : core::to_string(path.front());
+    transport_.send(from->second.rank, core::Deadlock{from->second.token, text});
+    waits_.erase(from);
+    return;
+  }
+}
+
+}  // namespace mobula::head
