@@ -983,8 +983,11 @@ void Head::handle(RankId from, const core::Locate& m) {
     locate_actor(from, m.id, *actor);
   } else if (stands == Standing::assigned) {
     transport_.send(from, core::Located{m.id, worker, {}, false});
+  } else if (stands != Standing::ended && of == nullptr) {
+    // Its result will go to its owner.
+    if (from != m.id.span.owner()) transport_.send(from, core::Located{m.id, m.id.span.owner(), {}, false});
   } else if (stands != Standing::ended) {
-    entry(m.id).locators.push_back(from);
+    of->locators.push_back(from);
   } else if (of != nullptr && of->error != nullptr) {
     transport_.send(from, core::Located{m.id, kNoRank, *of->error});
   } else if (const RankId at = source_for(m.id, from, m.not_at); at < ranks_.size() && ranks_[at].alive) {
@@ -1230,7 +1233,7 @@ std::string Head::describe_entries() const {
     for (const auto& [rank, n] : of.ranks) text += " " + std::to_string(rank) + "x" + std::to_string(n);
     text += ", " + std::to_string(of.dependents.size()) + " dependents, " + std::to_string(of.contains.size()) +
             " contained" + (of.stored ? ", at " + std::to_string(of.at) : "") + (of.error ? ", failed" : "") +
-            (standing(id) == Standing::ended ? "" : ", unfinished") + "; ";
+            (standing(id) == Standing::ended ? "" : ", unfinished") + (actors_.contains(id) ? ", an actor" : "") + "; ";
   }
   return text;
 }

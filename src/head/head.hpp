@@ -96,6 +96,7 @@ class Head {
   std::uint64_t ended() const { return ended_; }
   std::size_t queued_bytes() const { return queued_bytes_; }
   std::size_t entries() const { return entries_.size(); }
+  std::size_t actors() const { return actors_.size(); }
   std::uint64_t retried() const { return retried_; }
   std::uint64_t messages() const { return messages_; }
   const std::vector<RankState>& ranks() const { return ranks_; }

@@ -166,6 +166,7 @@ void Worker::send_call(PendingCall& call, RankId to, ByteView args, const std::v
   for (const Handle& dep : call.deps) {
     const Record& record = *dep.record();
     core::DepSource source{dep.id(), core::Where::maker, dep.id().span.owner(), {}};
+    if (source.rank == to) source.where = core::Where::unknown;  // it knows itself
     if (record.ready(dep.index())) {
       const store::Slot* slot = record.slot(dep.index());
       const bool large = slot != nullptr && slot->kind == store::Slot::Kind::large;
@@ -444,16 +445,19 @@ void Worker::refuse_calls(const Range& range, bool holding, const ErrorPtr& erro
   send_call_report(report);
 }
 
+// What the call's arguments held is released, or held by this rank.
+void Worker::tell_counted(const Range& range) {
+  tell_holds();
+  transport_.send(kHeadRank, core::Counted{range.span.owner(), {range.span, range.begin}, false});
+}
+
 // The results of calls go to the caller, who tells the head what that must know.
 void Worker::send_call_report(Report& report) {
   const Range range = report.range;
   const RankId caller = range.span.owner();
   if (lost_.contains(caller)) return;
   const ObjectId first{range.span, range.begin};
-  if (report.holding) {
-    tell_holds();
-    transport_.send(kHeadRank, core::Counted{caller, first, false});
-  }
+  if (report.holding) tell_counted(range);
   core::Result result;
   result.range = range;
   result.fixed = report.fixed;
@@ -519,7 +523,7 @@ void Worker::handle(RankId, const core::EndActor& m) {
     for (Run* run : running_) {
       if (run->body->actor != &actor || std::exchange(run->expired, true)) continue;
       run->task.stop.store(true, std::memory_order_relaxed);
-      refuse_calls(run->range, run->body->holding, actor.dead);
+      refuse_calls(run->range, false, actor.dead);  // what its arguments hold is counted when it ends
     }
     end_actor(actor);
   }

@@ -428,6 +428,7 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
     enqueue(rest, true);
   }
   if (actor != nullptr) list(*actor);
+  if (run->expired && run->body->holding) tell_counted(run->range);
   if (n == 0 || run->expired) return;
   tasks_run_ += n;
   const Time elapsed = now - run->started;

@@ -69,7 +69,7 @@ void Worker::ask_for(ObjectId id, RankId hint, bool exists) {
           hint = where_large(*slot);
           exists = true;
         }
-      } else if (hint == kNoRank) {
+      } else if (hint == kNoRank || find_call(id) != calls_.end()) {
         return;  // its result will be brought here
       }
     }

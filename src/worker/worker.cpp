@@ -557,7 +557,10 @@ void Worker::handle(RankId, const core::Result& m) {
     detail::throw_damaged("results are not of their function's size");
   }
   Record* record = objects_.find({m.range.span, m.range.begin});
-  if (record == nullptr || !record->mine) return;
+  if (record == nullptr || !record->mine) {
+    for (const ObjectId& id : interested_in(m.range)) redirect(id);
+    return;
+  }
   if (m.range.end > record->count()) detail::throw_damaged("results of tasks that don't exist");
   if (m.errors.empty() && m.stored.empty() && m.fixed != kVariable && m.fixed == record->packed) {
     objects_.set_packed(*record, m.range.begin, n, m.values.data());
@@ -603,6 +606,8 @@ void Worker::handle(RankId, const core::Result& m) {
       deliver(id, nullptr, nullptr, slot->at);
     } else if (const ValuePtr value = objects_.value_of(*record, id.index)) {
       deliver(id, value, nullptr, kNoRank);
+    } else {
+      redirect(id);  // nobody holds it any more, so those who asked have no use for it either
     }
   }
 }

@@ -150,8 +150,10 @@ class Worker {
   // Where a call stands, for people; none if the object is no call of this rank that has not ended.
   std::optional<std::string> explain_call(ObjectId id) const;
   ObjectId current_caller(const Run& run) const;
-  // The calls of this rank that have not ended.
+  // The calls of this rank that have not ended, actors here, and what is kept for others; for tests.
   std::size_t pending_calls() const { return calls_.size(); }
+  std::size_t actors() const { return actors_.size(); }
+  std::size_t loans() const { return loans_.size(); }
   // Sees to it that the object's value comes here, for a handle to wait on.
   void request(const Handle& handle);
   // Asks the head; the answer is collected with `take_answer`.
@@ -352,6 +354,7 @@ class Worker {
   };
   void send_report(Report report);
   void send_call_report(Report& report);
+  void tell_counted(const Range& range);
   void add_stored(const Report& report);
   void deliver_results(const Report& report);
   void send_done(const core::Done& done);

@@ -295,14 +295,13 @@ TEST(Actors, EachCallersCallsComeInOrderOnce) {
 TEST(Actors, ActorsCallActors) {
   std::vector<Actor<Node>> nodes;
   for (int i = 0; i < 6; ++i) nodes.push_back(actor<Node>());
-  for (int i = 0; i < 5; ++i)
-    remote<&Node::link>(nodes[static_cast<std::size_t>(i)], nodes[static_cast<std::size_t>(i + 1)]);
+  for (std::size_t i = 0; i < 5; ++i) get(remote<&Node::link>(nodes[i], nodes[i + 1]));
   EXPECT_EQ(get(remote<&Node::depth>(nodes[0], 100)), 5);
 }
 
 TEST(Actors, ACycleOfBlockingCallsIsADeadlock) {
   std::vector<Actor<Node>> nodes{actor<Node>(), actor<Node>(), actor<Node>()};
-  for (std::size_t i = 0; i < 3; ++i) remote<&Node::link>(nodes[i], nodes[(i + 1) % 3]);
+  for (std::size_t i = 0; i < 3; ++i) get(remote<&Node::link>(nodes[i], nodes[(i + 1) % 3]));
   try {
     get(remote<&Node::depth>(nodes[0], 100));
     FAIL();

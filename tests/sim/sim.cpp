@@ -47,6 +47,27 @@ std::vector<std::uint64_t> large(std::uint64_t) { return {}; }  // kLarge times 
 std::uint64_t first(const std::vector<std::uint64_t>& v) { return v.empty() ? 0 : v[0]; }
 std::uint64_t broken(std::uint64_t seed) { throw std::runtime_error(std::to_string(seed)); }
 
+// An actor. The calls of each caller must come in order, each once; where ranks are lost, some may be missing.
+struct Tally {
+  std::map<std::uint64_t, std::uint64_t> next;
+  std::vector<Handle> kept;
+  std::uint64_t call(std::uint64_t, std::uint64_t n, std::uint64_t value) { return mix(n * 5 + value); }
+  void keep(Ref<std::uint64_t>) {}
+  Ref<std::uint64_t> give() { return {}; }
+};
+// Makes n calls on the actor as a caller of its own, and returns their sum.
+std::uint64_t drive(Ref<std::uint64_t>, std::uint64_t, std::uint64_t) { return 0; }
+std::uint64_t expected_drive(std::uint64_t caller, std::uint64_t n) {
+  std::uint64_t sum = caller;
+  for (std::uint64_t i = 0; i < n; ++i) sum = join(sum, mix(i * 5 + caller + i));
+  return sum;
+}
+
+const FunctionInfo& kMake = detail::Constructor<std::tuple<>, Tally>::info;
+const FunctionInfo& kCall = detail::Method<Tally, &Tally::call>::info;
+const FunctionInfo& kKeep = detail::Method<Tally, &Tally::keep>::info;
+const FunctionInfo& kGive = detail::Method<Tally, &Tally::give>::info;
+const FunctionInfo& kDrive = detail::Function<drive>::info;
 const FunctionInfo& kLeaf = detail::Function<leaf>::info;
 const FunctionInfo& kJoin = detail::Function<join>::info;
 const FunctionInfo& kNode = detail::Function<node>::info;
@@ -159,6 +180,8 @@ class Cluster final : Network {
   Handle submit_leaf(RankId rank, bool in_task, std::uint64_t seed) {
     return submit(rank, in_task, kLeaf, [seed](Encoder& out) { out.put(seed); });
   }
+  Handle call(RankId rank, const detail::ActorBase& actor, const FunctionInfo& method, ObjectId caller,
+              const std::function<void(Encoder&)>& args, std::vector<std::pair<int, Handle>> deps = {});
   bool is_here(const Handle& handle, RankId rank, ValuePtr* keep = nullptr);
   std::optional<std::uint64_t> number(const Handle& handle, RankId rank, const ValuePtr& kept = nullptr);
   void carry_out(RankId rank, Store::Order order);
@@ -367,6 +390,15 @@ Handle Cluster::submit(RankId r, bool in_task, const FunctionInfo& function, con
   return ranks_[r].worker->submit(function, options, draft, in_task, now());
 }
 
+Handle Cluster::call(RankId r, const detail::ActorBase& actor, const FunctionInfo& method, ObjectId caller,
+                     const std::function<void(Encoder&)>& args, std::vector<std::pair<int, Handle>> deps) {
+  ++outcome_.tasks;
+  detail::Draft::State draft;
+  args(draft.args);
+  for (auto& [position, handle] : deps) detail::add_dep(draft, static_cast<std::size_t>(position), handle);
+  return ranks_[r].worker->call(actor, method, draft, caller);
+}
+
 bool Cluster::is_here(const Handle& handle, RankId r, ValuePtr* keep) {
   detail::Record& record = *handle.record();
   store::ObjectTable& objects = *ranks_[r].objects;
@@ -408,6 +440,10 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
   worker::Worker& worker = *ranks_[r].worker;
   detail::TaskRun& task = run->task;
   const FunctionInfo& function = *run->body->function;
+  if (function.kind == FunctionInfo::Kind::constructor || function.kind == FunctionInfo::Kind::destructor) {
+    co_await Delay(*this, r, static_cast<Time>(100 + random(500'000)));
+    function.invoke(task);
+  }
   for (; task.next != task.end; ++task.next) {
     if (task.stop.load()) break;
     const std::size_t from = task.out.buffer.size();
@@ -418,6 +454,45 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
     std::uint64_t result = 0;
     if (&function == &kLeaf) {
       result = leaf(detail::take_held<std::uint64_t>(task, 0, dep).value);
+    } else if (&function == &kCall) {
+      const auto caller = detail::take_held<std::uint64_t>(task, 0, dep).value;
+      const auto n = detail::take_held<std::uint64_t>(task, 1, dep).value;
+      const auto value = detail::take_held<std::uint64_t>(task, 2, dep).value;
+      auto& tally = *static_cast<Tally*>(task.actor.get());
+      std::uint64_t& next = tally.next[caller];
+      if (outcome_.losses == 0 ? n != next : n < next) {
+        wrong("call " + std::to_string(n) + " of a caller came in place of " + std::to_string(next));
+      }
+      next = n + 1;
+      result = tally.call(caller, n, value);
+    } else if (&function == &kKeep) {
+      static_cast<Tally*>(task.actor.get())->kept.push_back(ranks_[r].objects->handle_of(read_id(task.args)));
+      task.finish(from);
+      continue;
+    } else if (&function == &kGive) {
+      auto& tally = *static_cast<Tally*>(task.actor.get());
+      const Handle given = !tally.kept.empty() ? tally.kept.back() : submit_leaf(r, true, 0);
+      if (!tally.kept.empty()) tally.kept.pop_back();
+      task.out.ref(given);
+      task.finish(from);
+      continue;
+    } else if (&function == &kDrive) {
+      const detail::ActorBase actor(ranks_[r].objects->handle_of(read_id(task.args)), {});
+      const auto caller = detail::take_held<std::uint64_t>(task, 1, dep).value;
+      const auto n = detail::take_held<std::uint64_t>(task, 2, dep).value;
+      const ObjectId me = worker.current_caller(*run);
+      // Of one attempt: another one calls in its own name.
+      const std::uint64_t name = mix(caller + run->body->attempt);
+      result = caller;
+      for (std::uint64_t i = 0; i < n; ++i) {
+        const auto args = [&](Encoder& out) {
+          out.put(name);
+          out.put(i);
+          out.put(caller + i);
+        };
+        wait_for.push_back(call(r, actor, kCall, me, args));
+        if (random(4) == 0) co_await Delay(*this, r, static_cast<Time>(random(50'000)));
+      }
     } else if (&function == &kJoin) {
       const auto a = detail::take_held<std::uint64_t>(task, 0, dep).value;
       result = join(a, detail::take_held<std::uint64_t>(task, 1, dep).value);
@@ -516,7 +591,13 @@ Body Cluster::driver() {
     std::optional<std::uint64_t> value;  // none: it fails
     bool is_large = false;
   };
+  struct Called {
+    detail::ActorBase actor;
+    std::uint64_t calls = 0;          // of the driver
+    std::vector<std::uint64_t> kept;  // what the Refs that it keeps stand for
+  };
   std::vector<Known> known;
+  std::vector<Called> actors;
   worker::Worker& worker = *ranks_[0].worker;
   const Wish met4 = [this] { return ranks_[0].head->all_joined(); };
   co_await Until(*this, 0, met4);
@@ -527,7 +608,7 @@ Body Cluster::driver() {
     options.priority = static_cast<int>(random(3)) - 1;
     if (random(8) == 0) options.resources["x"] = 1;
     const auto pick = [&]() -> const Known& { return known[random(known.size())]; };
-    switch (random(14)) {
+    switch (random(22)) {
       case 0:
       case 1: {  // many small ones
         const std::uint64_t n = 1 + random(300);
@@ -634,6 +715,111 @@ Body Cluster::driver() {
           }
         }
         break;
+      case 12: {
+        ActorOptions wish;
+        const bool pinned = random(6) == 0;
+        wish.cpus = pinned ? 1 : 0;
+        wish.restarts = static_cast<int>(random(3));
+        wish.call_retries = wish.restarts > 0 ? static_cast<int>(random(3)) : 0;
+        detail::Draft::State draft;
+        const Handle h = worker.mint_actor();
+        const auto wire = worker.actor_options(wish, kMake);
+        worker.create(h, kMake, wire, draft);
+        actors.push_back({detail::ActorBase(h, wire->actor.limits), 0, {}});
+        if (!pinned) break;
+        // One with a cpu of its own is used and dropped, so that the rest of the program has its cpus.
+        const Handle result = call(0, actors.back().actor, kCall, {}, [](Encoder& out) {
+          for (int i = 0; i < 3; ++i) out.put(std::uint64_t{0});
+        });
+        actors.pop_back();
+        awaited_ = "a call of an actor with cpus";
+        const Wish met11 = [this, &result] { return is_here(result, 0); };
+        co_await Until(*this, 0, met11);
+        const auto value = number(result, 0);
+        if (value != mix(0) && !(outcome_.losses > 0 && !value)) wrong("a call returned a wrong value");
+        break;
+      }
+      case 13:
+      case 14:
+      case 15:
+        if (!actors.empty()) {
+          Called& called = actors[random(actors.size())];
+          const std::uint64_t n = 1 + random(20);
+          for (std::uint64_t i = 0; i < n; ++i) {
+            const std::uint64_t number = called.calls++;
+            std::vector<std::pair<int, Handle>> deps;
+            if (random(6) == 0) deps.emplace_back(2, submit_leaf(0, false, seed + i));
+            const std::uint64_t value = deps.empty() ? seed + i : leaf(seed + i);
+            const auto args = [&](Encoder& out) {
+              out.put(std::uint64_t{0});
+              out.put(number);
+              if (deps.empty()) out.put(value);
+            };
+            const Handle h = call(0, called.actor, kCall, {}, args, deps);
+            if (random(3) == 0) known.push_back({h, mix(number * 5 + value)});
+          }
+        }
+        break;
+      case 16:
+      case 17:
+        if (!actors.empty()) {
+          const Called& called = actors[random(actors.size())];
+          const std::uint64_t n = random(12);
+          const auto args = [&](Encoder& out) {
+            out.ref(called.actor.handle());
+            out.put(seed);
+            out.put(n);
+          };
+          known.push_back({submit(0, false, kDrive, args, {}, &options), expected_drive(seed, n)});
+        }
+        break;
+      case 18:
+        if (!actors.empty()) {  // refs that an actor keeps, and gives back
+          const std::size_t at = random(actors.size());
+          if (random(2) == 0) {
+            Handle h = submit_leaf(0, false, seed);
+            call(0, actors[at].actor, kKeep, {}, [&h](Encoder& out) { out.ref(h); });
+            actors[at].kept.push_back(leaf(seed));
+            break;
+          }
+          Handle given = call(0, actors[at].actor, kGive, {}, [](Encoder&) {});
+          const std::uint64_t expected = actors[at].kept.empty() ? leaf(0) : actors[at].kept.back();
+          if (!actors[at].kept.empty()) actors[at].kept.pop_back();
+          awaited_ = core::to_string(given.id());
+          const Wish met12 = [this, &given] { return is_here(given, 0); };
+          co_await Until(*this, 0, met12);
+          try {
+            detail::Decoder in(given.record()->value(given.index()).value());
+            const Handle boxed = ranks_[0].objects->handle_of(read_id(in));
+            given = {};
+            if (outcome_.losses == 0) known.push_back({boxed, expected});
+          } catch (const Error&) {
+            require(outcome_.losses > 0, "an actor that lives gives what it keeps");
+          }
+        }
+        break;
+      case 19:
+        if (!actors.empty()) {
+          const std::size_t at = random(actors.size());
+          if (random(2) == 0) {
+            actors.erase(actors.begin() + static_cast<std::ptrdiff_t>(at));
+            break;
+          }
+          const detail::ActorBase actor = actors[at].actor;
+          const auto token = worker.ask(core::Question::kill, actor.handle().id());
+          std::optional<core::Answer> answer;
+          awaited_ = "an actor to be killed";
+          const Wish met13 = [&] { return answer || (answer = worker.take_answer(token)); };
+          co_await Until(*this, 0, met13);
+          known.clear();  // its calls may or may not have ended before
+          actors.erase(actors.begin() + static_cast<std::ptrdiff_t>(at));
+          const Handle late = call(0, actor, kGive, {}, [](Encoder&) {});
+          awaited_ = "a call of a dead actor";
+          const Wish met14 = [this, &late] { return is_here(late, 0); };
+          co_await Until(*this, 0, met14);
+          require(!number(late, 0), "a dead actor does nothing");
+        }
+        break;
       default:
         if (!known.empty()) {
           const Known k = pick();
@@ -659,6 +845,7 @@ Body Cluster::driver() {
     if (value != k.value && !(outcome_.losses > 0 && !value)) wrong("a task returned a wrong value at the end");
   }
   known.clear();
+  actors.clear();
   driver_done_ = true;
 }
 
@@ -708,9 +895,13 @@ Outcome Cluster::run() {
             std::to_string(ranks_[r].store->used()) + " bytes, " + std::to_string(ranks_[r].files.size()) + " files");
     }
     if (ranks_[r].worker->interests() != 0) wrong("nobody waits for anything" + where);
+    if (ranks_[r].worker->pending_calls() != 0) wrong("no call is pending" + where);
+    if (ranks_[r].worker->actors() != 0) wrong("no actor outlives its handles" + where);
+    if (ranks_[r].worker->loans() != 0) wrong("nothing is kept for others" + where);
     if (ranks_[r].worker->queued_tasks() != 0 || ranks_[r].worker->running() != 0) wrong("nothing is queued" + where);
   }
   if (head.entries() != 0) wrong("the head keeps no entry: " + head.describe_entries());
+  require(head.actors() == 0, "the head knows no actor that has ended");
   outcome_.retried = head.retried();
   outcome_.head_messages = head.messages();
   return outcome_;
