@@ -32,7 +32,7 @@ class Echo final : public transport::Wire {
   void disarm() override {}
   void sleep(std::int64_t) override {}
   void interrupt() override {}
-  std::int64_t longest_sleep_ns() const override { return 0; }
+  bool hears_all() const override { return true; }
   std::vector<std::pair<detail::RankId, detail::Buffer>> sent;
 
  private:

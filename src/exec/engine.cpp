@@ -21,6 +21,7 @@ constexpr Time kFlushAfter = 20'000;    // ns that results may wait for company
 constexpr Time kPumpAfter = 500'000;    // ns without a step after which the pump makes one
 constexpr Time kPumpBusy = 1'000'000;   // its pace while the rank computes
 constexpr Time kPumpIdle = 10'000'000;  // its pace while somebody else polls
+constexpr Time kPollOften = 50'000;     // ns between polls of a sleeper to whom something may come unheard
 constexpr Time kTickEvery = 500'000;
 constexpr Time kSpareIdle = 1'000'000'000;  // ns after which a thread beyond the slots ends
 constexpr std::uint32_t kSubmitsPerStep = 64;
@@ -188,11 +189,11 @@ bool Engine::sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns) {
   const bool happened = step();
   const bool met = waiter != nullptr && (waiter->woken || (*waiter->met)());
   if (!happened && !met && !ending_.load()) {
-    // What is under way moves only while we poll, and messages of other nodes don't ring: where all has been quiet for
-    // long, those wait a little longer.
+    // What is under way moves only while we poll, and messages of other nodes don't ring: those are looked for the less
+    // often, the longer all has been quiet.
     const Time quiet = core::now() - last_activity_;
-    const std::int64_t unheard = std::max(wire_.longest_sleep_ns(), std::clamp<Time>(quiet / 16, 0, kPumpIdle));
-    const std::int64_t most = transport_.busy() ? 50'000 : unheard;
+    const std::int64_t unheard = wire_.hears_all() ? 100'000'000 : std::clamp<Time>(quiet / 16, kPollOften, kPumpIdle);
+    const std::int64_t most = transport_.busy() ? kPollOften : unheard;
     lock.unlock();
     wire_.sleep(std::min(most, most_ns));
     lock.lock();
@@ -329,11 +330,8 @@ detail::Buffer Engine::room(std::size_t n) {
       lock.unlock();
       const bool good = store_.commit()(room.cold);
       lock.lock();
-      if (good) {
-        store_.committed(room.cold);
-        return std::move(room.buffer);
-      }
-      store_.refused(std::move(room));
+      store_.settle(room, good);
+      if (good) return std::move(room.buffer);
       continue;
     }
     const Time now = core::now();
@@ -468,23 +466,19 @@ void Engine::carry_out(Lock& lock, store::Store::Order& any) {
     return "";
   };
   if (auto* write = std::get_if<Store::Write>(&any)) {
-    std::size_t bytes = 0;
     lock.unlock();
-    const std::string error = guarded([&] { bytes = scratch_.write(write->id, write->value->view()); });
+    const std::string error = guarded([&] { scratch_.write(write->id, write->value->view()); });
     lock.lock();
     write->value.reset();
     if (!error.empty()) core::log_warn("no more values are moved out of memory: " + error);
-    store_.written(write->id, error, bytes);
+    store_.written(write->id, error);
   } else if (auto* read = std::get_if<Store::Read>(&any)) {
     lock.unlock();
     const bool good = read->cold.empty() || store_.commit()(read->cold);
     lock.lock();
-    if (good) {
-      store_.committed(read->cold);
-    } else {  // better beside the segment than never
-      store_.refused({std::move(*read->into), read->cold});
-      *read->into = detail::Buffer();
-    }
+    Store::Room room{std::move(*read->into), read->cold};
+    store_.settle(room, good);  // where it is refused: better beside the segment than never
+    *read->into = std::move(room.buffer);
     lock.unlock();
     const std::string error = guarded([&] { scratch_.read(read->id, {read->into->extend(read->size), read->size}); });
     lock.lock();

@@ -71,7 +71,7 @@ void Scratch::read_at(void* data, std::size_t n, std::size_t offset) const {
   }
 }
 
-std::size_t Scratch::write(detail::ObjectId id, detail::ByteView value) {
+void Scratch::write(detail::ObjectId id, detail::ByteView value) {
   open();
   remove(id);
   Extent extent;
@@ -117,9 +117,7 @@ std::size_t Scratch::write(detail::ObjectId id, detail::ByteView value) {
     give_back(extent);
     throw;
   }
-  const std::size_t written = at - extent.offset;
   extents_.emplace(id, std::move(extent));
-  return written;
 }
 
 void Scratch::read(detail::ObjectId id, std::span<std::byte> into) {

@@ -22,9 +22,9 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  // Writes a value, compressed (LZ4) if that takes less time than writing what it saves. Returns the bytes written.
+  // Writes a value, compressed (LZ4) if that takes less time than writing what it saves.
   // Throws Error, with the folder and the system's reason.
-  std::size_t write(detail::ObjectId id, detail::ByteView value);
+  void write(detail::ObjectId id, detail::ByteView value);
   // Reads a value of that size back. Throws Error.
   void read(detail::ObjectId id, std::span<std::byte> into);
   void remove(detail::ObjectId id);

@@ -157,7 +157,7 @@ bool Store::evict(std::size_t n) {
 }
 
 std::string Store::why_full(std::size_t asked, const std::function<bool(ObjectId)>& held) const {
-  const Stats now = stats();
+  const StoreUse now = use();
   std::string text = "no room for " + in_bytes(asked) + " in the object store of this rank: of its " +
                      in_bytes(now.capacity) + ", " + in_bytes(now.used) + " are used and " + in_bytes(now.pinned) +
                      " are in use by views, tasks and transfers";
@@ -312,7 +312,7 @@ void Store::rank_lost(RankId rank) {
 
 // ---- orders ------------------------------------------------------------------------------------------------------
 
-void Store::written(ObjectId id, const std::string& error, std::size_t bytes) {
+void Store::written(ObjectId id, const std::string& error) {
   ++changes_;
   const auto found = entries_.find(id);
   if (found == entries_.end() || !found->second.writing) {
@@ -328,7 +328,6 @@ void Store::written(ObjectId id, const std::string& error, std::size_t bytes) {
   }
   entry.in_file = true;
   ++counts_.spills;
-  counts_.file_bytes += bytes;
   if (entry.value.use_count() == 1 && entry.pins.empty()) entry.value.reset();
 }
 
@@ -419,8 +418,8 @@ bool Store::is_read_elsewhere() const {
          std::any_of(entries_.begin(), entries_.end(), [](const auto& entry) { return !entry.second.pins.empty(); });
 }
 
-Store::Stats Store::stats() const {
-  Stats result = counts_;
+StoreUse Store::use() const {
+  StoreUse result = counts_;
   result.capacity = allocator_.capacity();
   result.used = used();
   result.touched = committed_;

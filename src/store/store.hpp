@@ -25,6 +25,7 @@
 #include "mobula/detail/codec.hpp"
 #include "mobula/detail/handle.hpp"
 #include "mobula/detail/ids.hpp"
+#include "mobula/store.hpp"
 #include "store/allocator.hpp"
 
 namespace mobula::store {
@@ -133,7 +134,7 @@ class Store final : public detail::Memory {
   std::vector<Order> take_orders() { return std::exchange(orders_, {}); }
   bool has_orders() const { return !orders_.empty(); }
   // Answers. `error` is empty where all went well; `bytes`: of the file.
-  void written(ObjectId id, const std::string& error, std::size_t bytes);
+  void written(ObjectId id, const std::string& error);
   void was_read(ObjectId id, std::shared_ptr<Buffer> value, const std::string& error);
 
   // ---- what others must know, since the last call
@@ -151,21 +152,7 @@ class Store final : public detail::Memory {
   void step();
 
   // ---- for people
-  struct Stats {
-    std::size_t capacity = 0;
-    std::size_t used = 0;
-    std::size_t touched = 0;  // pages of the segment that have been in use
-    std::size_t pinned = 0;   // bytes of values that are in use
-    std::size_t spilled = 0;  // bytes of values that are in files only
-    std::size_t largest_free = 0;
-    std::size_t objects = 0;
-    std::size_t copies = 0;  // of other nodes' values
-    std::uint64_t evictions = 0;
-    std::uint64_t spills = 0;
-    std::uint64_t restores = 0;
-    std::uint64_t file_bytes = 0;
-  };
-  Stats stats() const;
+  StoreUse use() const;  // without where it is, and what was fetched
   struct Item {
     ObjectId id;
     std::size_t size;
@@ -232,7 +219,7 @@ class Store final : public detail::Memory {
   News news_;
   bool news_any_ = false;
   std::uint64_t changes_ = 0;
-  Stats counts_;
+  StoreUse counts_;
 };
 
 }  // namespace mobula::store

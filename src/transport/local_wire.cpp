@@ -75,7 +75,7 @@ class LocalWire final : public Wire {
   void disarm() override { inbox_.bell.disarm(); }
   void sleep(std::int64_t max_ns) override { inbox_.bell.sleep(max_ns); }
   void interrupt() override { inbox_.bell.ring(); }
-  std::int64_t longest_sleep_ns() const override { return 100'000'000; }
+  bool hears_all() const override { return true; }
 
  private:
   LocalHub& hub_;

@@ -198,7 +198,7 @@ class MpiWireImpl final : public MpiWire {
   void disarm() override { own_bell().disarm(); }
   void sleep(std::int64_t max_ns) override { own_bell().sleep(max_ns); }
   void interrupt() override { own_bell().ring(); }
-  std::int64_t longest_sleep_ns() const override { return node_size_ == size_ ? 100'000'000 : 1'000'000; }
+  bool hears_all() const override { return node_size_ == size_; }
 
   void finalize(bool in_use) override {
     if (comm_ == MPI_COMM_NULL) return;

@@ -53,8 +53,8 @@ class Wire {
   virtual void disarm() = 0;
   virtual void sleep(std::int64_t max_ns) = 0;
   virtual void interrupt() = 0;
-  // The longest sleep in which no arrival is missed for good: senders of other nodes can't ring.
-  virtual std::int64_t longest_sleep_ns() const = 0;
+  // Whatever arrives ends a sleep: it is not so where there are ranks of other nodes, which can't ring.
+  virtual bool hears_all() const = 0;
 };
 
 }  // namespace mobula::transport

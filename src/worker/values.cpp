@@ -159,24 +159,12 @@ void Worker::retain(ObjectId id, ValuePtr value) {
 }
 
 void Worker::handle(RankId, const core::AskStore& m) {
-  const Store::Stats now = store_.stats();
   StoreStats stats;
-  StoreUse& use = stats.ranks.emplace_back();
+  StoreUse& use = stats.ranks.emplace_back(store_.use());
   use.rank = objects_.rank();
   use.node = settings_.node;
   use.host = settings_.host;
-  use.capacity = now.capacity;
-  use.used = now.used;
-  use.touched = now.touched;
-  use.pinned = now.pinned;
-  use.spilled = now.spilled;
-  use.largest_free = now.largest_free;
-  use.objects = now.objects;
-  use.copies = now.copies;
   use.fetches = fetches_;
-  use.evictions = now.evictions;
-  use.spills = now.spills;
-  use.restores = now.restores;
   for (const Store::Item& item : store_.largest(m.largest)) {
     stats.largest.push_back(
         {core::to_string(item.id), item.size, objects_.rank(), item.in_memory, item.in_use, item.pins, {}, 0});

@@ -59,7 +59,7 @@ class SleeplessWire : public transport::Wire {
   void disarm() override {}
   void sleep(std::int64_t) override {}
   void interrupt() override {}
-  std::int64_t longest_sleep_ns() const override { return 0; }
+  bool hears_all() const override { return true; }
 };
 
 class SimWire final : public SleeplessWire {

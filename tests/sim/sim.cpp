@@ -319,16 +319,12 @@ void Cluster::carry_out(RankId r, Store::Order order) {
     if (auto* write = std::get_if<Store::Write>(shared.get())) {
       const bool good = random(200) != 0;
       if (good) here.files[write->id] = Buffer(write->value->view());
-      const std::size_t size = write->value->size();
       write->value.reset();
-      here.store->written(write->id, good ? "" : "the disk is full", size);
+      here.store->written(write->id, good ? "" : "the disk is full");
     } else if (auto* read = std::get_if<Store::Read>(shared.get())) {
-      if (read->cold.empty() || here.store->commit()(read->cold)) {
-        here.store->committed(read->cold);
-      } else {
-        here.store->refused({std::move(*read->into), read->cold});
-        *read->into = Buffer();
-      }
+      Store::Room room{std::move(*read->into), read->cold};
+      here.store->settle(room, read->cold.empty() || here.store->commit()(read->cold));
+      *read->into = std::move(room.buffer);
       const auto file = here.files.find(read->id);
       if (file != here.files.end()) read->into->append(file->second.data(), file->second.size());
       here.store->was_read(read->id, std::move(read->into), file != here.files.end() ? "" : "there is no such file");
@@ -348,12 +344,8 @@ bool Cluster::take_room(RankId r, std::size_t n, Buffer& buffer) {
   const Store::Verdict verdict = store.take(n, room);
   if (verdict == Store::Verdict::later) return false;
   if (verdict == Store::Verdict::given) {
-    if (room.cold.empty() || store.commit()(room.cold)) {
-      store.committed(room.cold);
-      buffer = std::move(room.buffer);
-    } else {
-      store.refused(std::move(room));
-    }
+    store.settle(room, room.cold.empty() || store.commit()(room.cold));
+    buffer = std::move(room.buffer);
   }
   return true;
 }

@@ -57,7 +57,7 @@ struct Bench {
         if (error.empty())
           files[of] = std::string(reinterpret_cast<const char*>(write->value->data()), write->value->size());
         write->value.reset();
-        store->written(of, error, error.empty() ? files[of].size() : 0);
+        store->written(of, error);
       } else if (auto* read = std::get_if<Store::Read>(&order)) {
         read->into->append(files.at(read->id).data(), files.at(read->id).size());
         store->committed(read->cold);
@@ -133,7 +133,7 @@ TEST(Store, AValueWithAFileIsNotWrittenTwice) {
   bench.store->want(id(1));
   bench.carry_out();
   EXPECT_EQ(bench.try_take(600'000), Verdict::given) << "it is dropped at once";
-  EXPECT_EQ(bench.store->stats().spills, 1);
+  EXPECT_EQ(bench.store->use().spills, 1);
 }
 
 TEST(Store, ScratchThatFailsLosesNothing) {
