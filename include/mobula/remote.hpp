@@ -50,13 +50,24 @@ inline constexpr bool is_dependency = is_ref<std::remove_cvref_t<A>> && !is_ref<
 template <class A, class P>
 inline constexpr bool is_argument = is_dependency<A, P> || std::is_convertible_v<A, P>;
 
+template <auto F>
+struct RemoteCall;
+
+template <class From, class To>
+To converted(const From& value) {
+  return static_cast<To>(value);
+}
+
 template <class P, class A>
 void add_argument(Draft::State& draft, std::size_t i, A&& argument) {
   using Value = std::remove_cvref_t<A>;
   if constexpr (is_dependency<A, P>) {
-    static_assert(std::is_same_v<typename RefTarget<Value>::type, P>,
-                  "mobula: a Ref<T> may stand for a parameter of type T or const T& only: the types must be equal");
-    add_dep(draft, i, argument.handle());
+    using T = typename RefTarget<Value>::type;
+    if constexpr (std::is_same_v<T, P>) {
+      add_dep(draft, i, argument.handle());
+    } else {  // its bytes are another type's: a task of its own makes them those of P
+      add_dep(draft, i, RemoteCall<&converted<T, P>>::submit(nullptr, argument).handle());
+    }
   } else if constexpr (std::is_same_v<Value, P>) {
     add_value(draft, i, argument);
   } else {
@@ -186,7 +197,9 @@ struct RemoteCall : Arguments<Function<F>> {
     if constexpr (is_same_item<R>) {
       using T = decltype(range.value);
       if constexpr (is_dependency<T, Parameter<I>>) {
-        writer.share(I, range.value.handle());
+        Draft draft;
+        add_argument<Parameter<I>>(*draft, I, range.value);
+        writer.share(I, draft->deps.front());
       } else {
         writer.share(I, mobula::put(static_cast<Parameter<I>>(range.value)).handle());
       }
@@ -262,7 +275,7 @@ class RemoteWith {
 };
 
 // F is a free function or a captureless lambda; it may return void. Arguments are converted to its parameters here and
-// travel by value; a Ref<T> for a parameter of type T or const T& is a dependency. Returns at once, or as soon as there
+// travel by value; a Ref<T> for a parameter of type T or const T&, or one that a T converts to, is a dependency. Returns at once, or as soon as there
 // is room for one more task. Throws Infeasible.
 //
 // With an Actor<C> as first argument, and F a member function of C or a function whose first parameter is C& or

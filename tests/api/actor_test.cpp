@@ -150,7 +150,7 @@ TEST(Actors, CallsSeeTheStateInOrder) {
 
 TEST(Actors, ARefIsAFineArgument) {
   const auto counter = actor<Counter>();
-  for (const auto& s : remote<twice>.map(numbers(0, 100))) remote<&Counter::add>(counter, get(s));
+  for (const auto& s : remote<twice>.map(numbers(0, 100))) remote<&Counter::add>(counter, s);  // int for long
   std::vector<Ref<long>> results;
   for (int i = 0; i < 50; ++i) results.push_back(remote<&Counter::add>(counter, remote<plus_one>(i)));
   EXPECT_EQ(get(results.back()), 9900 + 50 * 51 / 2);
@@ -161,6 +161,11 @@ TEST(Actors, ARefIsAFineArgument) {
   }>(50);
   remote<&Counter::add>(counter, late);
   EXPECT_EQ(get(remote<&Counter::read>(counter)), 9900 + 50 * 51 / 2 + 1000);
+}
+
+TEST(Actors, RefsConvert) {
+  const auto sums = remote<[](double a, long b) { return a + static_cast<double>(b); }>.map(remote<twice>.map(numbers(0, 10)), mobula::same(mobula::put(3)));
+  for (std::size_t i = 0; i < 10; ++i) EXPECT_EQ(get(sums[i]), 2.0 * static_cast<double>(i) + 3);
 }
 
 TEST(Actors, Constructors) {
