@@ -14,6 +14,22 @@
 
 namespace mobula {
 
+namespace detail {
+
+template <class Driver>
+auto as_main(Driver& driver) {
+  return [&driver]() -> int {
+    if constexpr (std::is_void_v<std::invoke_result_t<Driver&>>) {
+      driver();
+      return 0;
+    } else {
+      return static_cast<int>(driver());
+    }
+  };
+}
+
+}  // namespace detail
+
 // Turns this process into the head (rank 0, or the only process) or a worker (any other rank). On the head it calls
 // `driver()`, which returns void or int, and returns its code; on workers it serves until the job ends and returns 0.
 // An exception that leaves the driver is printed and makes the code 1. `--mobula-*` flags are taken out of argc/argv
@@ -22,19 +38,7 @@ namespace mobula {
 template <std::convertible_to<int> Count, class Driver>
 int run(Count&& argc, char** argv, Driver driver, const Config& config = {}) {
   int copy = argc;
-  const auto start = [&](int& count) {
-    return detail::run(
-        count, argv,
-        [&]() -> int {
-          if constexpr (std::is_void_v<std::invoke_result_t<Driver&>>) {
-            driver();
-            return 0;
-          } else {
-            return static_cast<int>(driver());
-          }
-        },
-        config);
-  };
+  const auto start = [&](int& count) { return detail::run(count, argv, detail::as_main(driver), config); };
   // Where argc is a variable, it sees the flags go too.
   if constexpr (std::is_same_v<Count, int&>) {
     return start(argc);

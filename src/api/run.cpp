@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -16,6 +17,7 @@
 #include "core/functions.hpp"
 #include "core/log.hpp"
 #include "core/version.hpp"
+#include "mobula/mpi.hpp"
 #include "store/pages.hpp"
 #include "topology/topology.hpp"
 #include "transport/local_wire.hpp"
@@ -194,19 +196,22 @@ void note_signal(int signal) {
   if (g_engine != nullptr) g_engine->interrupt();
 }
 
+constexpr std::array kSignals{SIGINT, SIGTERM};
+std::array<struct sigaction, kSignals.size()> g_before;  // what the program did with them
+
 void catch_signals() {
   struct sigaction action {};
   action.sa_handler = note_signal;
-  for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
+  for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &action, &g_before[i]);
 }
 
 // The job ends by itself now, and what a handler would wake is gone.
 void ignore_signals() {
-  for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_IGN);
+  for (const int signal : kSignals) std::signal(signal, SIG_IGN);
 }
 
 void restore_signals() {
-  for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_DFL);
+  for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &g_before[i], nullptr);
 }
 
 void tell_and_trace(const Job& job) {
@@ -333,7 +338,9 @@ exec::Engine& engine() {
 
 namespace mobula::detail {
 
-int run(int& argc, char** argv, const std::function<int()>& driver, const Config& given) {
+namespace {
+
+int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& driver, const Config& given) {
   using namespace api;
   if (g_engine != nullptr) throw Error("mobula::run is going on already");
   // Never destroyed: handles that outlive the job, in static variables for example, still find its tables.
@@ -341,17 +348,19 @@ int run(int& argc, char** argv, const std::function<int()>& driver, const Config
   bool says = true;
   try {
     // MPI may take flags of its own; it starts first, so that only rank 0 speaks.
-    if (launched_by_mpi()) {
-      job->mpi = transport::MpiWire::start(nullptr, nullptr);
+    if (over != MPI_COMM_NULL || launched_by_mpi()) {
+      job->mpi = transport::MpiWire::start(over);
       says = job->mpi->rank() == 0;
     }
-    check_slurm_step(job->mpi ? job->mpi->size() : 1);
+    if (over == MPI_COMM_NULL) check_slurm_step(job->mpi ? job->mpi->size() : 1);
     job->config = core::load_config(given, argc, argv, core::process_environment());
   } catch (const Error& e) {
     if (says) std::fprintf(stderr, "%s\n", e.what());
     if (job->mpi) job->mpi->finalize();
     return 2;
   }
+  // The program goes on: it can't be left with threads that run tasks.
+  if (over != MPI_COMM_NULL) job->config.stop_grace = std::chrono::hours(24 * 365);
   transport::Wire* wire = job->mpi.get();
   if (wire == nullptr) {
     job->hub = std::make_unique<transport::LocalHub>(1);
@@ -375,6 +384,11 @@ int run(int& argc, char** argv, const std::function<int()>& driver, const Config
     if (job->mpi) job->mpi->finalize();
     return 2;
   }
+  if (job->mpi && job->mpi->thread_level() < MPI_THREAD_SERIALIZED) {
+    core::log_warn(
+        "MPI was started for one thread only; Mobula calls it from several, one at a time: start it with "
+        "MPI_THREAD_SERIALIZED or more, as in boost::mpi::environment env(boost::mpi::threading::multiple)");
+  }
   core::log_info("Mobula " + std::string(core::kVersion) + ", rank " + std::to_string(wire->rank()) + " of " +
                  std::to_string(wire->size()) + " on " + settings.host + ", " + std::to_string(settings.worker.slots) +
                  " slots, " + mib(settings.store.memory.size()) + " for objects, scratch in " +
@@ -396,6 +410,20 @@ int run(int& argc, char** argv, const std::function<int()>& driver, const Config
   g_engine = nullptr;
   job->pages.reset();
   return code;
+}
+
+}  // namespace
+
+int run(int& argc, char** argv, const std::function<int()>& driver, const Config& config) {
+  return start(MPI_COMM_NULL, argc, argv, driver, config);
+}
+
+int run_on(MPI_Comm communicator, const std::function<int()>& driver, const Config& config) {
+  if (communicator == MPI_COMM_NULL)
+    throw std::invalid_argument("mobula::run_on: this rank is not in the communicator");
+  int argc = 0;
+  std::array<char*, 1> none{};
+  return start(communicator, argc, none.data(), driver, config);
 }
 
 }  // namespace mobula::detail

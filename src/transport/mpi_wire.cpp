@@ -32,19 +32,19 @@ void check(int code, const char* call) {
 
 class MpiWireImpl final : public MpiWire {
  public:
-  MpiWireImpl(int* argc, char*** argv) {
+  explicit MpiWireImpl(MPI_Comm over) {
     int running = 0;
     MPI_Initialized(&running);
     if (running == 0) {
-      check(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &thread_level_), "MPI_Init_thread");
+      check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &thread_level_), "MPI_Init_thread");
       started_here_ = true;
     } else {
       MPI_Query_thread(&thread_level_);
     }
-    if (thread_level_ < MPI_THREAD_SERIALIZED) {
+    if (thread_level_ < MPI_THREAD_SERIALIZED && started_here_) {
       throw Error("this MPI library grants no MPI_THREAD_SERIALIZED; build or configure it with thread support");
     }
-    check(MPI_Comm_dup(MPI_COMM_WORLD, &comm_), "MPI_Comm_dup");
+    check(MPI_Comm_dup(over != MPI_COMM_NULL ? over : MPI_COMM_WORLD, &comm_), "MPI_Comm_dup");
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
     int rank = 0;
     int size = 0;
@@ -426,6 +426,6 @@ class MpiWireImpl final : public MpiWire {
 
 }  // namespace
 
-std::unique_ptr<MpiWire> MpiWire::start(int* argc, char*** argv) { return std::make_unique<MpiWireImpl>(argc, argv); }
+std::unique_ptr<MpiWire> MpiWire::start(MPI_Comm over) { return std::make_unique<MpiWireImpl>(over); }
 
 }  // namespace mobula::transport

@@ -11,11 +11,12 @@
 
 namespace mobula::transport {
 
-// Starts MPI where it is not running yet, and ends it with `finalize`. Made and finalized by the main thread;
-// construction is collective over the communicator, nothing after it is until `finalize`.
+// Over a communicator (of all ranks, if none is given), with one of its own. Starts MPI where it is not running yet,
+// and ends it with `finalize` then. Made and finalized by one thread; construction is collective over the communicator,
+// nothing after it is until `finalize`.
 class MpiWire : public Wire {
  public:
-  static std::unique_ptr<MpiWire> start(int* argc, char*** argv);
+  static std::unique_ptr<MpiWire> start(MPI_Comm over = MPI_COMM_NULL);
 
   virtual const std::string& host() const = 0;
   // How many ranks share this node, and which of them this is.
@@ -30,10 +31,10 @@ class MpiWire : public Wire {
   virtual std::span<std::byte> segment(RankId rank) const = 0;
   // Whether it is so on all ranks. Collective over all.
   virtual bool all(bool here) = 0;
-  // What MPI granted: MPI_THREAD_SERIALIZED at least.
+  // What MPI granted: MPI_THREAD_SERIALIZED at least, where it was started here.
   virtual int thread_level() const = 0;
-  // Waits for all ranks, ends MPI. `in_use`: threads of this rank may still look at segments, which then
-  // stay where they are.
+  // Waits for all ranks, ends MPI if it was started here. `in_use`: threads of this rank may still look at segments,
+  // which then stay where they are.
   virtual void finalize(bool in_use = false) = 0;
 };
 

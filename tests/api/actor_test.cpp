@@ -164,7 +164,8 @@ TEST(Actors, ARefIsAFineArgument) {
 }
 
 TEST(Actors, RefsConvert) {
-  const auto sums = remote<[](double a, long b) { return a + static_cast<double>(b); }>.map(remote<twice>.map(numbers(0, 10)), mobula::same(mobula::put(3)));
+  const auto sums = remote<[](double a, long b) { return a + static_cast<double>(b); }>.map(
+      remote<twice>.map(numbers(0, 10)), mobula::same(mobula::put(3)));
   for (std::size_t i = 0; i < 10; ++i) EXPECT_EQ(get(sums[i]), 2.0 * static_cast<double>(i) + 3);
 }
 

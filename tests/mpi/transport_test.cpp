@@ -9,7 +9,7 @@
 int main(int argc, char** argv) {
   using namespace mobula::transport;
   const std::string which = argc > 1 ? argv[1] : "";
-  const auto wire = MpiWire::start(&argc, &argv);
+  const auto wire = MpiWire::start();
   try {
     if (which == "order") {
       contract::order_and_sizes(*wire);
