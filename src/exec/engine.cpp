@@ -110,6 +110,7 @@ bool Engine::step() {
         head_->set_time_left(settings_.time_limit_s - static_cast<double>(now - started_) / 1e9);
       }
       head_->step(now);
+      if (const auto text = head_->complaint(now)) core::log_warn(*text);
     }
     settle(now);
   }

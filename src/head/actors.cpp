@@ -1,5 +1,6 @@
 // The head's side of actors: where they are, what they are called, when they end, and who waits for whom.
 #include <algorithm>
+#include <limits>
 
 #include "core/functions.hpp"
 #include "head/head.hpp"
@@ -259,6 +260,23 @@ void Head::handle(RankId from, const core::Promised& m) {
   piece.worker = from;
   list_assigned(piece);
   placed(piece);
+}
+
+std::optional<std::string> Head::complaint(Time now) {
+  constexpr Time kCheck = 1'000'000'000;
+  constexpr Time kPatience = 5'000'000'000;
+  if (now - starved_checked_ < kCheck) return std::nullopt;
+  starved_checked_ = now;
+  if (!scheduler_.starved_by_actors()) {
+    starved_since_ = 0;
+    return std::nullopt;
+  }
+  if (starved_since_ == 0) starved_since_ = now;
+  if (now - starved_since_ < kPatience) return std::nullopt;
+  starved_since_ = std::numeric_limits<Time>::max() / 2;  // said
+  return std::to_string(scheduler_.queued_tasks()) +
+         " tasks wait, and actors hold all cpus: give actors fewer of their own (ActorOptions::cpus), or start more "
+         "ranks";
 }
 
 // ---- deadlocks ---------------------------------------------------------------------------------------------------

@@ -524,7 +524,7 @@ void Head::placed(const Piece& piece) {
 
 void Head::step(Time now) {
   now_ = now;
-  while (auto decision = scheduler_.place()) {
+  while (auto decision = scheduler_.place(now)) {
     auto& piece = static_cast<Piece&>(*decision->piece);
     if (decision->tasks < piece.size()) {
       // The front goes; the rest stays at the head of its queue.

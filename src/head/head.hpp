@@ -84,6 +84,8 @@ class Head {
   // Seconds that the allocation has left, for time requests; negative: no limit.
   void set_time_left(double seconds) { time_left_s_ = seconds; }
 
+  // What the user should know, once: nothing goes on, and why.
+  std::optional<std::string> complaint(Time now);
   std::optional<std::string> why_infeasible(const core::WireOptions& options);
   std::string explain(ObjectId id) const;
   std::string cluster_bytes() const;  // a ClusterInfo, encoded
@@ -281,6 +283,8 @@ class Head {
   std::map<std::uint64_t, Killing> kills_;
   std::map<ObjectId, Wait> waits_;  // by the actor that waits
   Time waits_checked_ = 0;
+  Time starved_since_ = 0;  // 0: not
+  Time starved_checked_ = 0;
   std::uint64_t next_token_ = 1;
   std::vector<std::pair<Piece*, ErrorPtr>> failing_;
   std::uint32_t last_function_ = 0;

@@ -185,6 +185,7 @@ std::string Scheduler::describe(const Piece& piece) const {
 
 void Scheduler::enqueue(Piece& piece) {
   piece.state = Piece::State::queued;
+  piece.queued_at = now_;
   Class& klass = classes_[piece.klass];
   klass.queues[piece.priority].push_back(&piece);
   klass.tasks += piece.size();
@@ -280,7 +281,22 @@ std::uint32_t Scheduler::share(const Class& klass, const Piece& piece, const Wor
   return static_cast<std::uint32_t>(std::min<std::uint64_t>({by_time, by_rest, by_size, piece.size()}));
 }
 
-std::optional<Scheduler::Decision> Scheduler::place() {
+// The class and level whose first piece was queued before all others, if that is kPatience ago.
+std::pair<Scheduler::Class*, int> Scheduler::longest_waiting() {
+  std::pair<Class*, int> found{nullptr, 0};
+  Time since = now_ - kPatience;
+  for (Class& klass : classes_) {
+    for (const auto& [priority, queue] : klass.queues) {
+      if (queue.empty() || queue.front()->queued_at > since) continue;
+      since = queue.front()->queued_at;
+      found = {&klass, priority};
+    }
+  }
+  return found;
+}
+
+std::optional<Scheduler::Decision> Scheduler::place(Time now) {
+  now_ = now;
   if (queued_tasks_ == 0) return std::nullopt;
   // Classes in order of what is first in their queues. There are few; most programs have one.
   const auto place_in = [this](Class& klass, int priority) -> std::optional<Decision> {
@@ -294,6 +310,11 @@ std::optional<Scheduler::Decision> Scheduler::place() {
     return std::find_if(klass.queues.begin(), klass.queues.end(),
                         [](const auto& level) { return !level.second.empty(); });
   };
+  if (++turn_ % kTurn == 0) {
+    if (const auto [klass, priority] = longest_waiting(); klass != nullptr) {
+      if (auto decision = place_in(*klass, priority)) return decision;
+    }
+  }
   if (classes_.size() == 1) return place_in(classes_[kPlain], first_level(classes_[kPlain])->first);
   std::vector<std::pair<int, ClassId>> order;
   for (ClassId id = 0; id < classes_.size(); ++id) {
@@ -400,6 +421,15 @@ void Scheduler::gave_back(RankId rank, std::uint32_t tasks, Time now) {
   worker.rest = tasks != 0 ? 0 : std::clamp<Time>(worker.rest * 2, 100'000, 10'000'000);
   worker.rest_until = now + worker.rest;
   update(rank);
+}
+
+bool Scheduler::starved_by_actors() const {
+  bool any_held = false;
+  for (const RankId rank : members_) {
+    if (workers_[rank].capacity() > kSlack) return false;
+    any_held = any_held || workers_[rank].held > 0;
+  }
+  return queued_tasks_ != 0 && any_held;
 }
 
 core::WireDemand Scheduler::total() const {

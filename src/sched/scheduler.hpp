@@ -40,6 +40,7 @@ struct Piece {
   std::int32_t priority = 0;
   std::uint32_t function = 0;
   std::uint32_t bytes = 0;  // of one task's arguments, about
+  Time queued_at = 0;
   RankId preferred = detail::kNoRank;
   // while assigned
   RankId worker = detail::kNoRank;
@@ -73,7 +74,10 @@ class Scheduler {
     RankId worker = detail::kNoRank;
     std::uint32_t demand = 0;
   };
-  std::optional<Decision> place();
+  // Higher priorities first; but what has waited for kPatience gets every kTurn-th decision, so that nothing starves.
+  std::optional<Decision> place(Time now);
+  static constexpr Time kPatience = 1'000'000'000;
+  static constexpr std::uint32_t kTurn = 8;
 
   // Whether tasks that still wait for others may be sent ahead to the worker.
   bool has_room_ahead(RankId rank) const { return workers_[rank].alive && workers_[rank].tasks < kAhead; }
@@ -94,6 +98,8 @@ class Scheduler {
   void gave_back(RankId worker, std::uint32_t tasks, Time now);
   bool may_rebalance() const { return !idle_.empty() && !rich_.empty(); }
 
+  // Tasks are queued, and actors hold all cpus that there are.
+  bool starved_by_actors() const;
   // Some worker has nothing to do.
   bool hungry() const { return !idle_.empty(); }
   double slots() const { return slots_; }
@@ -143,6 +149,7 @@ class Scheduler {
   bool allowed(const Class& klass, RankId rank) const;
   static bool offers(const core::WireDemand& offer, const core::WireDemand& demand);
   std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker) const;
+  std::pair<Class*, int> longest_waiting();
   std::optional<RankId> choose_plain();
   std::optional<std::pair<RankId, std::uint32_t>> choose(Class& klass, RankId preferred);
   std::uint32_t share(const Class& klass, const Piece& piece, const Worker& worker) const;
@@ -156,6 +163,8 @@ class Scheduler {
   BitSet idle_;  // fewer tasks than capacity
   BitSet low_;   // room for more ahead
   BitSet rich_;  // more tasks than capacity, and may be asked
+  Time now_ = 0;
+  std::uint32_t turn_ = 0;
   RankId cursor_ = 0;
   RankId rich_cursor_ = 0;
   std::size_t queued_tasks_ = 0;

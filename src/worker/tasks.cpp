@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "sched/scheduler.hpp"
 #include "worker/worker.hpp"
 
 namespace mobula::worker {
@@ -69,6 +70,7 @@ void Worker::enqueue(Piece& piece, bool front) {
     return;
   }
   piece.queued = true;
+  piece.queued_at = now_;
   queued_tasks_ += piece.range.end - piece.range.begin;
   auto& queue = ready_[piece.body->priority()];
   if (front) {
@@ -229,26 +231,46 @@ bool Worker::has_runnable() const {
 
 std::unique_ptr<Run> Worker::next_run(Time now) {
   if (auto run = next_call(now)) return run;
+  now_ = now;
   if (queued_tasks_ == 0 || resuming_ > 0) return nullptr;
-  for (auto& [priority, queue] : ready_) {
-    int looked = 0;
-    for (Piece* piece : queue) {
-      if (const auto demand = fitting_demand(*piece->body)) {
-        const Body& body = *piece->body;
-        const std::uint32_t size = piece->range.end - piece->range.begin;
-        std::uint32_t n = 1;
-        const bool one_by_one = body.options && (body.options->timeout_ns >= 0 || body.options->retry_exceptions);
-        const std::uint64_t estimate = estimates_[body.function->index];
-        if (size > 1 && !one_by_one && estimate != 0) {
-          n = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(kRunTarget / estimate, 1, size));
-          // Other slots that are free take their share.
-          const auto share = static_cast<std::uint32_t>(std::max<std::size_t>(free_slots_.size(), 1));
-          n = std::max<std::uint32_t>(1, std::min(n, (size + share - 1) / share));
-        }
-        return carve(*piece, {piece->range.span, piece->range.begin, piece->range.begin + n}, *demand, now);
-      }
-      if (++looked == kScan) break;
+  // As at the head: what has waited long gets its turn.
+  if (ready_.size() > 1 && ++turn_ % sched::Scheduler::kTurn == 0) {
+    std::deque<Piece*>* oldest = nullptr;
+    Time since = now - sched::Scheduler::kPatience;
+    for (auto& [priority, queue] : ready_) {
+      if (queue.empty() || queue.front()->queued_at > since) continue;
+      since = queue.front()->queued_at;
+      oldest = &queue;
     }
+    if (oldest != nullptr) {
+      if (auto run = run_from(*oldest, now)) return run;
+    }
+  }
+  for (auto& [priority, queue] : ready_) {
+    if (auto run = run_from(queue, now)) return run;
+  }
+  return nullptr;
+}
+
+// Of the first piece in the queue whose demand fits.
+std::unique_ptr<Run> Worker::run_from(std::deque<Piece*>& queue, Time now) {
+  int looked = 0;
+  for (Piece* piece : queue) {
+    if (const auto demand = fitting_demand(*piece->body)) {
+      const Body& body = *piece->body;
+      const std::uint32_t size = piece->range.end - piece->range.begin;
+      std::uint32_t n = 1;
+      const bool one_by_one = body.options && (body.options->timeout_ns >= 0 || body.options->retry_exceptions);
+      const std::uint64_t estimate = estimates_[body.function->index];
+      if (size > 1 && !one_by_one && estimate != 0) {
+        n = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(kRunTarget / estimate, 1, size));
+        // Other slots that are free take their share.
+        const auto share = static_cast<std::uint32_t>(std::max<std::size_t>(free_slots_.size(), 1));
+        n = std::max<std::uint32_t>(1, std::min(n, (size + share - 1) / share));
+      }
+      return carve(*piece, {piece->range.span, piece->range.begin, piece->range.begin + n}, *demand, now);
+    }
+    if (++looked == kScan) break;
   }
   return nullptr;
 }

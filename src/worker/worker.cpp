@@ -615,6 +615,7 @@ void Worker::handle(RankId, const core::Result& m) {
 // ---- progress ----------------------------------------------------------------------------------------------------
 
 void Worker::tick(Time now) {
+  now_ = now;
   store_.step();
   admit();
   for (Run* run : running_) {

@@ -86,6 +86,7 @@ struct Piece {
   bool kept = false;
   bool announced = true;  // the head knows
   bool queued = false;
+  Time queued_at = 0;
   Time submitted = 0;
   std::size_t unannounced_at = 0;  // position in the list of those
 };
@@ -323,6 +324,7 @@ class Worker {
   void set_up(Piece& piece, std::span<const core::DepSource> sources);
   void fail_piece(Piece& piece, const ErrorPtr& error);
   void fail_pieces();
+  std::unique_ptr<Run> run_from(std::deque<Piece*>& queue, Time now);
   std::unique_ptr<Run> carve(Piece& piece, Range range, std::size_t demand, Time now);
   void start_run(Run& run);
   void take_slots(Run& run, double cpus);
@@ -385,6 +387,8 @@ class Worker {
   std::unordered_map<SpanId, std::map<std::uint32_t, std::unique_ptr<Piece>>> pieces_;
   std::map<int, std::deque<Piece*>, std::greater<>> ready_;
   std::size_t queued_tasks_ = 0;
+  Time now_ = 0;  // as far as is known
+  std::uint32_t turn_ = 0;
   std::vector<Piece*> unannounced_;
   std::vector<Run*> running_;  // in no order
 

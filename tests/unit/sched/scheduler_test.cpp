@@ -26,7 +26,7 @@ class SchedulerTest : public testing::Test {
   }
   // Carries out one decision; the part assigned is a new piece.
   Piece* place() {
-    const auto decision = scheduler.place();
+    const auto decision = scheduler.place(now);
     if (!decision) return nullptr;
     Piece& from = *decision->piece;
     Piece& part = pieces.emplace_back(from);
@@ -41,6 +41,7 @@ class SchedulerTest : public testing::Test {
     scheduler.check_invariants();
     return &part;
   }
+  Time now = 0;
   Scheduler scheduler;
   std::list<Piece> pieces;
 };
@@ -66,6 +67,25 @@ TEST_F(SchedulerTest, LongTasksArePrefetchedOnceASlot) {
   std::uint32_t assigned = 0;
   while (const Piece* p = place()) assigned += p->size();
   EXPECT_EQ(assigned, 4U);
+}
+
+TEST_F(SchedulerTest, WhatWaitsLongGetsItsTurn) {
+  worker(1);
+  scheduler.measured(0, 10'000'000, 1);
+  const Piece& low = tasks(1, -5);
+  int before = 0;
+  for (; low.state == Piece::State::queued && before < 1000; ++before) {
+    tasks(1, 5);
+    Piece* running = place();
+    ASSERT_NE(running, nullptr);
+    scheduler.ended(*running, 1);
+    now += Scheduler::kPatience / 100;
+    if (now < Scheduler::kPatience) {
+      ASSERT_EQ(running->priority, 5);
+    }
+  }
+  EXPECT_GE(before, 100);
+  EXPECT_LE(before, 100 + static_cast<int>(Scheduler::kTurn) + 1);
 }
 
 TEST_F(SchedulerTest, ShortTasksGoInStretchesOfAboutAMillisecond) {
