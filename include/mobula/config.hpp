@@ -14,7 +14,8 @@ struct Config {
   // Executor threads of each worker rank. 0: one for each core that the rank may use, where ranks of a node share
   // cores evenly.
   int slots = 0;
-  // Pin each slot to its own cores: "core" or "off". Never leaves the mask that the launcher gave.
+  // Pin each slot to its own cores ("core"), to those of the rank on the same NUMA node ("numa"), or not at all
+  // ("off"). Never leaves the mask that the launcher gave.
   std::string pin = "core";
   // Bytes up to which an argument or result travels inline in frames.
   std::size_t inline_limit = 4096;

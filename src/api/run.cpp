@@ -96,13 +96,14 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
                                                 : config.slots > 0 ? config.slots
                                                                    : static_cast<int>(cores.size()));
   // Slots beyond the cores share them; with fewer slots than cores each has several.
-  if (config.pin == "core" && slots != 0) {
+  if (config.pin != "off" && slots != 0) {
+    const auto numa = config.pin == "numa" ? topology::numa_nodes() : std::vector<std::vector<int>>();
     for (std::uint32_t slot = 0; slot < slots; ++slot) {
       std::vector<int> cpus;
       const std::size_t from = slots <= cores.size() ? cores.size() * slot / slots : slot % cores.size();
       const std::size_t to = slots <= cores.size() ? cores.size() * (slot + 1) / slots : from + 1;
       for (std::size_t i = from; i < to; ++i) cpus.insert(cpus.end(), cores[i].begin(), cores[i].end());
-      settings.slot_cpus.push_back(std::move(cpus));
+      settings.slot_cpus.push_back(topology::widen(cpus, cores, numa));
     }
   }
   // A thread that polls takes a core from one that computes, where there are more of them than cores. A head without

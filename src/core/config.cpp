@@ -84,7 +84,7 @@ const std::map<std::string, Apply>& settings() {
                    const auto& s) { c.slots = number<int>(v, s, 0, 4096, "a number of slots from 0 to 4096"); }},
       {"pin",
        [](Config& c, const auto& v, const auto& s) {
-         c.pin = one_of(v, s, {"core", "off"});
+         c.pin = one_of(v, s, {"core", "numa", "off"});
        }},
       {"inline_limit",
        [](Config& c, const auto& v, const auto& s) {

@@ -14,37 +14,72 @@
 
 namespace mobula::topology {
 
+namespace {
+
+// Calls visit(the CPUs of the object) for each object of that type; false if hwloc can't tell.
+template <class F>
+bool for_each(hwloc_obj_type_t type, F&& visit) {
+  hwloc_topology_t topology = nullptr;
+  if (hwloc_topology_init(&topology) != 0) return false;
+  // Only what is asked for: reading everything takes long on large nodes.
+  hwloc_topology_set_all_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE);
+  hwloc_topology_set_type_filter(topology, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL);
+  hwloc_topology_set_flags(
+      topology, HWLOC_TOPOLOGY_FLAG_NO_DISTANCES | HWLOC_TOPOLOGY_FLAG_NO_MEMATTRS | HWLOC_TOPOLOGY_FLAG_NO_CPUKINDS);
+  const bool loaded = hwloc_topology_load(topology) == 0;
+  const int n = loaded ? hwloc_get_nbobjs_by_type(topology, type) : 0;
+  for (int i = 0; i < n; ++i) {
+    const hwloc_obj_t object = hwloc_get_obj_by_type(topology, type, static_cast<unsigned>(i));
+    std::vector<int> cpus;
+    for (int cpu = hwloc_bitmap_first(object->cpuset); cpu != -1; cpu = hwloc_bitmap_next(object->cpuset, cpu)) {
+      cpus.push_back(cpu);
+    }
+    visit(std::move(cpus));
+  }
+  hwloc_topology_destroy(topology);
+  return loaded;
+}
+
+}  // namespace
+
 Cores allowed_cores() {
   cpu_set_t mask;
   CPU_ZERO(&mask);
   sched_getaffinity(0, sizeof mask, &mask);
   Cores cores;
-  hwloc_topology_t topology = nullptr;
-  if (hwloc_topology_init(&topology) == 0) {
-    // Only what is asked for: reading everything takes long on large nodes.
-    hwloc_topology_set_all_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE);
-    hwloc_topology_set_type_filter(topology, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL);
-    hwloc_topology_set_flags(
-        topology, HWLOC_TOPOLOGY_FLAG_NO_DISTANCES | HWLOC_TOPOLOGY_FLAG_NO_MEMATTRS | HWLOC_TOPOLOGY_FLAG_NO_CPUKINDS);
-    if (hwloc_topology_load(topology) == 0) {
-      const int n = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
-      for (int i = 0; i < n; ++i) {
-        const hwloc_obj_t core = hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, static_cast<unsigned>(i));
-        std::vector<int> cpus;
-        for (int cpu = hwloc_bitmap_first(core->cpuset); cpu != -1; cpu = hwloc_bitmap_next(core->cpuset, cpu)) {
-          if (cpu < CPU_SETSIZE && CPU_ISSET(cpu, &mask)) cpus.push_back(cpu);
-        }
-        if (!cpus.empty()) cores.push_back(std::move(cpus));
-      }
-    }
-    hwloc_topology_destroy(topology);
-  }
+  for_each(HWLOC_OBJ_CORE, [&](std::vector<int> cpus) {
+    std::erase_if(cpus, [&mask](int cpu) { return cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, &mask); });
+    if (!cpus.empty()) cores.push_back(std::move(cpus));
+  });
   if (cores.empty()) {  // no core objects known: take each CPU for one
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
       if (CPU_ISSET(cpu, &mask)) cores.push_back({cpu});
     }
   }
   return cores;
+}
+
+std::vector<std::vector<int>> numa_nodes() {
+  std::vector<std::vector<int>> nodes;
+  for_each(HWLOC_OBJ_NUMANODE, [&nodes](std::vector<int> cpus) { nodes.push_back(std::move(cpus)); });
+  return nodes;
+}
+
+std::vector<int> widen(const std::vector<int>& cpus, const Cores& cores, const std::vector<std::vector<int>>& nodes) {
+  const auto holds = [](const std::vector<int>& set, int cpu) {
+    return std::find(set.begin(), set.end(), cpu) != set.end();
+  };
+  std::vector<int> wide = cpus;
+  for (const auto& node : nodes) {
+    if (std::none_of(cpus.begin(), cpus.end(), [&](int cpu) { return holds(node, cpu); })) continue;
+    for (const auto& core : cores) {
+      for (const int cpu : core) {
+        if (holds(node, cpu) && !holds(wide, cpu)) wide.push_back(cpu);
+      }
+    }
+  }
+  std::sort(wide.begin(), wide.end());
+  return wide;
 }
 
 Cores divide(const std::vector<Cores>& masks, const std::vector<bool>& runs_tasks, std::size_t mine) {

@@ -10,6 +10,11 @@ namespace mobula::topology {
 using Cores = std::vector<std::vector<int>>;
 Cores allowed_cores();
 
+// The CPUs of each NUMA node of this machine.
+std::vector<std::vector<int>> numa_nodes();
+// The CPUs, and those of `cores` that lie on the same NUMA nodes.
+std::vector<int> widen(const std::vector<int>& cpus, const Cores& cores, const std::vector<std::vector<int>>& nodes);
+
 // Divides what the ranks of one node may use. `masks[i]` are the cores of the node's rank i, `slots[i]` whether it runs
 // tasks. Ranks whose masks are equal share those cores evenly; a rank that runs no tasks takes one, if there are more
 // cores than ranks that do. Returns the cores of rank `mine`; at least one.

@@ -41,5 +41,19 @@ TEST(Topology, BindingStaysInsideTheMask) {
   EXPECT_TRUE(bind_thread(before));
 }
 
+TEST(Topology, WidensToTheNumaNodeButNotBeyondTheRank) {
+  const std::vector<std::vector<int>> nodes{{0, 1, 2, 3}, {4, 5, 6, 7}};
+  const Cores cores{{0}, {1}, {4}, {5}};
+  EXPECT_EQ(widen({1}, cores, nodes), (std::vector<int>{0, 1}));
+  EXPECT_EQ(widen({4}, cores, nodes), (std::vector<int>{4, 5}));
+  EXPECT_EQ(widen({1, 4}, cores, nodes), (std::vector<int>{0, 1, 4, 5}));
+  EXPECT_EQ(widen({1}, cores, {}), (std::vector<int>{1}));
+  std::vector<int> all;
+  for (const auto& node : numa_nodes()) all.insert(all.end(), node.begin(), node.end());
+  for (const auto& core : allowed_cores()) {
+    for (const int cpu : core) EXPECT_NE(std::find(all.begin(), all.end(), cpu), all.end());
+  }
+}
+
 }  // namespace
 }  // namespace mobula::topology
