@@ -42,14 +42,14 @@ void Head::actor_submitted(const Piece& piece) {
 }
 
 // The object is made: it keeps what the task held.
-void Head::actor_made(const Piece& piece) {
+void Head::actor_made(Piece& piece) {
   const ObjectId id{piece.range.span, piece.range.begin};
   Actor& actor = *find_actor(id);
   actor.worker = piece.worker;
   actor.klass = piece.klass;
   actor.demand = piece.demand;
   scheduler_.stays(piece);
-  unlist_assigned(const_cast<Piece&>(piece));
+  unlist_assigned(piece);
   if (actor.state == Actor::State::ended) {  // killed meanwhile
     end_here(actor, id, 0);
   } else {

@@ -230,7 +230,7 @@ class Head {
   void release_work(Work& work);
   Actor* find_actor(ObjectId id);
   void actor_submitted(const Piece& piece);
-  void actor_made(const Piece& piece);
+  void actor_made(Piece& piece);
   void actor_failed(ObjectId id, const ErrorPtr& error);
   void actor_forgotten(ObjectId id);
   void actors_lost(RankId rank);

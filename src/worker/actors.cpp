@@ -324,8 +324,8 @@ void Worker::actors_lost(RankId rank) {
   }
 }
 
-std::optional<std::string> Worker::explain_call(ObjectId id) const {
-  const auto call = const_cast<Worker*>(this)->find_call(id);
+std::optional<std::string> Worker::explain_call(ObjectId id) {
+  const auto call = find_call(id);
   if (call == calls_.end()) return std::nullopt;
   const PendingCall& of = call->second;
   const auto pending = remotes_.at(of.actor).pending;

@@ -149,7 +149,7 @@ class Worker {
   // Calls an actor. `caller`: the task or actor that calls; none: the driver. Throws Backpressure.
   Handle call(const detail::ActorBase& actor, const FunctionInfo& method, detail::Draft::State& draft, ObjectId caller);
   // Where a call stands, for people; none if the object is no call of this rank that has not ended.
-  std::optional<std::string> explain_call(ObjectId id) const;
+  std::optional<std::string> explain_call(ObjectId id);
   ObjectId current_caller(const Run& run) const;
   // The calls of this rank that have not ended, actors here, and what is kept for others; for tests.
   std::size_t pending_calls() const { return calls_.size(); }
