@@ -51,7 +51,7 @@ void Head::actor_made(Piece& piece) {
   scheduler_.stays(piece);
   unlist_assigned(piece);
   if (actor.state == Actor::State::ended) {  // killed meanwhile
-    end_here(actor, id, 0);
+    end_here(actor, id, std::exchange(actor.killing, 0));
   } else {
     actor.state = Actor::State::alive;
   }
@@ -60,8 +60,9 @@ void Head::actor_made(Piece& piece) {
 // It could not be made, or is gone for good.
 void Head::actor_failed(ObjectId id, const ErrorPtr& error) {
   Actor& actor = *find_actor(id);
-  actor.state = Actor::State::ended;
-  if (actor.error == nullptr) actor.error = error;
+  killed(std::exchange(actor.killing, 0));
+  if (std::exchange(actor.state, Actor::State::ended) == Actor::State::ended) return;
+  actor.error = error;
   if (const auto name = names_.find(actor.traits.name); name != names_.end() && name->second == id) names_.erase(name);
   if (actor.work != nullptr) {
     const std::shared_ptr<Work> work = std::exchange(actor.work, nullptr);
@@ -136,11 +137,11 @@ void Head::actors_lost(RankId rank) {
                                 ", which was lost, and may not be restarted" + (actor.restarts > 0 ? " once more" : ""),
                             "", id, rank, actor.restarts + 1, ranks_[rank].host));
   }
-  for (auto it = kills_.begin(); it != kills_.end();) {
-    const Killing killing = it->second;
-    it = killing.worker == rank ? kills_.erase(it) : std::next(it);
-    if (killing.worker == rank && ranks_[killing.from].alive) answer(killing.from, killing.token, true);
+  std::vector<std::uint64_t> done;
+  for (const auto& [key, killing] : kills_) {
+    if (killing.worker == rank) done.push_back(key);
   }
+  for (const std::uint64_t key : done) killed(key);
   std::erase_if(waits_, [rank](const auto& wait) { return wait.second.rank == rank; });
 }
 
@@ -222,19 +223,29 @@ void Head::kill(RankId from, std::uint64_t token, ObjectId id) {
     end_here(*actor, id, next_token_++);
     return;
   }
-  if (Piece* piece = piece_with(id); piece != nullptr && piece->state != sched::Piece::State::assigned) {
+  Piece* piece = piece_with(id);
+  if (piece != nullptr && piece->state == sched::Piece::State::assigned) {
+    actor->killing = next_token_++;
+    kills_.emplace(actor->killing, Killing{from, token, piece->worker});
+    return;
+  }
+  if (piece != nullptr) {
     fail(*piece, actor->error);
     fail_dependents();
   }
   answer(from, token, true);
 }
 
-void Head::handle(RankId, const core::KillDone& m) {
-  ++messages_;
-  const auto found = kills_.find(m.token);
+void Head::killed(std::uint64_t key) {
+  const auto found = kills_.find(key);
   if (found == kills_.end()) return;
   if (ranks_[found->second.from].alive) answer(found->second.from, found->second.token, true);
   kills_.erase(found);
+}
+
+void Head::handle(RankId, const core::KillDone& m) {
+  ++messages_;
+  killed(m.token);
 }
 
 // ---- what goes past the head -------------------------------------------------------------------------------------

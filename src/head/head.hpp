@@ -177,6 +177,7 @@ class Head {
     std::shared_ptr<Work> work;      // to make it again
     std::int32_t restarts = 0;       // that have been made
     ErrorPtr error;                  // ended
+    std::uint64_t killing = 0;       // the key in kills_ of who waits for the constructor to end first
     // where it is:
     RankId worker = detail::kNoRank;
     sched::ClassId klass = sched::kPlain;
@@ -237,6 +238,7 @@ class Head {
   void reserve(RankId from, const core::Ask& ask);
   void find(RankId from, const core::Ask& ask);
   void kill(RankId from, std::uint64_t token, ObjectId id);
+  void killed(std::uint64_t key);
   void answer_found(RankId to, std::uint64_t token, ObjectId id);
   void locate_actor(RankId from, ObjectId id, const Actor& actor);
   void end_here(Actor& actor, ObjectId id, std::uint64_t token);
