@@ -140,7 +140,7 @@ ActorBase create_actor(const FunctionInfo& constructor, const ActorOptions* give
     if (!answer.text.empty()) return adopt(engine, answer.text);
   }
   Lock lock(engine);
-  engine.worker().create(handle, constructor, wire, draft);
+  engine.worker().create(handle, constructor, *wire, draft);
   engine.submitted(lock, 1);
   return {std::move(handle), wire->actor.limits};
 }

@@ -45,10 +45,10 @@ Handle Worker::mint_actor() {
   return handle;
 }
 
-void Worker::create(const Handle& handle, const FunctionInfo& constructor,
-                    std::shared_ptr<const core::WireOptions> options, detail::Draft::State& draft) {
+void Worker::create(const Handle& handle, const FunctionInfo& constructor, const core::WireOptions& options,
+                    const detail::Draft::State& draft) {
   if (open_.count != 0) close_open();
-  submit_alone(handle, constructor, options.get(), draft);
+  submit_alone(handle, constructor, &options, draft);
 }
 
 Handle Worker::adopt(ObjectId id) {

@@ -142,8 +142,8 @@ class Worker {
   std::shared_ptr<const core::WireOptions> actor_options(const ActorOptions& options, const FunctionInfo& constructor);
   // Makes the actor of a handle that `mint_actor` gave.
   Handle mint_actor();
-  void create(const Handle& handle, const FunctionInfo& constructor, std::shared_ptr<const core::WireOptions> options,
-              detail::Draft::State& draft);
+  void create(const Handle& handle, const FunctionInfo& constructor, const core::WireOptions& options,
+              const detail::Draft::State& draft);
   // A handle to an actor of which the head counts a hold of this rank already.
   Handle adopt(ObjectId id);
   // Calls an actor. `caller`: the task or actor that calls; none: the driver. Throws Backpressure.

@@ -716,7 +716,7 @@ Body Cluster::driver() {
         detail::Draft::State draft;
         const Handle h = worker.mint_actor();
         const auto wire = worker.actor_options(wish, kMake);
-        worker.create(h, kMake, wire, draft);
+        worker.create(h, kMake, *wire, draft);
         actors.push_back({detail::ActorBase(h, wire->actor.limits), 0, {}});
         if (!pinned) break;
         // One with a cpu of its own is used and dropped, so that the rest of the program has its cpus.
