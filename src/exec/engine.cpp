@@ -230,7 +230,7 @@ bool Engine::wait(Lock& lock, const std::function<bool()>& met, Time deadline) {
     if (met()) return leave(true);
     const Time now = core::now();
     if (now >= deadline) return leave(false);
-    if (ending_.load(std::memory_order_relaxed) && t_run == nullptr) return leave(false);
+    if (over_) return leave(false);
     if (happened) quiet_since = now;
     const Time quiet = now - quiet_since;
     if (quiet < settings_.spin_ns + settings_.yield_ns) {
@@ -590,6 +590,7 @@ bool Engine::stop_threads() {
   if (!all) return false;
   for (Thread& thread : slots_) thread.thread.join();
   slots_.clear();
+  over_ = true;
   worker_->destroy_actors();
   return true;
 }

@@ -176,6 +176,7 @@ class Engine {
   int stop_code_ = 0;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> ending_{false};  // the threads are to end
+  bool over_ = false;                // they have: what actors' destructors would wait for does not come
   std::thread pump_;
   // Carries out the store's orders: started with the first one.
   std::thread io_;
