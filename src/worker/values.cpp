@@ -258,9 +258,9 @@ void Worker::handle(RankId from, const core::Fetch& m) {
     }
   }
   // Made here, brought here, or on its way here: one fetch serves all who ask. On its way only from a rank that has it
-  // for sure: ranks that wait for each other's guesses might go round in a circle.
+  // for sure, and not from the one that asks: ranks that wait for each other's guesses might go round in a circle.
   const auto wanted = interests_.find(m.id);
-  const bool coming = wanted != interests_.end() && wanted->second.exists;
+  const bool coming = wanted != interests_.end() && wanted->second.exists && wanted->second.asked != from;
   if (coming || will_come(m.id) || (record != nullptr && record->mine && !record->ready(m.id.index))) {
     interests_[m.id].ranks.push_back(from);
     return;

@@ -12,6 +12,9 @@ echo "== the API's tests, two ranks on each host"
 hosts_mpirun -n 8 --map-by node "$1" --gtest_brief=1 >"$hosts_dir/out" 2>&1 || fail "api: $?"
 tail -n 1 "$hosts_dir/out"
 
+echo "== one value for tasks on all ranks, again and again: ranks of a host ask each other"
+hosts_mpirun -n 8 --map-by node "$1" --gtest_brief=1 --gtest_repeat=40 --gtest_filter=Map.SameIsPassedToAll >"$hosts_dir/out" 2>&1 || fail "repeated: $?"
+
 echo "== one value to all: once over each host's link, from host to host"
 mib=64
 for i in 1 2 3 4; do before[i]=$(received h$i) before_sent[i]=$(sent h$i); done
