@@ -148,7 +148,5 @@ void kill(const Actor<C>& actor) {
 
 template <class C>
 struct std::hash<mobula::Actor<C>> {
-  std::size_t operator()(const mobula::Actor<C>& actor) const noexcept {
-    return std::hash<const void*>{}(actor.handle().record()) ^ (actor.handle().index() * 0x9E37'79B9'7F4A'7C15ULL);
-  }
+  std::size_t operator()(const mobula::Actor<C>& actor) const noexcept { return actor.handle().hash(); }
 };

@@ -277,7 +277,5 @@ std::string explain(const Ref<T>& ref) {
 
 template <class T>
 struct std::hash<mobula::Ref<T>> {
-  std::size_t operator()(const mobula::Ref<T>& ref) const noexcept {
-    return std::hash<const void*>{}(ref.handle().record()) ^ (ref.handle().index() * 0x9E37'79B9'7F4A'7C15ULL);
-  }
+  std::size_t operator()(const mobula::Ref<T>& ref) const noexcept { return ref.handle().hash(); }
 };

@@ -63,7 +63,7 @@ void Head::actor_failed(ObjectId id, const ErrorPtr& error) {
   killed(std::exchange(actor.killing, 0));
   if (std::exchange(actor.state, Actor::State::ended) == Actor::State::ended) return;
   actor.error = error;
-  if (const auto name = names_.find(actor.traits.name); name != names_.end() && name->second == id) names_.erase(name);
+  free_name(id, actor);
   if (actor.work != nullptr) {
     const std::shared_ptr<Work> work = std::exchange(actor.work, nullptr);
     if (work->unfinished == 0) release_work(*work);
@@ -81,7 +81,7 @@ void Head::actor_failed(ObjectId id, const ErrorPtr& error) {
 void Head::actor_forgotten(ObjectId id) {
   Actor& actor = *find_actor(id);
   const RankId worker = actor.worker;
-  if (const auto name = names_.find(actor.traits.name); name != names_.end() && name->second == id) names_.erase(name);
+  free_name(id, actor);
   if (actor.work != nullptr) release_work(*std::exchange(actor.work, nullptr));
   actor.forgotten = true;
   if (worker == kNoRank) actors_.erase(id);
@@ -155,14 +155,27 @@ void Head::locate_actor(RankId from, ObjectId id, const Actor& actor) {
   }
 }
 
+void Head::free_name(ObjectId id, const Actor& actor) {
+  if (const auto name = names_.find(actor.traits.name); name != names_.end() && name->second == id) names_.erase(name);
+}
+
 // ---- names -------------------------------------------------------------------------------------------------------
 
-void Head::answer_found(RankId to, std::uint64_t token, ObjectId id) {
+// With the actor of that name, if it is of the class that is asked for.
+void Head::answer_found(RankId to, const core::Ask& ask, ObjectId id) {
+  const core::ActorTraits& asked = ask.options.actor;
+  const core::ActorTraits& there = find_actor(id)->traits;
+  if (there.klass != asked.klass) {
+    answer(to, ask.token, false,
+           "the actor named '" + asked.name + "' is a " + std::string(core::function_name(there.klass)) + ", not a " +
+               std::string(core::function_name(asked.klass)));
+    return;
+  }
   change(id, to, 1);
   Buffer text;
   core::WireWriter out(text);
-  core::FoundActor{id, find_actor(id)->traits.limits}.fields(out);
-  answer(to, token, true, std::string(reinterpret_cast<const char*>(text.data()), text.size()));
+  core::FoundActor{id, there.limits}.fields(out);
+  answer(to, ask.token, true, std::string(reinterpret_cast<const char*>(text.data()), text.size()));
 }
 
 void Head::reserve(RankId from, const core::Ask& ask) {
@@ -178,31 +191,22 @@ void Head::reserve(RankId from, const core::Ask& ask) {
     answer(from, ask.token, true);
     return;
   }
-  const Actor& there = *find_actor(found->second);
-  if (!traits.get_if_exists) {
-    answer(from, ask.token, false,
-           "there is an actor named '" + traits.name + "' already (" + actor_name(found->second, there) +
-               "): choose another name, or set get_if_exists to take that one");
-  } else if (there.traits.klass != traits.klass) {
-    answer(from, ask.token, false,
-           "the actor named '" + traits.name + "' is a " + std::string(core::function_name(there.traits.klass)) +
-               ", not a " + std::string(core::function_name(traits.klass)));
+  if (traits.get_if_exists) {
+    answer_found(from, ask, found->second);
   } else {
-    answer_found(from, ask.token, found->second);
+    answer(from, ask.token, false,
+           "there is an actor named '" + traits.name + "' already (" +
+               actor_name(found->second, *find_actor(found->second)) +
+               "): choose another name, or set get_if_exists to take that one");
   }
 }
 
 void Head::find(RankId from, const core::Ask& ask) {
-  const core::ActorTraits& traits = ask.options.actor;
-  const auto found = names_.find(traits.name);
-  if (found == names_.end()) {
-    answer(from, ask.token, false, "there is no actor named '" + traits.name + "'");
-  } else if (const Actor& there = *find_actor(found->second); there.traits.klass != traits.klass) {
-    answer(from, ask.token, false,
-           "the actor named '" + traits.name + "' is a " + std::string(core::function_name(there.traits.klass)) +
-               ", not a " + std::string(core::function_name(traits.klass)));
+  const auto found = names_.find(ask.options.actor.name);
+  if (found != names_.end()) {
+    answer_found(from, ask, found->second);
   } else {
-    answer_found(from, ask.token, found->second);
+    answer(from, ask.token, false, "there is no actor named '" + ask.options.actor.name + "'");
   }
 }
 

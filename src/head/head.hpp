@@ -239,7 +239,8 @@ class Head {
   void find(RankId from, const core::Ask& ask);
   void kill(RankId from, std::uint64_t token, ObjectId id);
   void killed(std::uint64_t key);
-  void answer_found(RankId to, std::uint64_t token, ObjectId id);
+  void free_name(ObjectId id, const Actor& actor);
+  void answer_found(RankId to, const core::Ask& ask, ObjectId id);
   void locate_actor(RankId from, ObjectId id, const Actor& actor);
   void end_here(Actor& actor, ObjectId id, std::uint64_t token);
   void find_deadlocks();

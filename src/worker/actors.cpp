@@ -13,7 +13,6 @@ using core::ErrorKind;
 using core::ErrorRecord;
 using detail::kHeadRank;
 using detail::kNoRank;
-using detail::kVariable;
 
 namespace {
 
@@ -352,7 +351,7 @@ void Worker::start_actor(Run& run) {
 }
 
 void Worker::handle(RankId from, const core::Call& m) {
-  const auto [function, fixed] = core::check_tasks(m.body, m.range, m.deps.size(), detail::FunctionInfo::Kind::method);
+  auto body = body_of(m.body, m.range, m.deps, FunctionInfo::Kind::method);
   if (m.range.span.owner() != from) detail::throw_damaged("a rank calls in the name of another");
   const auto found = actors_.find(m.actor);
   if (found == actors_.end() || found->second->ending) {
@@ -361,15 +360,7 @@ void Worker::handle(RankId from, const core::Call& m) {
     return;
   }
   LocalActor& actor = *found->second;
-  if (function.klass != actor.klass) detail::throw_damaged("a method of another class is called on an actor");
-  auto body = std::make_shared<Body>();
-  body->function = &function;
-  body->args = Buffer(m.body.args);
-  if (!fixed) body->ends = m.body.ends;
-  body->base = m.range.begin;
-  body->dep_mask = m.body.dep_mask;
-  for (const auto& dep : m.deps) body->deps.push_back(dep.id);
-  body->values.resize(m.deps.size());
+  if (body->function->klass != actor.klass) detail::throw_damaged("a method of another class is called on an actor");
   body->actor = &actor;
   body->caller = m.caller;
   body->holding = m.holding;
@@ -418,12 +409,20 @@ void Worker::call_gone(Piece& piece) {
   list(actor);
 }
 
+bool LocalActor::has_next() const {
+  if (ending) return active == 0 && object != nullptr;
+  return !ready.empty() && active < options->actor.concurrency;
+}
+
+std::vector<Piece*> LocalActor::calls() const {
+  std::vector<Piece*> all(ready.begin(), ready.end());
+  for (const auto& [caller, line] : lines) all.insert(all.end(), line.begin(), line.end());
+  return all;
+}
+
 // Has the actor's next call run, if it may.
 void Worker::list(LocalActor& actor) {
-  if (actor.listed || (actor.ending ? actor.active != 0 || actor.object == nullptr
-                                    : actor.ready.empty() || actor.active >= actor.options->actor.concurrency)) {
-    return;
-  }
+  if (actor.listed || !actor.has_next()) return;
   actor.listed = true;
   callable_[actor.cpus() == 0 ? 1 : 0].push_back(&actor);
 }
@@ -434,14 +433,9 @@ bool Worker::may_call(bool shares) const {
 
 // Calls that will not run.
 void Worker::refuse_calls(const Range& range, bool holding, const ErrorPtr& error) {
-  Report report;
-  report.range = range;
+  Report report = failed(range, *error);
   report.is_call = true;
   report.holding = holding;
-  report.fixed = kVariable;
-  report.values = std::make_shared<Buffer>();
-  report.ends.assign(range.end - range.begin, 0);
-  for (std::uint32_t i = range.begin; i != range.end; ++i) report.errors.push_back({i, *error});
   send_call_report(report);
 }
 
@@ -484,9 +478,7 @@ void Worker::send_call_report(Report& report) {
 
 void Worker::callers_lost(RankId rank) {
   for (auto& [id, actor] : actors_) {
-    std::vector<Piece*> pieces(actor->ready.begin(), actor->ready.end());
-    for (const auto& [caller, line] : actor->lines) pieces.insert(pieces.end(), line.begin(), line.end());
-    for (Piece* piece : pieces) {
+    for (Piece* piece : actor->calls()) {
       if (piece->range.span.owner() == rank) erase_piece(*piece);
     }
   }
@@ -501,9 +493,7 @@ void Worker::callers_lost(RankId rank) {
 }
 
 void Worker::fail_calls(LocalActor& actor, const ErrorPtr& error) {
-  std::vector<Piece*> pieces(actor.ready.begin(), actor.ready.end());
-  for (const auto& [caller, line] : actor.lines) pieces.insert(pieces.end(), line.begin(), line.end());
-  for (Piece* piece : pieces) fail_piece(*piece, error);
+  for (Piece* piece : actor.calls()) fail_piece(*piece, error);
 }
 
 // No more calls come: the object is destroyed after those that run.

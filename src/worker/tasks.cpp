@@ -151,24 +151,15 @@ void Worker::dep_ready(Piece& piece, ObjectId id, const ValuePtr& value) {
 void Worker::fail_piece(Piece& piece, const ErrorPtr& error) {
   const Range range = piece.range;
   const bool announced = piece.announced;
-  const bool kept = piece.kept;
   if (piece.body->actor != nullptr) {
     const bool holding = piece.body->holding;
     erase_piece(piece);
     refuse_calls(range, holding, error);
     return;
   }
-  std::vector<core::IndexedError> errors;
-  for (std::uint32_t i = range.begin; i < range.end; ++i) errors.push_back({i, *error});
   erase_piece(piece);
-  Report report;
-  report.range = range;
+  Report report = failed(range, *error);
   report.announced = announced;
-  report.kept = kept;
-  report.values = std::make_shared<Buffer>();
-  report.ends.assign(range.end - range.begin, 0);
-  report.fixed = kVariable;
-  report.errors = std::move(errors);
   send_report(std::move(report));
 }
 
@@ -295,12 +286,13 @@ std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) 
 
 // The next call of an actor that may run one. Actors take turns.
 std::unique_ptr<Run> Worker::next_call(Time now) {
-  for (const bool shares : {false, true}) {
-    if (!may_call(shares)) continue;
+  while (may_call(false) || may_call(true)) {
+    const bool shares = !may_call(false);
     auto& queue = callable_[shares ? 1 : 0];
     LocalActor& actor = *queue.front();
     queue.pop_front();
     actor.listed = false;
+    if (!actor.has_next()) continue;  // its calls have gone since it was listed
     std::unique_ptr<Run> run;
     if (actor.ending) {
       run = std::make_unique<Run>();
@@ -460,7 +452,6 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
 
   Report report;
   report.range = ran;
-  report.kept = run->kept;
   report.is_call = actor != nullptr;
   report.holding = run->body->holding;
   report.elapsed_ns = static_cast<std::uint64_t>(elapsed);
@@ -610,6 +601,17 @@ void Worker::send_report(Report report) {
   if (owner != objects_.rank() && range.end - range.begin == 1 && odd.empty() && !report.values->empty()) {
     retain({range.span, range.begin}, std::move(report.values));
   }
+}
+
+// All of them with the same error.
+Worker::Report Worker::failed(const Range& range, const ErrorRecord& error) {
+  Report report;
+  report.range = range;
+  report.fixed = kVariable;
+  report.values = std::make_shared<Buffer>();
+  report.ends.assign(range.end - range.begin, 0);
+  for (std::uint32_t i = range.begin; i != range.end; ++i) report.errors.push_back({i, error});
+  return report;
 }
 
 ByteView Worker::Report::value_at(std::uint32_t index) const {

@@ -21,6 +21,12 @@ constexpr Time kRunLimit = 2'000'000;         // ns after which a run of several
 constexpr Time kAnnounceAfter = 50'000;       // ns that a kept task may stay unknown to the head
 constexpr std::size_t kOpenBytes = 24 << 10;  // of arguments that gather before they are sent
 
+void check_demand(const core::WireDemand& d) {
+  bool sound = std::isfinite(d.cpus) && d.cpus >= 0 && std::isfinite(d.gpus) && d.gpus >= 0;
+  for (const auto& [name, amount] : d.resources) sound = sound && std::isfinite(amount) && amount >= 0;
+  if (!sound) throw std::invalid_argument("mobula: cpus, gpus and resources must be finite and not negative");
+}
+
 }  // namespace
 
 Worker::Worker(transport::Transport& transport, store::ObjectTable& objects, Settings settings)
@@ -37,12 +43,6 @@ Worker::Worker(transport::Transport& transport, store::ObjectTable& objects, Set
 Worker::~Worker() = default;
 
 // ---- client ------------------------------------------------------------------------------------------------------
-
-static void check_demand(const core::WireDemand& d) {
-  bool sound = std::isfinite(d.cpus) && d.cpus >= 0 && std::isfinite(d.gpus) && d.gpus >= 0;
-  for (const auto& [name, amount] : d.resources) sound = sound && std::isfinite(amount) && amount >= 0;
-  if (!sound) throw std::invalid_argument("mobula: cpus, gpus and resources must be finite and not negative");
-}
 
 void Worker::set_placement(core::WireOptions& wire, const Placement& placement) {
   wire.placement = placement.kind;
@@ -370,21 +370,26 @@ std::optional<core::Answer> Worker::take_answer(std::uint64_t token) {
 
 // ---- messages ----------------------------------------------------------------------------------------------------
 
-void Worker::handle(RankId, const core::Assign& m) {
-  const auto [function, fixed] = core::check_tasks(m.body, m.range, m.deps.size(), core::kind_of(m.body));
+// What a message says of tasks. Throws ProtocolError.
+std::shared_ptr<Body> Worker::body_of(const core::TaskBody& sent, const Range& range,
+                                      std::span<const core::DepSource> deps, FunctionInfo::Kind kind) {
+  const auto [function, fixed] = core::check_tasks(sent, range, deps.size(), kind);
   auto body = std::make_shared<Body>();
   body->function = &function;
-  if (m.body.has_options) {
-    body->options = std::make_shared<core::WireOptions>(m.body.options);
-  }
-  body->args = Buffer(m.body.args);
-  if (!fixed) body->ends = m.body.ends;
-  body->base = m.range.begin;
-  body->dep_mask = m.body.dep_mask;
+  if (sent.has_options) body->options = std::make_shared<core::WireOptions>(sent.options);
+  body->args = Buffer(sent.args);
+  if (!fixed) body->ends = sent.ends;
+  body->base = range.begin;
+  body->dep_mask = sent.dep_mask;
+  for (const auto& dep : deps) body->deps.push_back(dep.id);
+  body->values.resize(deps.size());
+  return body;
+}
+
+void Worker::handle(RankId, const core::Assign& m) {
+  auto body = body_of(m.body, m.range, m.deps, core::kind_of(m.body));
   body->attempt = m.attempt;
-  for (const auto& dep : m.deps) body->deps.push_back(dep.id);
-  body->values.resize(m.deps.size());
-  if (estimates_[function.index] == 0) estimates_[function.index] = m.estimate_ns;
+  if (estimates_[m.body.function] == 0) estimates_[m.body.function] = m.estimate_ns;
 
   Piece& piece = add_piece(m.range, std::move(body));
   piece.missing = static_cast<std::uint32_t>(m.deps.size()) + 1;
@@ -626,21 +631,13 @@ void Worker::tick(Time now) {
     if (run->deadline != 0 && now >= run->deadline && !run->expired) {
       run->expired = true;
       if (!run->announced) announce_run(*run);
-      Report report;
-      report.range = run->range;
-      report.kept = run->kept;
-      report.announced = true;
-      report.fixed = kVariable;
-      report.values = std::make_shared<Buffer>();
-      report.ends.assign(run->range.end - run->range.begin, 0);
       ErrorRecord error;
       error.kind = ErrorKind::timed_out;
       error.failure = where(*run, run->range.begin);
       error.message = "the task ran longer than its timeout of " +
                       std::to_string(static_cast<double>(run->body->options->timeout_ns) / 1e9) +
                       " s; it goes on without a reader, since a task in a rank's process can't be stopped";
-      report.errors.push_back({run->range.begin, std::move(error)});
-      send_report(std::move(report));
+      send_report(failed(run->range, error));  // tasks with a timeout run one by one
     }
   }
 }

@@ -55,6 +55,8 @@ struct LocalActor {
   ErrorPtr dead;  // killed
 
   double cpus() const { return options->demands[demand].cpus; }
+  bool has_next() const;                     // a call may run now, or the object be destroyed
+  std::vector<struct Piece*> calls() const;  // that have not begun
 };
 
 // What all tasks of a piece share; immutable once its dependencies are here.
@@ -313,6 +315,8 @@ class Worker {
   void pass_on(const Handle& handle);
   std::vector<ObjectId> pass_on_all(std::span<const Handle> handles);
 
+  static std::shared_ptr<Body> body_of(const core::TaskBody& sent, const Range& range,
+                                       std::span<const core::DepSource> deps, FunctionInfo::Kind kind);
   Piece& add_piece(const Range& range, std::shared_ptr<Body> body);
   Piece* piece_with(ObjectId id);
   bool will_come(ObjectId id) const;
@@ -342,7 +346,6 @@ class Worker {
   struct Report {
     Range range;
     bool announced = true;
-    bool kept = false;
     bool is_call = false;
     bool holding = false;  // the call's arguments hold objects
     std::uint64_t elapsed_ns = 0;
@@ -357,6 +360,7 @@ class Worker {
   void send_report(Report report);
   void send_call_report(Report& report);
   void tell_counted(const Range& range);
+  static Report failed(const Range& range, const core::ErrorRecord& error);
   void add_stored(const Report& report);
   void deliver_results(const Report& report);
   void send_done(const core::Done& done);

@@ -354,6 +354,19 @@ TEST(Actors, Kill) {
   EXPECT_THROW(get(elsewhere), mobula::ActorDied);
 }
 
+TEST(Actors, KillWhileManyCallsRunAndWaitForThreads) {
+  const auto slow = actor<Slow>.with({.concurrency = 100})(0);
+  std::vector<Ref<int>> naps;
+  for (int i = 0; i < 120; ++i) naps.push_back(remote<&Slow::nap>(slow, 200));
+  sleep_ms(20);
+  mobula::kill(slow);
+  EXPECT_THROW(get(naps.back()), mobula::ActorDied);
+  mobula::wait(naps);
+  EXPECT_THROW(get(remote<&Slow::one>(slow)), mobula::ActorDied);
+  sleep_ms(250);  // until those that ran have ended, and the object with them
+  EXPECT_EQ(get(remote<&Slow::one>(actor<Slow>(0))), 1);
+}
+
 TEST(Actors, Names) {
   EXPECT_THROW(mobula::find_actor<Counter>("nobody"), mobula::NoSuchActor);
   {

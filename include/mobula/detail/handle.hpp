@@ -35,6 +35,7 @@ class Handle {
   ObjectId id() const;
   // A rank has at most one record for a span, so equal handles are equal objects.
   bool operator==(const Handle& other) const { return record_ == other.record_ && index_ == other.index_; }
+  std::size_t hash() const noexcept { return std::hash<const void*>{}(record_) ^ (index_ * 0x9E37'79B9'7F4A'7C15ULL); }
 
  private:
   void acquire() const noexcept;
@@ -58,7 +59,6 @@ class RefBase {
 struct CallLimits {
   std::uint32_t max_pending = 0;  // 0: none
   std::int32_t retries = 0;       // of a call whose rank was lost
-  bool operator==(const CallLimits&) const = default;
 };
 
 // A handle to an actor: it is held like a value, and ends like one.
