@@ -320,10 +320,11 @@ struct DepSource {
   ObjectId id;
   Where where = Where::unknown;
   RankId rank = detail::kNoRank;
-  ByteView value;  // if inlined
+  ByteView value;          // if inlined
+  std::uint64_t turn = 0;  // as in Located
   template <class V>
   void fields(V&& visit) {
-    visit(id, where, rank, value);
+    visit(id, where, rank, value, turn);
   }
 };
 
@@ -407,10 +408,11 @@ struct Located {
   ObjectId id;
   RankId rank = detail::kNoRank;  // kNoRank: see error
   ErrorRecord error;
-  bool exists = true;  // the rank has it or is getting it; if not, it will make it
+  // Grows with each answer of the head by which a rank may wait at another that is still getting the value; 0: none.
+  std::uint64_t turn = 0;
   template <class V>
   void fields(V&& visit) {
-    visit(id, rank, error, exists);
+    visit(id, rank, error, turn);
   }
 };
 
@@ -496,9 +498,10 @@ struct Result {
 
 struct Fetch {  // answered by Data as soon as the object exists at the receiver, or by NotHere if it will not
   ObjectId id;
+  std::uint64_t turn = 0;  // of the answer that named the receiver
   template <class V>
   void fields(V&& visit) {
-    visit(id);
+    visit(id, turn);
   }
 };
 

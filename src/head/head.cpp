@@ -473,6 +473,7 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand) {
     if (standing(dep, &at) == Standing::ended) {
       at = source_for(dep, worker);
       source.where = core::Where::rank;
+      source.turn = ++turn_;
       if (at == kHeadRank && worker != kHeadRank) {
         if (const auto* record = objects_.find(dep); record != nullptr && record->ready(dep.index)) {
           if (auto value = objects_.value_of(*record, dep.index);
@@ -510,8 +511,7 @@ void Head::placed(const Piece& piece) {
   for (auto it = watched.lower_bound(range.begin); it != watched.end() && *it < range.end; ++it) {
     Entry* of = find_entry({range.span, *it});
     if (find_actor({range.span, *it}) != nullptr) continue;  // who locates an actor waits until it is made
-    for (const RankId locator : of->locators)
-      transport_.send(locator, core::Located{{range.span, *it}, worker, {}, false});
+    for (const RankId locator : of->locators) transport_.send(locator, core::Located{{range.span, *it}, worker, {}});
     of->locators.clear();
     for (Piece* dependent : of->dependents) {
       if (dependent->unplaced != 0 && --dependent->unplaced == 0) ready.push_back(dependent);
@@ -714,7 +714,7 @@ void Head::elements_ended(const Range& range, const ErrorPtr& error) {
       if (error != nullptr) {
         transport_.send(locator, core::Located{id, kNoRank, *error});
       } else {
-        transport_.send(locator, core::Located{id, source_for(id, locator), {}});
+        transport_.send(locator, core::Located{id, source_for(id, locator), {}, ++turn_});
       }
     }
     for (Piece* dependent : dependents) {
@@ -917,8 +917,7 @@ void Head::fetched(Entry& of, const Copy& copy) {
 
 // Which rank should give `to` an ended object. One on the same node, if there is any: the ranks of a node read it there
 // in place, and who is still getting it passes it on. Otherwise the one that can have sent it first, where each sends
-// to one after the other: so that many nodes get it along a tree. Those who wait for others are listed in the order in
-// which they were told, so nobody waits in a circle.
+// to one after the other: so that many nodes get it along a tree.
 RankId Head::source_for(ObjectId id, RankId to, RankId not_at) {
   Entry* of = find_entry(id);
   const RankId at = location(id, of);
@@ -982,16 +981,16 @@ void Head::handle(RankId from, const core::Locate& m) {
   if (const Actor* actor = find_actor(m.id)) {
     locate_actor(from, m.id, *actor);
   } else if (stands == Standing::assigned) {
-    transport_.send(from, core::Located{m.id, worker, {}, false});
+    transport_.send(from, core::Located{m.id, worker, {}});
   } else if (stands != Standing::ended && of == nullptr) {
     // Its result will go to its owner.
-    if (from != m.id.span.owner()) transport_.send(from, core::Located{m.id, m.id.span.owner(), {}, false});
+    if (from != m.id.span.owner()) transport_.send(from, core::Located{m.id, m.id.span.owner(), {}});
   } else if (stands != Standing::ended) {
     of->locators.push_back(from);
   } else if (of != nullptr && of->error != nullptr) {
     transport_.send(from, core::Located{m.id, kNoRank, *of->error});
   } else if (const RankId at = source_for(m.id, from, m.not_at); at < ranks_.size() && ranks_[at].alive) {
-    transport_.send(from, core::Located{m.id, at, {}});
+    transport_.send(from, core::Located{m.id, at, {}, ++turn_});
   } else {
     transport_.send(from, core::Located{m.id, kNoRank,
                                         *make_error(ErrorKind::object_lost,

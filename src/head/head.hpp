@@ -289,6 +289,7 @@ class Head {
   Time starved_since_ = 0;  // 0: not
   Time starved_checked_ = 0;
   std::uint64_t next_token_ = 1;
+  std::uint64_t turn_ = 0;  // of Located
   std::vector<std::pair<Piece*, ErrorPtr>> failing_;
   std::uint32_t last_function_ = 0;
   Time now_ = 0;

@@ -128,7 +128,7 @@ void Worker::resolve(Piece& piece, std::size_t dep, const core::DepSource* sourc
   auto& pieces = interests_[id].pieces;
   if (pieces.empty() || pieces.back() != &piece) pieces.push_back(&piece);
   const bool named = source != nullptr && source->where != core::Where::unknown;
-  ask_for(id, named ? source->rank : kNoRank, named && source->where == core::Where::rank);
+  ask_for(id, named ? source->rank : kNoRank, named ? source->turn : 0);
 }
 
 // A dependency of the piece has come; with no value: the piece is set up. Queues it when it was the last.

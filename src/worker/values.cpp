@@ -25,7 +25,7 @@ void Worker::request(const Handle& handle) {
     if (!record.mine) ask_for(handle.id(), kNoRank);
     return;
   }
-  if (!objects_.is_here(record, index)) ask_for(handle.id(), where_large(*record.slot(index)), true);
+  if (!objects_.is_here(record, index)) ask_for(handle.id(), where_large(*record.slot(index)));
 }
 
 ValuePtr Worker::value_here(ObjectId id) {
@@ -43,8 +43,12 @@ RankId Worker::where_large(const store::Slot& slot) const {
   return slot.at != objects_.rank() && store_.shares_with(slot.at) ? slot.at : kNoRank;
 }
 
-// Sees to it that an object comes that is not here. `hint`: a rank that has it (`exists`) or will make it.
-void Worker::ask_for(ObjectId id, RankId hint, bool exists) {
+// Sees to it that an object comes that is not here. `hint`: a rank that has it, will make it, or is getting it itself.
+//
+// Ranks may wait for each other: one that gets a value passes it on to those who asked meanwhile. They never wait in a
+// circle, since a rank lets only such wait whose turn is later than its own, and sends away whoever waits when it asks
+// anew: along a chain of ranks that wait the turns fall.
+void Worker::ask_for(ObjectId id, RankId hint, std::uint64_t turn) {
   if (store_.has(id)) {
     if (const ValuePtr value = store_.find(id)) {
       arrived(id, value);
@@ -67,7 +71,7 @@ void Worker::ask_for(ObjectId id, RankId hint, bool exists) {
         }
         if (slot != nullptr && slot->kind == store::Slot::Kind::large) {
           hint = where_large(*slot);
-          exists = true;
+          turn = 0;
         }
       } else if (hint == kNoRank || find_call(id) != calls_.end()) {
         return;  // its result will be brought here
@@ -77,10 +81,11 @@ void Worker::ask_for(ObjectId id, RankId hint, bool exists) {
   if (hint == kNoRank || hint == objects_.rank() || lost_.contains(hint)) {
     locate(id, kNoRank);
   } else {
+    send_away(id, in);
     in.asked = hint;
-    in.exists = exists;
+    in.turn = turn;
     ++fetches_;
-    transport_.send(hint, core::Fetch{id});
+    transport_.send(hint, core::Fetch{id, turn});
   }
 }
 
@@ -95,7 +100,7 @@ void Worker::deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, 
       interests_.erase(found);
     } else {
       found->second.asked = kNoRank;
-      ask_for(id, store_.shares_with(at) ? at : kNoRank, true);
+      ask_for(id, store_.shares_with(at) ? at : kNoRank);
     }
     return;
   }
@@ -199,7 +204,7 @@ void Worker::handle(RankId, const core::Located& m) {
   if (Record* record = objects_.find(m.id); record != nullptr && record->mine && record->ready(m.id.index)) {
     objects_.set_large(*record, m.id.index, m.rank);
   }
-  ask_for(m.id, m.rank, m.exists);
+  ask_for(m.id, m.rank, m.turn);
 }
 
 // What was asked for on behalf of tasks that have gone elsewhere since is not chased: it may be freed by now.
@@ -257,10 +262,9 @@ void Worker::handle(RankId from, const core::Fetch& m) {
       return;
     }
   }
-  // Made here, brought here, or on its way here: one fetch serves all who ask. On its way only from a rank that has it
-  // for sure, and not from the one that asks: ranks that wait for each other's guesses might go round in a circle.
+  // Made here, brought here, or on its way here: one fetch serves all who ask.
   const auto wanted = interests_.find(m.id);
-  const bool coming = wanted != interests_.end() && wanted->second.exists && wanted->second.asked != from;
+  const bool coming = wanted != interests_.end() && wanted->second.turn != 0 && wanted->second.turn < m.turn;
   if (coming || will_come(m.id) || (record != nullptr && record->mine && !record->ready(m.id.index))) {
     interests_[m.id].ranks.push_back(from);
     return;
@@ -399,7 +403,7 @@ void Worker::handle(RankId from, const core::NotHere& m) {
 void Worker::locate(ObjectId id, RankId not_at) {
   Interest& in = interests_[id];
   in.asked = kHeadRank;
-  in.exists = false;
+  in.turn = 0;
   MOBULA_CHECK(++in.tries < 100'000, "object " + core::to_string(id) + " can't be found");
   transport_.send(kHeadRank, core::Locate{id, not_at});
 }

@@ -458,13 +458,17 @@ void Worker::handle(RankId, const core::CancelTask& m) {
 void Worker::redirect(ObjectId id) {
   const auto found = interests_.find(id);
   if (found == interests_.end()) return;
-  for (const RankId rank : found->second.ranks) transport_.send(rank, core::NotHere{id});
-  found->second.ranks.clear();
+  send_away(id, found->second);
   if (found->second.pieces.empty()) {
     interests_.erase(found);
   } else {
     ask_for(id, kNoRank);
   }
+}
+
+void Worker::send_away(ObjectId id, Interest& in) {
+  for (const RankId rank : in.ranks) transport_.send(rank, core::NotHere{id});
+  in.ranks.clear();
 }
 
 // Makes the task of this index a piece of its own.

@@ -223,7 +223,7 @@ class Worker {
     std::vector<Piece*> pieces;
     std::vector<RankId> ranks;
     RankId asked = detail::kNoRank;  // the rank that was asked for it; kNoRank: nobody
-    bool exists = false;             // that rank has it or is getting it, as the head knows
+    std::uint64_t turn = 0;          // of the head's answer that named that rank; 0: it was named otherwise
     bool receiving = false;          // its bytes are on their way
     int tries = 0;
   };
@@ -337,7 +337,7 @@ class Worker {
   void take(const core::WireOptions* options, std::size_t demand, double sign);
 
   ValuePtr value_here(ObjectId id);
-  void ask_for(ObjectId id, RankId hint, bool exists = false);
+  void ask_for(ObjectId id, RankId hint, std::uint64_t turn = 0);
   void deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, RankId at);
   void send_failure(RankId to, ObjectId id, const core::ErrorRecord& error);
   void answer_fetch(RankId to, ObjectId id, const ValuePtr& value);
@@ -374,6 +374,7 @@ class Worker {
   void admit();
   void tell_store_news();
   void redirect(ObjectId id);
+  void send_away(ObjectId id, Interest& in);  // those ranks that wait for it here
   void split_off(Piece& piece, std::uint32_t index);
   void release(Run& run);
   Failure where(const Run& run, std::uint32_t index) const;

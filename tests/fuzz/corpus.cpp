@@ -53,7 +53,7 @@ int main(int argc, char** argv) {
   message(Uncopied{{{{1}, 2}}});
   message(StoreReport{1, "stats"});
   message(AskStore{1, 10});
-  message(Located{{{1}, 2}, 3, {}, false});
+  message(Located{{{1}, 2}, 3, {}, 7});
   message(RankLost{3, {{{1}, 0, 2}}});
   message(GaveBack{{{{1}, 2, 3}}});
   message(Ask{1, Question::feasible, {}, options});

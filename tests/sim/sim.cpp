@@ -600,7 +600,7 @@ Body Cluster::driver() {
     options.priority = static_cast<int>(random(3)) - 1;
     if (random(8) == 0) options.resources["x"] = 1;
     const auto pick = [&]() -> const Known& { return known[random(known.size())]; };
-    switch (random(22)) {
+    switch (random(23)) {
       case 0:
       case 1: {  // many small ones
         const std::uint64_t n = 1 + random(300);
@@ -812,6 +812,17 @@ Body Cluster::driver() {
           require(!number(late, 0), "a dead actor does nothing");
         }
         break;
+      case 20: {  // one large value that all ranks look at, again and again
+        Handle h = submit(
+            0, false, kLargeTask, [seed](Encoder& out) { out.put(seed); }, {}, &options);
+        const std::uint64_t n = std::min<std::uint64_t>(1 + random(std::uint64_t{4} * ranks_.size()), 200);
+        for (std::uint64_t i = 0; i < n; ++i) {
+          const Handle look = submit(0, false, kFirst, [](Encoder&) {}, {{0, h}});
+          if (random(4) == 0) known.push_back({look, mix(seed)});
+          if (random(16) == 0) co_await Delay(*this, 0, static_cast<Time>(random(300'000)));
+        }
+        break;
+      }
       default:
         if (!known.empty()) {
           const Known k = pick();
