@@ -13,6 +13,7 @@
 #include "mobula/actor.hpp"
 #include "mobula/config.hpp"
 #include "mobula/error.hpp"
+#include "mobula/gang.hpp"
 #include "mobula/options.hpp"
 #include "mobula/ref.hpp"
 #include "mobula/remote.hpp"

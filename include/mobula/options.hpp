@@ -35,17 +35,18 @@ struct Demand {
   bool operator==(const Demand&) const = default;
 };
 
-// Where a task may or should run. on_node and on_rank are strict; the others are preferences.
+// Where a task may or should run. on_node, on_rank and one_per_node are strict; the others are preferences.
 struct Placement {
-  enum class Kind : std::uint8_t { any, pack, spread, on_node, on_rank, near };
+  enum class Kind : std::uint8_t { any, pack, spread, on_node, on_rank, near, one_per_node };
   Kind kind = Kind::any;
   std::uint32_t index = 0;     // of the node or rank
   detail::Handle object = {};  // for near
   bool operator==(const Placement&) const = default;
 };
 inline const Placement any{};
-inline const Placement pack{Placement::Kind::pack, 0, {}};      // fill ranks in order
-inline const Placement spread{Placement::Kind::spread, 0, {}};  // the emptiest rank
+inline const Placement pack{Placement::Kind::pack, 0, {}};                  // fill ranks in order
+inline const Placement spread{Placement::Kind::spread, 0, {}};              // the emptiest rank
+inline const Placement one_per_node{Placement::Kind::one_per_node, 0, {}};  // of gangs
 inline Placement on_node(std::uint32_t index) { return {Placement::Kind::on_node, index, {}}; }
 inline Placement on_rank(std::uint32_t index) { return {Placement::Kind::on_rank, index, {}}; }
 // The rank that holds, or will make, the object; the rank of an actor.
@@ -67,6 +68,10 @@ struct TaskOptions {
 
   bool operator==(const TaskOptions&) const = default;
 };
+
+// Of each member of a gang. Placement pack takes few nodes, spread many; any takes what is free. Retries run the whole
+// gang again. The timeout is for each member.
+using GangOptions = TaskOptions;
 
 struct ActorOptions {
   double cpus = 0;  // 1 and more: slots of its own, for as long as it lives; 0: shares them with others

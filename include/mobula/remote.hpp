@@ -106,18 +106,20 @@ struct Arguments {
 
   // Encodes the arguments and calls submit(draft).
   template <class Submit, class... A>
-  static Ref<Result> pass(Submit&& submit, A&&... args) {
+  static auto encode(Submit&& submit, A&&... args) {
     check<A...>();
+    Draft draft;
     if constexpr (sizeof...(A) == Sig::arity) {
-      Draft draft;
       [&]<std::size_t... I>(std::index_sequence<I...>) {
         (add_argument<Parameter<I>>(*draft, I, std::forward<A>(args)), ...);
       }
       (std::index_sequence_for<A...>{});
-      return Ref<Result>(submit(*draft));
-    } else {
-      return {};
     }
+    return submit(*draft);
+  }
+  template <class Submit, class... A>
+  static Ref<Result> pass(Submit&& submit, A&&... args) {
+    return Ref<Result>(encode(submit, std::forward<A>(args)...));
   }
 };
 

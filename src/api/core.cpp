@@ -45,13 +45,25 @@ void check_feasible(const TaskOptions* options) {
     const Lock lock(engine);
     wire = engine.worker().wire_options(options);
   }
-  const core::Answer answer = ask(core::Question::feasible, {}, *wire);
-  if (!answer.yes) throw Infeasible("mobula: " + answer.text);
+  api::require_feasible(*wire);
   feasible = *options;
   feasible.placement.object = {};
 }
 
 }  // namespace
+
+}  // namespace mobula::detail
+
+namespace mobula::api {
+
+void require_feasible(const core::WireOptions& options) {
+  const core::Answer answer = detail::ask(core::Question::feasible, {}, options);
+  if (!answer.yes) throw Infeasible("mobula: " + answer.text);
+}
+
+}  // namespace mobula::api
+
+namespace mobula::detail {
 
 // ---- submission --------------------------------------------------------------------------------------------------
 

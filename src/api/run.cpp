@@ -20,6 +20,7 @@
 #include "mobula/mpi.hpp"
 #include "store/pages.hpp"
 #include "topology/topology.hpp"
+#include "transport/communicators.hpp"
 #include "transport/local_wire.hpp"
 #include "transport/mpi_wire.hpp"
 
@@ -35,6 +36,7 @@ struct Job {
   std::unique_ptr<transport::LocalHub> hub;
   std::unique_ptr<store::PrivatePages> pages;  // of the store, where no memory is shared
   std::unique_ptr<exec::Engine> engine;
+  std::unique_ptr<transport::Communicators> communicators;
   Config config;
   std::atomic<bool> ended{false};
   std::atomic<bool> main_is_in_driver{false};
@@ -229,6 +231,23 @@ void tell_and_trace(const Job& job) {
   core::trace_write(job.config.trace + "." + std::to_string(rank) + ".json", rank);
 }
 
+// `clean`: no thread runs tasks any more.
+void end_mpi(Job& job, bool clean, int code) {
+  std::function<void()> at_last;
+  if (job.engine->worker().stuck() != 0) {
+    at_last = [&job, code] {
+      // A thread is inside MPI and would go on there while MPI ends. Where it was stopped, it may hold what MPI needs.
+      job.engine->freeze_threads();
+      std::thread([code] {
+        std::this_thread::sleep_for(std::chrono::seconds(5));
+        _exit(code);
+      }).detach();
+    };
+  }
+  if (clean) job.communicators->finalize();
+  if (job.mpi) job.mpi->finalize(!clean, at_last);
+}
+
 // Ends the job on the head, from any thread. Returns false if it has been ended before.
 bool end_job(Job& job, int code, const std::string& reason) {
   if (job.ended.exchange(true)) return false;
@@ -238,7 +257,7 @@ bool end_job(Job& job, int code, const std::string& reason) {
   std::cout.flush();
   std::fflush(nullptr);
   ignore_signals();
-  if (job.mpi) job.mpi->finalize(!clean);
+  end_mpi(job, clean, code);
   if (!clean) {
     // Tasks still run in this process; their code must not meet the destructors of the program.
     _exit(code);
@@ -318,7 +337,7 @@ int run_worker(Job& job) {
   std::cout.flush();
   std::fflush(nullptr);
   ignore_signals();
-  job.mpi->finalize(!clean);
+  end_mpi(job, clean, 0);
   // Under mpirun the job's code is the first that is not 0: the head's.
   static_cast<void>(code);
   if (!clean) _exit(0);
@@ -328,6 +347,8 @@ int run_worker(Job& job) {
 }  // namespace
 
 exec::Engine* engine_or_null() { return g_engine; }
+
+transport::Communicators& communicators() { return *g_job->communicators; }
 
 exec::Engine& engine() {
   if (g_engine == nullptr)
@@ -401,6 +422,8 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   head_settings.digest = core::function_digest();
   head_settings.inline_limit = job->config.inline_limit;
   job->engine = std::make_unique<exec::Engine>(*wire, std::move(settings), is_head ? &head_settings : nullptr);
+  job->communicators = std::make_unique<transport::Communicators>(job->mpi ? job->mpi->communicator() : MPI_COMM_NULL);
+  job->engine->on_drop_communicator = [job](std::uint64_t id) { job->communicators->drop(id); };
   g_engine = job->engine.get();
   g_job = job;
   catch_signals();

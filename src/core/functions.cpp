@@ -73,7 +73,7 @@ CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t d
   if (function == nullptr || function->kind != kind || range.begin >= range.end) {
     detail::throw_damaged("it names no task of this program");
   }
-  const std::uint32_t n = range.end - range.begin;
+  const std::uint32_t n = kind == detail::FunctionInfo::Kind::member ? 1 : range.end - range.begin;
   const bool fixed = function->fixed_args != detail::kVariable && body.dep_mask == 0;
   if (fixed ? body.args.size() != std::size_t{function->fixed_args} * n
             : body.ends.size() != n || body.ends.back() != body.args.size() ||

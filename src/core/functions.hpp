@@ -24,7 +24,8 @@ CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t d
 // What a task is by its options.
 inline detail::FunctionInfo::Kind kind_of(const TaskBody& body) {
   using Kind = detail::FunctionInfo::Kind;
-  return body.has_options && body.options.is_actor ? Kind::constructor : Kind::task;
+  if (!body.has_options) return Kind::task;
+  return body.options.is_actor ? Kind::constructor : body.options.gang != 0 ? Kind::member : Kind::task;
 }
 
 // Equal on ranks that run the same binary, and different, as far as 64 bits go, on others.

@@ -86,13 +86,14 @@ struct WireOptions {
   Placement::Kind placement = Placement::Kind::any;
   std::uint32_t place_index = 0;
   ObjectId near;
+  std::uint32_t gang = 0;  // ranks that run it together, one task each; 0: an ordinary task
   bool is_actor = false;
   ActorTraits actor;
 
   template <class V>
   void fields(V&& visit) {
     visit(demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index, near,
-          is_actor);
+          gang, is_actor);
     if (is_actor) visit(actor);
   }
 };
@@ -100,7 +101,7 @@ struct WireOptions {
 // One cpu and nothing else, wherever: what a task asks for by default.
 inline bool is_plain(const WireOptions* options) {
   if (options == nullptr) return true;
-  if (options->is_actor) return false;
+  if (options->is_actor || options->gang != 0) return false;
   const WireDemand& d = options->demands.front();
   const bool ordinary =
       options->demands.size() == 1 && d.cpus == 1 && d.gpus == 0 && d.memory == 0 && d.resources.empty();
@@ -111,7 +112,8 @@ inline bool is_plain(const WireOptions* options) {
 struct TaskBody {
   std::uint32_t function = 0;
   std::uint64_t dep_mask = 0;
-  ByteView args;                    // of all tasks, back to back, without those that are dependencies
+  // Of all tasks, back to back, without those that are dependencies. Those of a gang share the arguments of one.
+  ByteView args;
   std::vector<std::uint32_t> ends;  // where each task's arguments end; empty if the function's are of one size
   bool has_options = false;
   WireOptions options;
@@ -228,6 +230,20 @@ struct Done {
   }
 };
 
+// How a member of a gang stands. `timed_out` ones still run. `stuck` ones have not come back since the gang broke, and
+// keep what they hold; `freed` is said when they do.
+enum class MemberState : std::uint8_t { runs, ended, failed, timed_out, dropped, stuck, freed, last = freed };
+struct Member {
+  std::uint64_t gang = 0;
+  std::uint32_t place = 0;
+  MemberState state = MemberState::runs;
+  ErrorRecord error;  // failed, timed_out
+  template <class V>
+  void fields(V&& visit) {
+    visit(gang, place, state, error);
+  }
+};
+
 // The sender's handles: first of an object that others made (hold), last of one (drop). In order.
 struct Holds {
   std::vector<ObjectId> holds;
@@ -272,7 +288,7 @@ struct GaveBack {  // the answer to TakeBack, also when nothing could be given
   }
 };
 
-struct Lending {  // cpus of the sender whose tasks wait for others
+struct Lending {  // cpus that tasks of the sender do not use, since they wait, or run on those of one that waits
   double cpus = 0;
   template <class V>
   void fields(V&& visit) {
@@ -328,23 +344,58 @@ struct DepSource {
   }
 };
 
+// A task's place in a gang.
+struct GangPart {
+  std::uint64_t gang = 0;
+  std::uint64_t communicator = 0;
+  std::uint32_t place = 0;  // its rank there
+  // Of a communicator that is to be made: begin and end of each stretch of ranks.
+  std::vector<RankId> members;
+  template <class V>
+  void fields(V&& visit) {
+    visit(gang, communicator, place, members);
+  }
+};
+
 struct Assign {
   Range range;
   std::uint32_t attempt = 1;
   std::uint64_t estimate_ns = 0;  // of one task; 0: unknown
   TaskBody body;
   std::vector<DepSource> deps;
+  GangPart gang;  // if the body's options say so
   template <class V>
   void fields(V&& visit) {
     visit(range, attempt, estimate_ns, body, deps);
+    if (body.has_options && body.options.gang != 0) visit(gang);
+  }
+};
+
+// The gang has ended. `good`: all members ended well, and their results count. Otherwise none does, and those that have
+// not said how they ended are to say so soon.
+struct GangOver {
+  std::uint64_t gang = 0;
+  bool good = false;
+  template <class V>
+  void fields(V&& visit) {
+    visit(gang, good);
+  }
+};
+
+struct DropCommunicator {
+  std::uint64_t communicator = 0;
+  template <class V>
+  void fields(V&& visit) {
+    visit(communicator);
   }
 };
 
 struct TakeBack {
   std::uint32_t tasks = 0;  // at most
+  bool waiting = false;     // also those whose inputs are not there
   template <class V>
   void fields(V&& visit) {
-    visit(tasks);
+    visit(tasks, waiting);
   }
 };
 
@@ -576,10 +627,11 @@ struct MessageList {
   }
 };
 
-using Messages = MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Copied, Uncopied, GaveBack,
-                             Lending, Ask, StoreReport, ActorEnded, KillDone, Blocked, Assign, TakeBack, CancelTask,
-                             CancelResult, Returned, EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost,
-                             Answer, Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
+using Messages =
+    MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Copied, Uncopied, GaveBack, Lending, Ask,
+                StoreReport, ActorEnded, KillDone, Blocked, Member, Assign, GangOver, DropCommunicator, TakeBack,
+                CancelTask, CancelResult, Returned, EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost, Answer,
+                Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

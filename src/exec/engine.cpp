@@ -2,8 +2,10 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 
 #include "core/functions.hpp"
 #include "core/log.hpp"
@@ -61,6 +63,8 @@ void Engine::deliver(detail::RankId from, const M& message) {
     stop_code_ = message.code;
     if (!message.reason.empty() && message.code != 0) core::log_info("stopping: " + message.reason);
     stopping_.store(true, std::memory_order_relaxed);
+  } else if constexpr (std::is_same_v<M, core::DropCommunicator>) {
+    if (on_drop_communicator) on_drop_communicator(message.communicator);
   } else {
     worker_->handle(from, message);
   }
@@ -575,12 +579,15 @@ bool Engine::stop_threads() {
   if (pump_.joinable()) pump_.join();
   io_changed_.notify_all();
   if (io_.joinable()) io_.join();
-  const Time until = core::now() + std::chrono::nanoseconds(settings_.stop_grace).count();
+  constexpr Time kStuckGrace = 500'000'000;  // a thread that is blocked in MPI will not end
+  const Time started = core::now();
+  Time until = started + std::chrono::nanoseconds(settings_.stop_grace).count();
   bool all = false;
   while (!all) {
     {
       Lock lock(*this);
       all = std::all_of(slots_.begin(), slots_.end(), [](const Thread& t) { return t.ended; });
+      if (worker_->stuck() != 0) until = std::min(until, started + kStuckGrace);
       for (Waiter* waiter : waiters_) waiter->changed.notify_one();
       wire_.interrupt();
     }
@@ -593,6 +600,25 @@ bool Engine::stop_threads() {
   over_ = true;
   worker_->destroy_actors();
   return true;
+}
+
+void Engine::freeze_threads() {
+  const int signal = SIGRTMAX - 3;
+  static std::atomic<int> frozen{0};
+  struct sigaction action {};
+  action.sa_handler = [](int) {
+    frozen.fetch_add(1);
+    while (true) pause();
+  };
+  sigaction(signal, &action, nullptr);
+  int threads = 0;
+  {
+    const Lock lock(*this);
+    for (Thread& thread : slots_) {
+      if (!thread.ended && pthread_kill(thread.thread.native_handle(), signal) == 0) ++threads;
+    }
+  }
+  for (int i = 0; i < 1000 && frozen.load() < threads; ++i) std::this_thread::sleep_for(std::chrono::microseconds(100));
 }
 
 Context Engine::context() const {

@@ -85,6 +85,8 @@ class Engine {
   void send_stop(int code, const std::string& reason);
   // Ends the threads; false if tasks still ran after the grace.
   bool stop_threads();
+  // Stops the threads that have not ended, wherever they are, for good: the process ends soon.
+  void freeze_threads();
   // From here on no thread of this rank touches the wire any more: for an end that does not wait for them.
   void leave_wire();
 
@@ -121,6 +123,7 @@ class Engine {
   bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
   // Called by the pump when the process got a signal; on the head it must not return.
   std::function<void(int signal)> on_signal;
+  std::function<void(std::uint64_t communicator)> on_drop_communicator;
   void interrupt() { wire_.interrupt(); }
 
  private:

@@ -280,18 +280,24 @@ void Head::handle(RankId from, const core::Promised& m) {
 std::optional<std::string> Head::complaint(Time now) {
   constexpr Time kCheck = 1'000'000'000;
   constexpr Time kPatience = 5'000'000'000;
+  if (!news_.empty()) {
+    std::string text = std::move(news_.front());
+    news_.pop_front();
+    return text;
+  }
   if (now - starved_checked_ < kCheck) return std::nullopt;
   starved_checked_ = now;
-  if (!scheduler_.starved_by_actors()) {
+  if (!scheduler_.starved()) {
     starved_since_ = 0;
     return std::nullopt;
   }
   if (starved_since_ == 0) starved_since_ = now;
   if (now - starved_since_ < kPatience) return std::nullopt;
   starved_since_ = std::numeric_limits<Time>::max() / 2;  // said
-  return std::to_string(scheduler_.queued_tasks()) +
-         " tasks wait, and actors hold all cpus: give actors fewer of their own (ActorOptions::cpus), or start more "
-         "ranks";
+  return std::to_string(scheduler_.queued_tasks()) + " tasks wait, and " +
+         (stuck_.empty() ? "actors hold all cpus: give actors fewer of their own (ActorOptions::cpus), or start more "
+                           "ranks"
+                         : "actors and members of gangs that broke, which are still blocked in MPI, hold all cpus");
 }
 
 // ---- deadlocks ---------------------------------------------------------------------------------------------------

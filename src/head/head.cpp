@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/cluster.hpp"
 #include "core/functions.hpp"
@@ -28,6 +29,7 @@ bool Head::Entry::held() const {
 }
 
 ByteView Head::Work::args_of(std::uint32_t begin, std::uint32_t end) const {
+  if (is_gang()) return args.view();
   if (ends.empty()) return args.view().subspan(std::size_t{begin - base} * fixed, std::size_t{end - begin} * fixed);
   const std::size_t from = begin == base ? 0 : ends[begin - base - 1];
   return args.view().subspan(from, ends[end - base - 1] - from);
@@ -78,6 +80,11 @@ void Head::worker_lost(RankId lost) {
   // In a fixed order, so that a simulated run repeats exactly.
   std::sort(pieces.begin(), pieces.end(), [](const Piece* a, const Piece* b) {
     return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
+  });
+  std::erase_if(pieces, [this](Piece* piece) {
+    if (!gangs_.contains(piece->gang)) return false;
+    lose_member(*piece);
+    return true;
   });
   for (Piece* piece : pieces) {
     unassign(*piece);
@@ -131,7 +138,8 @@ void Head::worker_lost(RankId lost) {
     for (const ObjectId& task : unwanted) {
       Piece* piece = piece_with(task);
       if (piece == nullptr) continue;
-      if (piece->state == sched::Piece::State::assigned) continue;  // runs elsewhere; its result is dropped
+      // Runs elsewhere; its result is dropped. Gangs are not taken apart.
+      if (piece->state == sched::Piece::State::assigned || piece->work->is_gang()) continue;
       if (piece->range.begin != task.index) piece = &split(*piece, task.index);
       if (piece->size() > 1) split(*piece, task.index + 1);
       std::erase(pieces, piece);
@@ -160,6 +168,14 @@ void Head::worker_lost(RankId lost) {
                               task_name(*piece->work), id, lost, 1));
       continue;
     }
+    if (piece->gang != 0) {
+      const ObjectId id{piece->range.span, piece->range.begin};
+      fail(*piece, make_error(ErrorKind::object_lost,
+                              "rank " + std::to_string(lost) + " on " + ranks_[lost].host +
+                                  " was lost with what its member of a gang returned, after the gang had ended",
+                              task_name(*piece->work), id, lost, static_cast<int>(piece->attempt)));
+      continue;
+    }
     const int retries = piece->work->options ? piece->work->options->retries : core::WireOptions().retries;
     if (static_cast<int>(piece->attempt) > retries) {
       fail(*piece, make_error(ErrorKind::worker_lost,
@@ -182,6 +198,7 @@ void Head::worker_lost(RankId lost) {
   }
   deferred_[lost].clear();
   actors_lost(lost);
+  gangs_lost(lost);
   fail_dependents();
   for (auto it = surveys_.begin(); it != surveys_.end();) {
     it->second.missing.erase(lost);
@@ -296,6 +313,7 @@ void Head::unassign(Piece& piece) {
 }
 
 void Head::erase_piece(Piece& piece) {
+  std::erase_if(failing_, [&piece](const auto& failing) { return failing.first == &piece; });
   const SpanId id = piece.range.span;
   const auto span = spans_.find(id);
   span->second.pieces.erase(piece.range.begin);
@@ -318,6 +336,7 @@ void Head::handle(RankId from, const core::Submit& m) {
   work->deps = m.deps;
   work->holds = m.deps;
   work->holds.insert(work->holds.end(), m.refs.begin(), m.refs.end());
+  if (work->is_gang() && work->options->gang != n) detail::throw_damaged("a gang has not as many members as tasks");
   work->unfinished = n;
   for (const ObjectId& id : work->holds) hold(id);
   unfinished_ += n;
@@ -373,6 +392,7 @@ void Head::set_up(Piece& piece) {
     const Standing stands = standing(dep);
     if (stands == Standing::ended) {
       if (of.error != nullptr) {
+        unhook(piece);  // nobody places it any more
         failing_.emplace_back(&piece, of.error);
         return;
       }
@@ -411,6 +431,14 @@ RankId Head::where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes)
 }
 
 void Head::consider(Piece& piece) {
+  if (piece.missing == 0 && piece.work->is_gang()) {
+    if (const auto why = scheduler_.why_infeasible(piece.klass)) {  // ranks were lost since it was submitted
+      failing_.emplace_back(
+          &piece, make_error(ErrorKind::infeasible, *why, task_name(*piece.work), {piece.range.span, piece.range.begin},
+                             kNoRank, static_cast<int>(piece.attempt) - 1));
+      return;
+    }
+  }
   if (piece.missing == 0) {
     core::trace(Event::queued, now_, piece.range.span, piece.range.begin, piece.range.end, 0);
     scheduler_.enqueue(piece);
@@ -446,7 +474,7 @@ void Head::place_ahead(Piece& piece) {
   assign(piece, best->first, 0);
 }
 
-void Head::assign(Piece& piece, RankId worker, std::uint32_t demand) {
+void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part) {
   const Work& work = *piece.work;
   core::Assign message;
   message.range = piece.range;
@@ -455,7 +483,10 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand) {
   message.body.function = work.function;
   message.body.dep_mask = work.dep_mask;
   message.body.args = work.args_of(piece.range.begin, piece.range.end);
-  if (!work.ends.empty()) {
+  message.gang = std::move(part);
+  if (work.is_gang()) {
+    message.body.ends = work.ends;
+  } else if (!work.ends.empty()) {
     const std::uint32_t from = piece.range.begin == work.base ? 0 : work.ends[piece.range.begin - work.base - 1];
     message.body.ends.reserve(piece.size());
     for (std::uint32_t i = piece.range.begin; i < piece.range.end; ++i)
@@ -526,7 +557,10 @@ void Head::step(Time now) {
   now_ = now;
   while (auto decision = scheduler_.place(now)) {
     auto& piece = static_cast<Piece&>(*decision->piece);
-    if (decision->tasks < piece.size()) {
+    if (!decision->members.empty()) {
+      scheduler_.dequeue(piece);
+      start_gang(piece, decision->members);
+    } else if (decision->tasks < piece.size()) {
       // The front goes; the rest stays at the head of its queue.
       Piece& front = add_front(piece, decision->tasks);
       assign(front, decision->worker, decision->demand);
@@ -536,8 +570,12 @@ void Head::step(Time now) {
     }
   }
   if (!waits_.empty()) find_deadlocks();
+  for (const RankId rank : scheduler_.take_reserved()) {
+    transport_.send(rank, core::TakeBack{std::numeric_limits<std::uint32_t>::max(), true});
+  }
   if (scheduler_.may_rebalance()) {
-    while (const auto take = scheduler_.rebalance(now)) transport_.send(take->worker, core::TakeBack{take->tasks});
+    while (const auto take = scheduler_.rebalance(now))
+      transport_.send(take->worker, core::TakeBack{take->tasks, false});
   }
   free_queued();
   for (const auto& [rank, message] : frees_) {
@@ -744,6 +782,8 @@ void Head::fail_dependents() {
   while (!failing_.empty()) {
     const auto [piece, cause] = failing_.back();
     std::erase_if(failing_, [p = piece](const auto& f) { return f.first == p; });
+    // One that was sent ahead of another input meanwhile: its rank will find out.
+    if (piece->state == sched::Piece::State::assigned) continue;
     fail(*piece, cause);
   }
   free_queued();
@@ -1119,7 +1159,7 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
     answer(from, token, false);
     return;
   }
-  if (piece->promised) {
+  if (piece->promised || piece->gang != 0) {
     answer(from, token, false);
     return;
   }
@@ -1128,8 +1168,10 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
     transport_.send(piece->worker, core::CancelTask{next_token_++, id});
     return;
   }
-  if (piece->range.begin != id.index) piece = &split(*piece, id.index);
-  if (piece->size() > 1) split(*piece, id.index + 1);
+  if (!piece->work->is_gang()) {
+    if (piece->range.begin != id.index) piece = &split(*piece, id.index);
+    if (piece->size() > 1) split(*piece, id.index + 1);
+  }
   fail(*piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece->work), id,
                           kNoRank, static_cast<int>(piece->attempt) - 1));
   fail_dependents();
@@ -1233,6 +1275,16 @@ std::string Head::describe_entries() const {
     text += ", " + std::to_string(of.dependents.size()) + " dependents, " + std::to_string(of.contains.size()) +
             " contained" + (of.stored ? ", at " + std::to_string(of.at) : "") + (of.error ? ", failed" : "") +
             (standing(id) == Standing::ended ? "" : ", unfinished") + (actors_.contains(id) ? ", an actor" : "") + "; ";
+  }
+  return text;
+}
+
+std::string Head::describe_pieces() const {
+  std::string text;
+  for (const auto& [id, span] : spans_) {
+    for (const auto& [begin, piece] : span.pieces) {
+      text += std::to_string(piece->size()) + " tasks: " + explain({id, begin}) + "\n";
+    }
   }
   return text;
 }

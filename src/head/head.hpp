@@ -13,6 +13,7 @@
 
 #include <deque>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <set>
@@ -76,6 +77,7 @@ class Head {
   void handle(RankId from, const core::ActorEnded& message);
   void handle(RankId from, const core::KillDone& message);
   void handle(RankId from, const core::Blocked& message);
+  void handle(RankId from, const core::Member& message);
 
   // The rank is gone: what it ran runs elsewhere, what only it had is lost.
   void worker_lost(RankId rank);
@@ -99,12 +101,15 @@ class Head {
   std::size_t queued_bytes() const { return queued_bytes_; }
   std::size_t entries() const { return entries_.size(); }
   std::size_t actors() const { return actors_.size(); }
+  std::size_t gangs() const { return gangs_.size(); }
+  std::size_t stuck() const { return stuck_.size(); }
   std::uint64_t retried() const { return retried_; }
   std::uint64_t messages() const { return messages_; }
   const std::vector<RankState>& ranks() const { return ranks_; }
   sched::Scheduler& scheduler() { return scheduler_; }
   void check_invariants() const;
   std::string describe_entries() const;  // for tests
+  std::string describe_pieces() const;
 
  private:
   // What the tasks of one Submit share.
@@ -119,6 +124,7 @@ class Head {
     std::vector<ObjectId> deps;
     std::vector<ObjectId> holds;  // deps, and objects in argument values: released with the last task
     std::uint32_t unfinished = 0;
+    bool is_gang() const { return options != nullptr && options->gang != 0; }
     ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
   };
   struct Piece : sched::Piece {
@@ -128,6 +134,7 @@ class Head {
     std::uint32_t unplaced = 0;  // of those, not assigned yet
     bool promised = false;  // the result of a call: its caller tells when it ends, and the scheduler has no part in it
     RankId deferred_to = detail::kNoRank;
+    std::uint64_t gang = 0;         // of which it is a member; while it is not assigned then, it waits for that to end
     std::uint32_t assigned_at = 0;  // position in the list of its worker
   };
   struct Span {
@@ -183,6 +190,28 @@ class Head {
     sched::ClassId klass = sched::kPlain;
     std::uint32_t demand = 0;
   };
+  // Tasks that run together, from the moment that they are given out until all have ended. A queued gang is one piece,
+  // a running one has a piece for each member. Members say how they end; when all have ended well, all are told that
+  // their results count, and from then on they are tasks like others. If one fails, times out or loses its rank, the
+  // gang is broken: the others are told so, and when each has said how it stands, the gang is queued again or fails as
+  // a whole.
+  struct Gang {
+    SpanId span;
+    std::uint32_t base = 0;
+    std::uint64_t communicator = 0;
+    std::vector<RankId> members;
+    std::vector<core::MemberState> states;
+    std::uint32_t ended = 0;    // well
+    std::uint32_t settled = 0;  // members of a broken gang that have nothing more to say
+    bool broken = false;
+    bool again = false;  // why it broke is no reason to give it up
+    ErrorPtr error;
+  };
+  struct Stuck {  // a member of a gang that is over
+    RankId worker = detail::kNoRank;
+    sched::ClassId klass = sched::kPlain;
+    std::uint32_t demand = 0;
+  };
   struct Wait {  // of an actor for another
     ObjectId on;
     RankId rank = detail::kNoRank;
@@ -217,7 +246,15 @@ class Head {
   void unhook(Piece& piece);
   void consider(Piece& piece);
   void place_ahead(Piece& piece);
-  void assign(Piece& piece, RankId worker, std::uint32_t demand);
+  void assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part = {});
+  void start_gang(Piece& piece, std::span<const std::pair<RankId, std::uint32_t>> members);
+  std::uint64_t take_communicator(const std::vector<RankId>& members, bool& fresh);
+  void drop_communicator(std::uint64_t communicator, std::span<const RankId> members);
+  void break_gang(std::uint64_t id, Gang& gang);
+  void settle_member(std::uint64_t id, std::uint32_t place, core::MemberState state);
+  void lose_member(Piece& piece);
+  void close_gang(std::uint64_t id);
+  void gangs_lost(RankId rank);
   void placed(const Piece& piece);
   void elements_ended(const Range& range, const ErrorPtr& error);
   void finish_tasks(Piece& piece, std::uint32_t n);
@@ -284,6 +321,14 @@ class Head {
     RankId worker;
   };
   std::map<std::uint64_t, Killing> kills_;
+  std::map<std::uint64_t, Gang> gangs_;
+  std::map<std::pair<std::uint64_t, std::uint32_t>, Stuck> stuck_;  // by gang and place
+  struct Spare {
+    std::vector<RankId> members;
+    std::uint64_t communicator = 0;
+  };
+  std::list<Spare> spares_;         // communicators that no gang uses, the last used one first
+  std::deque<std::string> news_;    // for the user
   std::map<ObjectId, Wait> waits_;  // by the actor that waits
   Time waits_checked_ = 0;
   Time starved_since_ = 0;  // 0: not

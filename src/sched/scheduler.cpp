@@ -61,6 +61,7 @@ void Scheduler::remove_worker(RankId rank) {
   for (Class& klass : classes_) {
     if (klass.candidates.size() != 0) klass.candidates.reset(rank);
   }
+  if (worker.reserved) end_reservation();
   update(rank);
 }
 
@@ -70,7 +71,7 @@ void Scheduler::set_lent(RankId rank, double cpus) {
 }
 
 Scheduler::Room Scheduler::room(const Worker& worker) const {
-  if (!worker.alive || worker.slots == 0) return Room::none;
+  if (!worker.alive || worker.reserved || worker.slots == 0) return Room::none;
   const double capacity = worker.capacity();
   if (worker.tasks + kSlack < capacity) return Room::idle;
   if (worker.tasks < 2 * capacity ||
@@ -91,13 +92,13 @@ void Scheduler::update(RankId rank) {
 ClassId Scheduler::classify(const core::WireOptions* options) {
   if (core::is_plain(options)) return kPlain;
   const auto& first = options->demands.front();
-  const bool ordinary = !options->is_actor && options->demands.size() == 1 && first.cpus == 1 && first.gpus == 0 &&
-                        first.memory == 0 && first.resources.empty();
+  const bool ordinary = !options->is_actor && options->gang == 0 && options->demands.size() == 1 && first.cpus == 1 &&
+                        first.gpus == 0 && first.memory == 0 && first.resources.empty();
   // `near` is a preference of the piece.
   const auto placement = options->placement == Placement::Kind::near ? Placement::Kind::any : options->placement;
   detail::Buffer key;
   core::WireWriter write(key);
-  write(options->demands, placement, options->place_index, options->is_actor);
+  write(options->demands, placement, options->place_index, options->is_actor, options->gang);
   const std::string text(reinterpret_cast<const char*>(key.data()), key.size());
   const auto [found, fresh] = class_ids_.emplace(text, static_cast<ClassId>(classes_.size()));
   if (fresh) {
@@ -105,6 +106,7 @@ ClassId Scheduler::classify(const core::WireOptions* options) {
     klass.demands = options->demands;
     klass.placement = placement;
     klass.place_index = options->place_index;
+    klass.gang = options->gang;
     klass.ordinary = ordinary;
     klass.candidates.resize(static_cast<std::uint32_t>(workers_.size()));
     for (const RankId rank : members_) klass.candidates.set(rank, allowed(klass, rank));
@@ -114,8 +116,11 @@ ClassId Scheduler::classify(const core::WireOptions* options) {
 }
 
 bool Scheduler::offers(const core::WireDemand& offer, const core::WireDemand& demand) {
-  if (demand.cpus > offer.cpus + kSlack || demand.gpus > offer.gpus + kSlack || demand.memory > offer.memory)
-    return false;
+  return demand.cpus <= offer.cpus + kSlack && offers_besides_cpus(offer, demand);
+}
+
+bool Scheduler::offers_besides_cpus(const core::WireDemand& offer, const core::WireDemand& demand) {
+  if (demand.gpus > offer.gpus + kSlack || demand.memory > offer.memory) return false;
   return std::all_of(demand.resources.begin(), demand.resources.end(), [&offer](const auto& entry) {
     const auto found = offer.resources.find(entry.first);
     return entry.second <= (found != offer.resources.end() ? found->second : 0) + kSlack;
@@ -137,8 +142,15 @@ std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
   core::WireDemand largest;
   largest.cpus = 0;
   bool any_place = false;
+  std::uint32_t fit = 0;
+  std::set<std::uint32_t> nodes;
   for (const RankId rank : members_) {
-    if (allowed(klass, rank)) return std::nullopt;
+    if (allowed(klass, rank)) {
+      ++fit;
+      if (klass.placement == Placement::Kind::one_per_node) nodes.insert(workers_[rank].node);
+      const std::size_t have = klass.placement == Placement::Kind::one_per_node ? nodes.size() : fit;
+      if (have >= std::max<std::uint32_t>(klass.gang, 1)) return std::nullopt;
+    }
     const Worker& worker = workers_[rank];
     if (worker.slots == 0) continue;
     if (klass.placement == Placement::Kind::on_rank && klass.place_index != rank) continue;
@@ -152,6 +164,13 @@ std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
     }
   }
   if (members_.empty()) return "there is no worker rank";
+  if (fit != 0) {
+    const bool by_node = klass.placement == Placement::Kind::one_per_node;
+    return "a gang of " + std::to_string(klass.gang) + " needs as many " + (by_node ? "nodes" : "ranks") +
+           " with slots, each with " + describe_demand(klass.demands.front()) + "; there are " +
+           std::to_string(by_node ? nodes.size() : fit) +
+           (by_node ? "" : ": start the program with more, as in mpirun -n " + std::to_string(klass.gang + 1));
+  }
   if (!any_place) {
     const std::string place = klass.placement == Placement::Kind::on_rank ? "rank " : "node ";
     return "the task is to run on " + place + std::to_string(klass.place_index) +
@@ -170,8 +189,9 @@ std::string Scheduler::describe(const Piece& piece) const {
     if (workers_[rank].slots == 0) continue;
     ++(allowed(klass, rank) ? busy : unfit);
   }
-  std::string text = "it asks for " + describe_demand(klass.demands.front()) + "; " + std::to_string(busy) +
-                     " ranks can run it and have no room now";
+  std::string text = "it asks for " + describe_demand(klass.demands.front()) +
+                     (klass.gang != 0 ? " on each of " + std::to_string(klass.gang) + " ranks at once; " : "; ") +
+                     std::to_string(busy) + " ranks can run it and have no room now";
   if (unfit != 0) text += ", " + std::to_string(unfit) + " ranks can never run it";
   std::size_t ahead = 0;
   for (const auto& [priority, queue] : klass.queues) {
@@ -206,6 +226,7 @@ void Scheduler::dequeue(Piece& piece) {
   klass.tasks -= piece.size();
   queued_tasks_ -= piece.size();
   piece.state = Piece::State::waiting;
+  if (&piece == reserver_) end_reservation();
 }
 
 void Scheduler::resized(Piece& piece, std::int64_t change) {
@@ -214,6 +235,7 @@ void Scheduler::resized(Piece& piece, std::int64_t change) {
 }
 
 std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& worker) const {
+  if (worker.reserved) return std::nullopt;
   if (klass.ordinary) return room(worker) != Room::none ? std::optional<std::uint32_t>(0) : std::nullopt;
   for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
     if (offers(worker.free, klass.demands[i])) return i;
@@ -302,9 +324,14 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
   const auto place_in = [this](Class& klass, int priority) -> std::optional<Decision> {
     const auto level = klass.queues.find(priority);
     Piece& piece = *level->second.front();
+    if (klass.gang != 0) {
+      auto members = choose_gang(klass, piece);
+      if (!members) return std::nullopt;
+      return Decision{&piece, piece.size(), detail::kNoRank, 0, std::move(*members)};
+    }
     const auto chosen = choose(klass, piece.preferred);
     if (!chosen) return std::nullopt;
-    return Decision{&piece, share(klass, piece, workers_[chosen->first]), chosen->first, chosen->second};
+    return Decision{&piece, share(klass, piece, workers_[chosen->first]), chosen->first, chosen->second, {}};
   };
   const auto first_level = [](const Class& klass) {
     return std::find_if(klass.queues.begin(), klass.queues.end(),
@@ -337,6 +364,7 @@ void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand) {
   piece.estimate_ns = known != 0 ? known : kUnknown;
   Worker& worker = workers_[rank];
   worker.tasks += piece.size();
+  worker.busy += cpus_of(piece) * piece.size();
   worker.load_ns += piece.estimate_ns * piece.size();
   const Class& klass = classes_[piece.klass];
   if (!klass.ordinary) {
@@ -371,6 +399,7 @@ void Scheduler::left(RankId rank, ClassId klass, std::uint32_t demand) {
 void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {
   Worker& worker = workers_[piece.worker];
   worker.tasks -= tasks;
+  worker.busy = worker.tasks != 0 ? worker.busy - cpus_of(piece) * tasks : 0;
   worker.load_ns -= piece.estimate_ns * tasks;
 }
 
@@ -384,6 +413,11 @@ void Scheduler::give_back(RankId rank, ClassId id, std::uint32_t demand, std::ui
     worker.free.memory += d.memory * tasks;
     for (const auto& [name, amount] : d.resources) worker.free.resources[name] += amount * tasks;
   }
+  look_at_again(rank);
+}
+
+// There may be room at the worker for classes that found none.
+void Scheduler::look_at_again(RankId rank) {
   for (std::size_t i = 1; i < classes_.size(); ++i) classes_[i].candidates.set(rank, allowed(classes_[i], rank));
   update(rank);
 }
@@ -423,7 +457,7 @@ void Scheduler::gave_back(RankId rank, std::uint32_t tasks, Time now) {
   update(rank);
 }
 
-bool Scheduler::starved_by_actors() const {
+bool Scheduler::starved() const {
   bool any_held = false;
   for (const RankId rank : members_) {
     if (workers_[rank].capacity() > kSlack) return false;

@@ -5,6 +5,10 @@
 // Tasks with equal demands and wishes form a class. Plain tasks (one cpu, anywhere) are sent ahead of need, so that a
 // worker always has about a millisecond of work; others go where what they need is free. Nothing here looks at all
 // workers or all tasks: workers with room are in bit sets, queued tasks in one queue per class and priority.
+//
+// A gang starts when as many ranks as it has members are idle; all its tasks are given out at once. Where the ranks
+// don't become idle by themselves, some are kept free for it: they get no other work until it has started. After that
+// no gang may do so for as long as it took, or a tenth of a second, so that other work has its share.
 #pragma once
 
 #include <algorithm>
@@ -73,6 +77,8 @@ class Scheduler {
     std::uint32_t tasks = 0;
     RankId worker = detail::kNoRank;
     std::uint32_t demand = 0;
+    // Of a gang, which goes whole: its ranks in order, and the demand that each meets.
+    std::vector<std::pair<RankId, std::uint32_t>> members;
   };
   // Higher priorities first; but what has waited for kPatience gets every kTurn-th decision, so that nothing starves.
   std::optional<Decision> place(Time now);
@@ -80,7 +86,9 @@ class Scheduler {
   static constexpr std::uint32_t kTurn = 8;
 
   // Whether tasks that still wait for others may be sent ahead to the worker.
-  bool has_room_ahead(RankId rank) const { return workers_[rank].alive && workers_[rank].tasks < kAhead; }
+  bool has_room_ahead(RankId rank) const {
+    return workers_[rank].alive && !workers_[rank].reserved && workers_[rank].tasks < kAhead;
+  }
 
   void assigned(Piece& piece, RankId worker, std::uint32_t demand);  // sets the piece's fields
   void ended(const Piece& piece, std::uint32_t tasks);               // of an assigned piece: done, given back or lost
@@ -98,8 +106,13 @@ class Scheduler {
   void gave_back(RankId worker, std::uint32_t tasks, Time now);
   bool may_rebalance() const { return !idle_.empty() && !rich_.empty(); }
 
-  // Tasks are queued, and actors hold all cpus that there are.
-  bool starved_by_actors() const;
+  // Tasks are queued, and what stays where it is holds all cpus that there are.
+  bool starved() const;
+  // Workers that were reserved since the last call: what they have not begun is to be taken back, so that it does not
+  // wait there for work that has to wait for the gang.
+  std::vector<RankId> take_reserved() { return std::exchange(fresh_reserved_, {}); }
+  // A gang that is queued, and that the ranks that are left can never run; nullptr: none.
+  Piece* hopeless_gang();
   // Some worker has nothing to do.
   bool hungry() const { return !idle_.empty(); }
   double slots() const { return slots_; }
@@ -124,8 +137,10 @@ class Scheduler {
     core::WireDemand offers;
     core::WireDemand free;      // what no task of a class but the plain one holds
     std::uint32_t tasks = 0;    // assigned and not ended
+    double busy = 0;            // cpus of those
     std::uint64_t load_ns = 0;  // the time that those take, as estimated
     bool taking = false;        // a TakeBack is under way
+    bool reserved = false;      // for the gang that waits: gets no other work
     Time rest_until = 0;        // no TakeBack before
     Time rest = 0;
     std::uint32_t load() const { return tasks + actors; }
@@ -135,7 +150,8 @@ class Scheduler {
     std::vector<core::WireDemand> demands;
     Placement::Kind placement = Placement::Kind::any;
     std::uint32_t place_index = 0;
-    bool ordinary = true;  // the demand is that of a plain task
+    std::uint32_t gang = 0;  // ranks of each; 0: tasks
+    bool ordinary = true;    // the demand is that of a plain task
     std::map<int, std::deque<Piece*>, std::greater<>> queues;
     std::size_t tasks = 0;
     BitSet candidates;  // workers that may fit; unset when found not to
@@ -144,14 +160,23 @@ class Scheduler {
   enum class Room : std::uint8_t { none, low, idle };
   Room room(const Worker& worker) const;
   void update(RankId rank);
+  void look_at_again(RankId rank);
   void unload(const Piece& piece, std::uint32_t tasks);
+  double cpus_of(const Piece& piece) const { return classes_[piece.klass].demands[piece.demand].cpus; }
   void give_back(RankId rank, ClassId klass, std::uint32_t demand, std::uint32_t tasks);
   bool allowed(const Class& klass, RankId rank) const;
   static bool offers(const core::WireDemand& offer, const core::WireDemand& demand);
+  static bool offers_besides_cpus(const core::WireDemand& offer, const core::WireDemand& demand);
   std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker) const;
   std::pair<Class*, int> longest_waiting();
   std::optional<RankId> choose_plain();
   std::optional<std::pair<RankId, std::uint32_t>> choose(Class& klass, RankId preferred);
+  using Members = std::vector<std::pair<RankId, std::uint32_t>>;
+  std::optional<std::uint32_t> fits_now(const Class& klass, RankId rank) const;
+  Members pick(const Class& klass, RankId preferred, const std::vector<RankId>& from) const;
+  std::optional<Members> choose_gang(Class& klass, Piece& piece);
+  void reserve(const Class& klass, Piece& piece);
+  void end_reservation();
   std::uint32_t share(const Class& klass, const Piece& piece, const Worker& worker) const;
 
   std::vector<Worker> workers_;
@@ -163,6 +188,13 @@ class Scheduler {
   BitSet idle_;  // fewer tasks than capacity
   BitSet low_;   // room for more ahead
   BitSet rich_;  // more tasks than capacity, and may be asked
+  // The gang for which ranks are kept free, one at a time: so no two wait for each other's ranks.
+  const Piece* reserver_ = nullptr;
+  std::vector<RankId> reserved_;
+  std::vector<RankId> fresh_reserved_;
+  Time reserved_since_ = 0;
+  Time reserved_anew_ = 0;
+  Time no_reserving_until_ = 0;
   Time now_ = 0;
   std::uint32_t turn_ = 0;
   RankId cursor_ = 0;

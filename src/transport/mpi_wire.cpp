@@ -72,6 +72,7 @@ class MpiWireImpl final : public MpiWire {
   std::uint32_t node_size() const override { return node_size_; }
   std::uint32_t node_rank() const override { return node_rank_; }
   int thread_level() const override { return thread_level_; }
+  MPI_Comm communicator() const override { return comm_; }
 
   std::vector<std::string> gather_on_node(const std::string& mine) override {
     const int size = static_cast<int>(mine.size());
@@ -200,7 +201,7 @@ class MpiWireImpl final : public MpiWire {
   void interrupt() override { own_bell().ring(); }
   bool hears_all() const override { return node_size_ == size_; }
 
-  void finalize(bool in_use) override {
+  void finalize(bool in_use, const std::function<void()>& at_last) override {
     if (comm_ == MPI_COMM_NULL) return;
     finish_in_blocks();
     for (auto& receive : receives_) {
@@ -218,6 +219,7 @@ class MpiWireImpl final : public MpiWire {
     // The communicator stays: what is still under way on it must not be taken for a message of a later run, on one that
     // would get its place.
     comm_ = MPI_COMM_NULL;
+    if (at_last) at_last();
     if (started_here_) MPI_Finalize();
   }
 

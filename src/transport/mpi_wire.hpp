@@ -3,6 +3,7 @@
 
 #include <mpi.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,9 +34,10 @@ class MpiWire : public Wire {
   virtual bool all(bool here) = 0;
   // What MPI granted: MPI_THREAD_SERIALIZED at least, where it was started here.
   virtual int thread_level() const = 0;
+  virtual MPI_Comm communicator() const = 0;
   // Waits for all ranks, ends MPI if it was started here. `in_use`: threads of this rank may still look at segments,
-  // which then stay where they are.
-  virtual void finalize(bool in_use = false) = 0;
+  // which then stay where they are. `at_last` is called before MPI itself ends.
+  virtual void finalize(bool in_use = false, const std::function<void()>& at_last = {}) = 0;
 };
 
 }  // namespace mobula::transport

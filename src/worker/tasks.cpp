@@ -59,9 +59,15 @@ Piece* Worker::piece_with(ObjectId id) {
 // The object will be made here, by a task that is queued or runs.
 bool Worker::will_come(ObjectId id) const {
   if (const_cast<Worker*>(this)->piece_with(id) != nullptr) return true;
-  return std::any_of(running_.begin(), running_.end(), [id](const Run* run) {
-    return run->range.span == id.span && run->range.begin <= id.index && id.index < run->range.end;
-  });
+  return std::any_of(running_.begin(), running_.end(),
+                     [id](const Run* run) {
+                       return !run->broken && run->range.span == id.span && run->range.begin <= id.index &&
+                              id.index < run->range.end;
+                     }) ||
+         std::any_of(members_.begin(), members_.end(), [id](const auto& entry) {
+           const Member& member = entry.second;  // one whose result is not given out yet
+           return member.report && member.range.span == id.span && member.range.begin == id.index;
+         });
 }
 
 void Worker::enqueue(Piece& piece, bool front) {
@@ -155,6 +161,13 @@ void Worker::fail_piece(Piece& piece, const ErrorPtr& error) {
     const bool holding = piece.body->holding;
     erase_piece(piece);
     refuse_calls(range, holding, error);
+    return;
+  }
+  if (const auto& part = piece.body->gang) {
+    Member& member = members_.at(part->gang);
+    member.told = true;
+    tell_member(member, part->gang, core::MemberState::failed, *error);
+    erase_piece(piece);
     return;
   }
   erase_piece(piece);
@@ -269,7 +282,7 @@ std::unique_ptr<Run> Worker::run_from(std::deque<Piece*>& queue, Time now) {
 std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) {
   Run& lender = waiter.lender != nullptr ? *waiter.lender : waiter;
   Piece* piece = piece_with(handle.id());
-  if (piece == nullptr || !piece->queued || piece->body->actor != nullptr ||
+  if (piece == nullptr || !piece->queued || piece->body->actor != nullptr || piece->body->gang != nullptr ||
       piece->body->cpus() > waiter.body->cpus() || lender.lends)
     return nullptr;
   if (piece->body->options) {
@@ -281,6 +294,7 @@ std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) 
   auto run = carve(*piece, piece->range, kBorrowed, now);
   run->slot = waiter.slot;
   run->lender = &lender;
+  if (run->announced) count_unused(*run, 1);
   return run;
 }
 
@@ -330,6 +344,12 @@ double Worker::cpus_of(const Run& run) {
   return run.body->options ? run.body->options->demands[run.demand].cpus : 1;
 }
 
+// The head takes a task that it knows for one that uses cpus of its own.
+void Worker::count_unused(const Run& run, double sign) {
+  unused_ += sign * run.body->cpus();
+  lent_changed_ = true;
+}
+
 void Worker::take_slots(Run& run, double cpus) {
   for (int i = 0; i < static_cast<int>(cpus) && !free_slots_.empty(); ++i) {
     run.slots.push_back(free_slots_.back());
@@ -346,6 +366,7 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, std::size_t demand
   run->announced = piece.announced;
   run->kept = piece.kept;
   run->demand = demand;
+  if (run->body->gang) members_.at(run->body->gang->gang).run = run.get();
   run->started = now;
   const Body& body = *run->body;
   if (demand != kBorrowed) {
@@ -397,6 +418,7 @@ void Worker::release(Run& run) {
     if (actor->options->actor.concurrency == 1) actor->slots = run.slots;
     return;
   }
+  if (run.lender != nullptr && run.announced) count_unused(run, -1);
   if (run.demand == kBorrowed) return;
   take(run.body->options.get(), run.demand, -1);
   if (run.lends) {  // its cpus are free already
@@ -443,7 +465,7 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   }
   if (actor != nullptr) list(*actor);
   if (run->expired && run->body->holding) tell_counted(run->range);
-  if (n == 0 || run->expired) return;
+  if (n == 0 || (run->expired && !run->body->gang)) return;
   tasks_run_ += n;
   const Time elapsed = now - run->started;
   std::uint64_t& estimate = estimates_[run->body->function->index];
@@ -465,6 +487,13 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
     if (!oddity.refs.empty()) report.refs.emplace_back(oddity.index, std::move(oddity.refs));
   }
   if (made) report.stored.emplace_back(ran.begin, nullptr);
+  if (run->body->gang) {
+    if (!unannounced_.empty()) announce_all();
+    report.values = std::make_shared<Buffer>(std::move(task.out.buffer));
+    report.ends = std::move(task.ends);
+    member_ended(*run, std::move(report));
+    return;
+  }
   const bool retry = !report.errors.empty() && run->body->options && run->body->options->retry_exceptions &&
                      static_cast<int>(run->body->attempt) <= run->body->options->retries;
   if (!run->announced && (retry || !report.refs.empty())) announce_run(*run);

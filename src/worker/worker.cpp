@@ -95,6 +95,13 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
   return wire;
 }
 
+std::shared_ptr<const core::WireOptions> Worker::gang_options(const TaskOptions* options, std::uint32_t members) {
+  const TaskOptions ordinary;
+  auto wire = std::make_shared<core::WireOptions>(*wire_options(options != nullptr ? options : &ordinary));
+  wire->gang = members;
+  return wire;
+}
+
 // Tasks that this rank may run by itself: an ordinary demand, and no wish about the place.
 bool Worker::keeps(const core::WireOptions* options) const {
   if (settings_.slots == 0) return false;
@@ -205,6 +212,17 @@ void Worker::submit_items(Record& batch, std::uint32_t begin, std::uint32_t n, c
   std::vector<ObjectId> dep_ids = pass_on_all(deps);
   send_submit(range, false, function, wire.get(), mask, draft.args.buffer.view(), ends, std::move(dep_ids),
               pass_on_all(draft.args.refs));
+}
+
+void Worker::submit_gang(Record& batch, std::uint32_t members, const FunctionInfo& function, const TaskOptions* options,
+                         const detail::Draft::State& draft) {
+  const auto wire = gang_options(options, members);
+  if (open_.count != 0) close_open();
+  objects_.append(batch, members);
+  objects_.know(batch);
+  std::vector<ObjectId> deps = pass_on_all(draft.deps);
+  send_submit({batch.id, 0, members}, false, function, wire.get(), draft.dep_mask, draft.args.buffer.view(),
+              ends_of(function, draft), std::move(deps), pass_on_all(draft.args.refs));
 }
 
 Handle Worker::put(detail::Encoder&& value) {
@@ -333,6 +351,7 @@ void Worker::announce(Piece& piece) {
 
 void Worker::announce_run(Run& run) {
   run.announced = true;
+  if (run.lender != nullptr) count_unused(run, 1);
   announce_body(run.range, *run.body);
 }
 
@@ -389,6 +408,13 @@ std::shared_ptr<Body> Worker::body_of(const core::TaskBody& sent, const Range& r
 void Worker::handle(RankId, const core::Assign& m) {
   auto body = body_of(m.body, m.range, m.deps, core::kind_of(m.body));
   body->attempt = m.attempt;
+  if (body->options && body->options->gang != 0) {
+    if (m.range.end - m.range.begin != 1) detail::throw_damaged("a rank is to be two members of a gang");
+    body->gang = std::make_unique<core::GangPart>(m.gang);
+    if (!members_.try_emplace(m.gang.gang, Member{m.range, m.gang.place, nullptr, false, false, 0, {}}).second) {
+      detail::throw_damaged("a rank is to be two members of a gang");
+    }
+  }
   if (estimates_[m.body.function] == 0) estimates_[m.body.function] = m.estimate_ns;
 
   Piece& piece = add_piece(m.range, std::move(body));
@@ -426,6 +452,29 @@ void Worker::handle(RankId, const core::TakeBack& m) {
       level = ready_.rbegin();
     } else {
       ++level;
+    }
+  }
+  if (m.waiting) {
+    std::vector<Piece*> waiting;
+    for (const auto& [id, in] : interests_) {
+      for (Piece* piece : in.pieces) {
+        const bool fits =
+            piece->announced && core::is_plain(piece->body->options.get()) && piece->body->actor == nullptr;
+        if (fits && std::find(waiting.begin(), waiting.end(), piece) == waiting.end()) waiting.push_back(piece);
+      }
+    }
+    // In a fixed order, so that a simulated run repeats exactly.
+    std::sort(waiting.begin(), waiting.end(), [](const Piece* a, const Piece* b) {
+      return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
+    });
+    for (Piece* piece : waiting) {
+      back.ranges.push_back(piece->range);
+      const std::vector<ObjectId> deps = piece->body->deps;
+      erase_piece(*piece);
+      for (const ObjectId& id : deps) {
+        const auto in = interests_.find(id);
+        if (in != interests_.end() && in->second.asked == kNoRank && !in->second.receiving) forget_if_unwanted(id);
+      }
     }
   }
   if (back.ranges.empty()) {
@@ -641,9 +690,14 @@ void Worker::tick(Time now) {
       error.message = "the task ran longer than its timeout of " +
                       std::to_string(static_cast<double>(run->body->options->timeout_ns) / 1e9) +
                       " s; it goes on without a reader, since a task in a rank's process can't be stopped";
-      send_report(failed(run->range, error));  // tasks with a timeout run one by one
+      if (const auto& part = run->body->gang) {
+        tell_member(members_.at(part->gang), part->gang, core::MemberState::timed_out, error);
+      } else {
+        send_report(failed(run->range, error));  // tasks with a timeout run one by one
+      }
     }
   }
+  if (!members_.empty()) check_members(now);
 }
 
 void Worker::flush(Time now) {
@@ -656,9 +710,10 @@ void Worker::flush(Time now) {
   if (store_.has_news()) tell_store_news();
   if (lent_changed_) {
     lent_changed_ = false;
-    if (settings_.slots != 0 && std::abs(lent_ - told_lent_) > 0.5) {
-      told_lent_ = lent_;
-      transport_.send(kHeadRank, core::Lending{lent_});
+    const double lent = lent_ + unused_;
+    if (settings_.slots != 0 && std::abs(lent - told_lent_) > 0.5) {
+      told_lent_ = lent;
+      transport_.send(kHeadRank, core::Lending{lent});
     }
   }
 }

@@ -75,6 +75,7 @@ struct Body {
   LocalActor* actor = nullptr;  // of calls:
   ObjectId caller;
   bool holding = false;  // their arguments hold objects
+  std::unique_ptr<core::GangPart> gang;
 
   ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
   double cpus() const { return actor != nullptr ? actor->cpus() : options ? options->demands.front().cpus : 1.0; }
@@ -110,6 +111,7 @@ struct Run {
   bool waits = false;    // waits for others
   ObjectId awaits;       // the object that it waits for, if it is one
   Time awaits_since = 0;
+  bool broken = false;         // the gang of which it is a member
   std::uint64_t blocked = 0;   // the token by which the head knows that it waits for another actor
   ErrorPtr deadlock;           // it would wait for ever
   std::size_t running_at = 0;  // position in the list of runs
@@ -122,6 +124,7 @@ struct Settings {
   core::WireDemand offers;  // cpus = slots
   std::string host;
   std::uint32_t node = 0;
+  Time gang_grace = 1'000'000'000;  // ns that a member has to come back once its gang is broken
 };
 
 class Worker {
@@ -137,10 +140,14 @@ class Worker {
   void submit_items(Record& batch, std::uint32_t begin, std::uint32_t n, const FunctionInfo& function,
                     const TaskOptions* options, std::uint64_t shared_mask, std::span<const Handle> shared,
                     detail::Draft::State& draft, std::vector<std::uint32_t>& ends, bool in_task, Time now);
+  // All of a gang at once: the elements of the batch, which has none yet, are the results of its members.
+  void submit_gang(Record& batch, std::uint32_t members, const FunctionInfo& function, const TaskOptions* options,
+                   const detail::Draft::State& draft);
   Handle put(detail::Encoder&& value);
   // As they travel; nullptr for the default ones. Both throw std::invalid_argument for demands and limits that make no
   // sense.
   std::shared_ptr<const core::WireOptions> wire_options(const TaskOptions* options);
+  std::shared_ptr<const core::WireOptions> gang_options(const TaskOptions* options, std::uint32_t members);
   std::shared_ptr<const core::WireOptions> actor_options(const ActorOptions& options, const FunctionInfo& constructor);
   // Makes the actor of a handle that `mint_actor` gave.
   Handle mint_actor();
@@ -157,6 +164,9 @@ class Worker {
   std::size_t pending_calls() const { return calls_.size(); }
   std::size_t actors() const { return actors_.size(); }
   std::size_t loans() const { return loans_.size(); }
+  std::size_t members() const { return members_.size(); }
+  // Runs of gangs that broke, which have not come back.
+  std::size_t stuck() const;
   // Sees to it that the object's value comes here, for a handle to wait on.
   void request(const Handle& handle);
   // Asks the head; the answer is collected with `take_answer`.
@@ -185,6 +195,7 @@ class Worker {
   void handle(RankId from, const core::Returned& message);
   void handle(RankId from, const core::EndActor& message);
   void handle(RankId from, const core::Deadlock& message);
+  void handle(RankId from, const core::GangOver& message);
   // The answer to a Prepare order of the store.
   void prepared(std::uint64_t token, bool good);
 
@@ -332,6 +343,7 @@ class Worker {
   std::unique_ptr<Run> carve(Piece& piece, Range range, std::size_t demand, Time now);
   void start_run(Run& run);
   void take_slots(Run& run, double cpus);
+  void count_unused(const Run& run, double sign);
   static double cpus_of(const Run& run);
   std::optional<std::size_t> fitting_demand(const Body& body) const;
   void take(const core::WireOptions* options, std::size_t demand, double sign);
@@ -357,6 +369,20 @@ class Worker {
     std::vector<std::pair<std::uint32_t, std::vector<Handle>>> refs;
     ByteView value_at(std::uint32_t index) const;
   };
+  // This rank's member of a gang, until the gang is over and the member's thread is back.
+  struct Member {
+    Range range;
+    std::uint32_t place = 0;
+    Run* run = nullptr;            // while it runs
+    bool told = false;             // how it ended
+    bool stuck = false;            // so it was told
+    Time broken_at = 0;            // the gang is over, without results; 0: it is not
+    std::optional<Report> report;  // it has ended well
+  };
+  void tell_member(const Member& member, std::uint64_t gang, core::MemberState state,
+                   const core::ErrorRecord& error = {});
+  void member_ended(const Run& run, Report report);
+  void check_members(Time now);
   void send_report(Report report);
   void send_call_report(Report& report);
   void tell_counted(const Range& range);
@@ -400,6 +426,7 @@ class Worker {
   core::WireDemand free_;  // what no run holds
   int resuming_ = 0;       // threads that want their cpus back
   double lent_ = 0;        // cpus of tasks that wait
+  double unused_ = 0;      // cpus of tasks that run on those of one that waits for them, as far as the head knows them
   double told_lent_ = 0;
   bool lent_changed_ = false;
   std::vector<int> free_slots_;
@@ -410,6 +437,8 @@ class Worker {
   std::map<ObjectId, PendingCall> calls_;  // by the first result
   std::unordered_map<ObjectId, RemoteActor> remotes_;
   std::map<std::pair<ObjectId, bool>, Loan> loans_;  // by the call; true: for its results
+
+  std::map<std::uint64_t, Member> members_;  // by gang
 
   std::unordered_map<ObjectId, Interest> interests_;
   // Blocks of values of other nodes: announced, and waiting for room; or waiting for the pages of their room.

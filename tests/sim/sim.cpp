@@ -30,6 +30,7 @@ std::uint64_t mix(std::uint64_t x) {
 // ---- the tasks. Their C++ bodies give what is expected; the simulated bodies do the same with virtual time.
 // ----------
 
+constexpr Time kGangGrace = 3'000'000;
 constexpr std::size_t kLarge = 900;  // numbers in a large value: more than goes inline
 
 std::uint64_t leaf(std::uint64_t seed) { return mix(seed); }
@@ -63,6 +64,15 @@ std::uint64_t expected_drive(std::uint64_t caller, std::uint64_t n) {
   return sum;
 }
 
+// A gang whose members meet, if they all come so far. Which member fails, if one does: none, one before they meet, or
+// one after that.
+std::uint64_t member(const boost::mpi::communicator&, std::uint64_t seed) { return seed; }
+enum class Fails { none, before, after };
+Fails gang_fails(std::uint64_t seed) {
+  return seed % 8 == 0 ? Fails::before : seed % 8 == 1 ? Fails::after : Fails::none;
+}
+
+const FunctionInfo& kMember = detail::GangMember<member>::info;
 const FunctionInfo& kMake = detail::Constructor<std::tuple<>, Tally>::info;
 const FunctionInfo& kCall = detail::Method<Tally, &Tally::call>::info;
 const FunctionInfo& kKeep = detail::Method<Tally, &Tally::keep>::info;
@@ -151,6 +161,7 @@ class Cluster final : Network {
   }
   void note(std::uint64_t what) { outcome_.digest = mix(outcome_.digest ^ what); }
   [[noreturn]] void wrong(const std::string& what) const {
+    if (std::getenv("SIM_VERBOSE") != nullptr) std::fprintf(stderr, "%s\n", ranks_[0].head->describe_pieces().c_str());
     for (RankId r = 0; std::getenv("SIM_VERBOSE") != nullptr && r < ranks_.size(); ++r) {
       const Rank& rank = ranks_[r];
       std::fprintf(stderr, "rank %u%s: %s\n  %s\n  %s\n", r, rank.alive ? "" : " (lost)",
@@ -201,6 +212,7 @@ class Cluster final : Network {
   std::uint32_t per_node_ = 1;
   std::uint32_t node_of(RankId rank) const { return rank / per_node_; }
   std::vector<Rank> ranks_;
+  std::map<std::uint64_t, std::uint32_t> met_;  // members that have come so far, by gang
   std::uint64_t activity_ = 0;
   bool driver_done_ = false;
   std::string awaited_ = "the ranks";  // by the driver
@@ -231,6 +243,7 @@ Cluster::Cluster(const Options& options)
     settings.offers.cpus = settings.slots;
     if (r % 2 == 1 || options.ranks == 1) settings.offers.resources["x"] = 1;
     settings.host = "sim";
+    settings.gang_grace = kGangGrace;
     rank.worker = std::make_unique<worker::Worker>(*rank.transport, *rank.objects, settings);
     if (r == 0) {
       head::Settings head_settings;
@@ -274,7 +287,7 @@ void Cluster::settle(RankId r) {
       ++outcome_.events;
       if constexpr (requires(head::Head & head) { head.handle(from, message); }) {
         rank.head->handle(from, message);
-      } else if constexpr (!std::is_same_v<M, core::Stop>) {
+      } else if constexpr (!std::is_same_v<M, core::Stop> && !std::is_same_v<M, core::DropCommunicator>) {
         rank.worker->handle(from, message);
       }
     });
@@ -485,6 +498,25 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
         wait_for.push_back(call(r, actor, kCall, me, args));
         if (random(4) == 0) co_await Delay(*this, r, static_cast<Time>(random(50'000)));
       }
+    } else if (&function == &kMember) {
+      const auto seed = detail::take_held<std::uint64_t>(task, 0, dep).value;
+      const core::GangPart& part = *run->body->gang;
+      const std::uint32_t k = run->body->options->gang;
+      const bool is_one = part.place == seed / 8 % k;
+      if (gang_fails(seed) == Fails::before && is_one) {
+        failure = std::make_exception_ptr(std::runtime_error("before they met"));
+      } else {
+        std::uint32_t& met = met_[part.gang];
+        ++met;
+        const Wish met15 = [&met, k, &run] { return met == k || run->broken; };
+        co_await Until(*this, r, met15);
+        // Blocked in MPI, if the others never come.
+        co_await Delay(*this, r, static_cast<Time>(random(met == k ? 500'000 : 2 * kGangGrace)));
+        if (met != k || (gang_fails(seed) == Fails::after && is_one)) {
+          failure = std::make_exception_ptr(std::runtime_error("after they met"));
+        }
+      }
+      result = mix(seed + part.place);
     } else if (&function == &kJoin) {
       const auto a = detail::take_held<std::uint64_t>(task, 0, dep).value;
       result = join(a, detail::take_held<std::uint64_t>(task, 1, dep).value);
@@ -600,7 +632,7 @@ Body Cluster::driver() {
     options.priority = static_cast<int>(random(3)) - 1;
     if (random(8) == 0) options.resources["x"] = 1;
     const auto pick = [&]() -> const Known& { return known[random(known.size())]; };
-    switch (random(23)) {
+    switch (random(25)) {
       case 0:
       case 1: {  // many small ones
         const std::uint64_t n = 1 + random(300);
@@ -812,6 +844,30 @@ Body Cluster::driver() {
           require(!number(late, 0), "a dead actor does nothing");
         }
         break;
+      case 21:
+      case 22: {
+        const auto ranks = static_cast<std::uint32_t>(ranks_.size());
+        const auto k = static_cast<std::uint32_t>(1 + random(std::min(std::max(ranks, 2U) - 1, 12U)));
+        TaskOptions wish;
+        wish.priority = options.priority;
+        wish.placement = random(3) == 0 ? pack : random(2) == 0 ? spread : any;
+        detail::Draft::State draft;
+        if (random(4) == 0) {
+          detail::add_dep(draft, 0, submit_leaf(0, false, seed));
+        } else {
+          draft.args.put(seed);
+        }
+        const std::uint64_t given = draft.deps.empty() ? seed : leaf(seed);
+        const detail::BatchHandle batch(ranks_[0].objects->new_batch(kMember.fixed_result), k);
+        worker.submit_gang(*batch.record(), k, kMember, &wish, draft);
+        ranks_[0].objects->close(*batch.record());
+        for (std::uint32_t i = 0; i < k; ++i) {
+          if (random(3) != 0) continue;
+          const bool fails = gang_fails(given) != Fails::none;
+          known.push_back({batch.element(i), fails ? std::nullopt : std::optional(mix(given + i))});
+        }
+        break;
+      }
       case 20: {  // one large value that all ranks look at, again and again
         Handle h = submit(
             0, false, kLargeTask, [seed](Encoder& out) { out.put(seed); }, {}, &options);
@@ -900,11 +956,13 @@ Outcome Cluster::run() {
     if (ranks_[r].worker->interests() != 0) wrong("nobody waits for anything" + where);
     if (ranks_[r].worker->pending_calls() != 0) wrong("no call is pending" + where);
     if (ranks_[r].worker->actors() != 0) wrong("no actor outlives its handles" + where);
+    if (ranks_[r].worker->members() != 0) wrong("no gang has a member" + where);
     if (ranks_[r].worker->loans() != 0) wrong("nothing is kept for others" + where);
     if (ranks_[r].worker->queued_tasks() != 0 || ranks_[r].worker->running() != 0) wrong("nothing is queued" + where);
   }
   if (head.entries() != 0) wrong("the head keeps no entry: " + head.describe_entries());
   require(head.actors() == 0, "the head knows no actor that has ended");
+  require(head.gangs() == 0 && head.stuck() == 0, "the head knows no gang that has ended");
   outcome_.retried = head.retried();
   outcome_.head_messages = head.messages();
   return outcome_;

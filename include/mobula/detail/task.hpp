@@ -22,11 +22,11 @@ struct TaskRun;
 // Waits while room is being made. Throws StoreFull.
 Buffer room_for(std::size_t n);
 
-// One per function named in `remote<F>`, and per constructor and class named in `actor<C>`, registered before main. All
-// ranks of one binary hold the same table.
+// One per function named in `remote<F>` and `gang<F>`, and per constructor and class named in `actor<C>`, registered
+// before main. All ranks of one binary hold the same table.
 struct FunctionInfo {
   using Invoke = void (*)(TaskRun&);
-  enum class Kind : std::uint8_t { task, constructor, method, destructor };
+  enum class Kind : std::uint8_t { task, constructor, method, destructor, member };
   // `klass`: of constructors and methods, the class's destructor, which stands for the class.
   FunctionInfo(std::string_view signature, Invoke invoke, std::uint32_t args, std::uint32_t result,
                Kind kind = Kind::task, const FunctionInfo* klass = nullptr);

@@ -1,0 +1,150 @@
+// Which ranks a gang gets.
+#include <algorithm>
+#include <map>
+
+#include "sched/scheduler.hpp"
+
+namespace mobula::sched {
+namespace {
+
+constexpr double kSlack = 1e-9;
+constexpr Time kReserveAgain = 1'000'000;   // ns; it looks at all ranks
+constexpr Time kReserveRest = 100'000'000;  // ns, at most, in which other work has the ranks
+
+}  // namespace
+
+// Which of its demands the rank could meet at once, with nothing else in the way.
+std::optional<std::uint32_t> Scheduler::fits_now(const Class& klass, RankId rank) const {
+  const Worker& worker = workers_[rank];
+  if (!allowed(klass, rank)) return std::nullopt;
+  for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
+    const auto& demand = klass.demands[i];
+    const bool has_cpus = demand.cpus == 0 || worker.busy + demand.cpus <= worker.capacity() + kSlack;
+    // The cpus of tasks that wait are free for others, what else they hold is not.
+    if (has_cpus && offers_besides_cpus(worker.free, demand)) return i;
+  }
+  return std::nullopt;
+}
+
+// As many of the ranks, the first ones preferred, as the gang has members: as its placement wants them. In order, so
+// that gangs of the same ranks have the same communicator. Empty if there are too few.
+Scheduler::Members Scheduler::pick(const Class& klass, RankId preferred, const std::vector<RankId>& from) const {
+  std::vector<RankId> chosen;
+  if (klass.placement == Placement::Kind::any && preferred == detail::kNoRank) {
+    chosen.assign(from.begin(), from.begin() + std::min<std::ptrdiff_t>(klass.gang, std::ssize(from)));
+  } else {
+    std::map<std::uint32_t, std::vector<RankId>> nodes;
+    for (const RankId rank : from) nodes[workers_[rank].node].push_back(rank);
+    std::vector<const std::vector<RankId>*> order;
+    for (const auto& [node, ranks] : nodes) order.push_back(&ranks);
+    const std::uint32_t best = preferred < workers_.size() ? workers_[preferred].node : ~0U;
+    std::stable_sort(order.begin(), order.end(), [&](const auto* a, const auto* b) {
+      const bool first = workers_[a->front()].node == best;
+      return first != (workers_[b->front()].node == best) ? first : a->size() > b->size();
+    });
+    const bool wide = klass.placement == Placement::Kind::spread || klass.placement == Placement::Kind::one_per_node;
+    const std::size_t most = klass.placement == Placement::Kind::one_per_node ? 1 : from.size();
+    if (wide) {
+      for (std::size_t round = 0; round < most && chosen.size() < klass.gang; ++round) {
+        for (const auto* ranks : order) {
+          if (round < ranks->size() && chosen.size() < klass.gang) chosen.push_back((*ranks)[round]);
+        }
+      }
+    } else {
+      for (const auto* ranks : order) {
+        for (const RankId rank : *ranks) {
+          if (chosen.size() < klass.gang) chosen.push_back(rank);
+        }
+      }
+    }
+  }
+  if (chosen.size() < klass.gang) return {};
+  std::sort(chosen.begin(), chosen.end());
+  Members members;
+  for (const RankId rank : chosen) members.emplace_back(rank, fits_now(klass, rank).value_or(0));
+  return members;
+}
+
+std::optional<Scheduler::Members> Scheduler::choose_gang(Class& klass, Piece& piece) {
+  const bool reserves = reserver_ == &piece;
+  std::vector<RankId> idle;
+  bool fresh = false;  // some of them are not reserved yet
+  if (reserves) {
+    for (const RankId rank : reserved_) {
+      if (fits_now(klass, rank)) idle.push_back(rank);
+    }
+  }
+  if (!idle_.empty()) {
+    for (std::optional<RankId> rank = idle_.next(0); rank;) {
+      if (fits_now(klass, *rank)) {
+        idle.push_back(*rank);
+        fresh = true;
+      }
+      const auto next = idle_.next(*rank + 1);
+      rank = next && *next > *rank ? next : std::nullopt;
+    }
+  }
+  if (idle.size() >= klass.gang) {
+    std::sort(idle.begin(), idle.end());
+    if (Members members = pick(klass, piece.preferred, idle); !members.empty()) {
+      if (reserves) no_reserving_until_ = now_ + std::min(now_ - reserved_since_, kReserveRest);
+      return members;
+    }
+  }
+  if (reserver_ != nullptr && !reserves && piece.priority <= reserver_->priority) return std::nullopt;
+  if (reserves && (!fresh || now_ - reserved_anew_ < kReserveAgain)) return std::nullopt;
+  if (reserver_ == nullptr && now_ < no_reserving_until_) return std::nullopt;
+  reserve(klass, piece);
+  return std::nullopt;
+}
+
+// Keeps those ranks free for the gang that will be so soonest, as far as one can see.
+void Scheduler::reserve(const Class& klass, Piece& piece) {
+  const Time since = reserver_ == &piece ? reserved_since_ : now_;
+  const std::vector<RankId> before = reserved_;
+  reserved_anew_ = now_;
+  end_reservation();
+  std::vector<RankId> ranks;
+  for (const RankId rank : members_) {
+    if (allowed(klass, rank)) ranks.push_back(rank);
+  }
+  std::sort(ranks.begin(), ranks.end(), [this](RankId a, RankId b) {
+    const auto key = [this](RankId rank) {
+      const Worker& w = workers_[rank];
+      return std::tuple(w.busy + 1 > w.capacity() + kSlack, w.tasks, rank);
+    };
+    return key(a) < key(b);
+  });
+  const Members members = pick(klass, piece.preferred, ranks);
+  if (members.empty()) return;
+  reserver_ = &piece;
+  reserved_since_ = since;
+  for (const auto& [rank, demand] : members) {
+    reserved_.push_back(rank);
+    const bool fresh = std::find(before.begin(), before.end(), rank) == before.end();
+    if (fresh && workers_[rank].tasks != 0) fresh_reserved_.push_back(rank);
+    workers_[rank].reserved = true;
+    update(rank);
+  }
+}
+
+void Scheduler::end_reservation() {
+  reserver_ = nullptr;
+  for (const RankId rank : std::exchange(reserved_, {})) {
+    workers_[rank].reserved = false;
+    look_at_again(rank);
+  }
+}
+
+Piece* Scheduler::hopeless_gang() {
+  for (ClassId id = 0; id < classes_.size(); ++id) {
+    const Class& klass = classes_[id];
+    if (klass.gang == 0 || klass.tasks == 0 || !why_infeasible(id)) continue;
+    for (const auto& [priority, queue] : klass.queues) {
+      if (!queue.empty()) return queue.front();
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace mobula::sched

@@ -1,0 +1,75 @@
+#include "transport/communicators.hpp"
+
+#include <vector>
+
+#include "mobula/error.hpp"
+
+namespace mobula::transport {
+
+Communicators::~Communicators() = default;
+
+const boost::mpi::communicator& Communicators::get(const core::GangPart& part) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = made_.find(part.communicator); found != made_.end()) return found->second;
+    int running = 0;
+    MPI_Initialized(&running);
+    if (running == 0) {
+      int level = 0;
+      MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level);
+      started_here_ = true;
+    }
+  }
+  int level = 0;
+  MPI_Query_thread(&level);
+  if (level < MPI_THREAD_MULTIPLE) {
+    throw Error(
+        "mobula: a gang needs MPI_THREAD_MULTIPLE, since its members call MPI beside the runtime, and MPI was started "
+        "with less");
+  }
+  MPI_Comm made = MPI_COMM_NULL;
+  int code = MPI_SUCCESS;
+  if (parent_ == MPI_COMM_NULL) {
+    code = MPI_Comm_dup(MPI_COMM_SELF, &made);
+  } else {
+    MPI_Group all = MPI_GROUP_NULL;
+    MPI_Group group = MPI_GROUP_NULL;
+    MPI_Comm_group(parent_, &all);
+    std::vector<int> ranks;
+    for (std::size_t i = 0; i + 1 < part.members.size(); i += 2) {
+      for (core::RankId rank = part.members[i]; rank < part.members[i + 1]; ++rank)
+        ranks.push_back(static_cast<int>(rank));
+    }
+    MPI_Group_incl(all, static_cast<int>(ranks.size()), ranks.data(), &group);
+    // Several gangs may start at once: their ids tell them apart.
+    constexpr std::uint64_t kTags = 32'768;
+    code = MPI_Comm_create_group(parent_, group, static_cast<int>(part.communicator % kTags), &made);
+    MPI_Group_free(&group);
+    MPI_Group_free(&all);
+  }
+  if (code != MPI_SUCCESS)
+    throw Error("mobula: the communicator of a gang can't be made: MPI says error " + std::to_string(code));
+  MPI_Comm_set_errhandler(made, MPI_ERRORS_ARE_FATAL);
+  const std::lock_guard lock(mutex_);
+  return made_.emplace(part.communicator, boost::mpi::communicator(made, boost::mpi::comm_attach)).first->second;
+}
+
+void Communicators::drop(std::uint64_t id) {
+  MPI_Comm communicator = MPI_COMM_NULL;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = made_.find(id);
+    if (found == made_.end()) return;
+    communicator = found->second;
+    made_.erase(found);
+  }
+  // Collective by the standard, which expects it to be local in fact; with both Open MPI and MPICH it is.
+  MPI_Comm_free(&communicator);
+}
+
+void Communicators::finalize() {
+  while (!made_.empty()) drop(made_.begin()->first);
+  if (started_here_) MPI_Finalize();
+}
+
+}  // namespace mobula::transport

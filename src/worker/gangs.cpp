@@ -1,0 +1,78 @@
+// The worker's side of gangs.
+#include <algorithm>
+
+#include "worker/worker.hpp"
+
+namespace mobula::worker {
+
+using core::MemberState;
+using detail::kHeadRank;
+
+std::size_t Worker::stuck() const {
+  return static_cast<std::size_t>(
+      std::count_if(members_.begin(), members_.end(), [](const auto& entry) { return entry.second.stuck; }));
+}
+
+void Worker::tell_member(const Member& member, std::uint64_t gang, MemberState state, const core::ErrorRecord& error) {
+  transport_.send(kHeadRank, core::Member{gang, member.place, state, error});
+}
+
+// The member's function has returned or thrown.
+void Worker::member_ended(const Run& run, Report report) {
+  const auto found = members_.find(run.body->gang->gang);
+  auto& [gang, member] = *found;
+  member.run = nullptr;
+  if (member.broken_at != 0) {
+    tell_member(member, gang, member.stuck ? MemberState::freed : MemberState::dropped);
+    members_.erase(found);
+    redirect({run.range.span, run.range.begin});
+    return;
+  }
+  if (run.expired) return;  // the head hears that it is back when it says that the gang is over
+  if (!report.errors.empty()) {
+    member.told = true;
+    tell_member(member, gang, MemberState::failed, report.errors.front().error);
+    return;
+  }
+  if (objects_.has_holds()) tell_holds();  // what the result holds is known before its giver may be gone
+  member.report = std::move(report);
+  tell_member(member, gang, MemberState::ended);
+}
+
+void Worker::handle(RankId, const core::GangOver& m) {
+  const auto found = members_.find(m.gang);
+  if (found == members_.end()) return;
+  Member& member = found->second;
+  if (m.good) {
+    if (!member.report) detail::throw_damaged("a gang has ended before its members");
+    Report report = std::move(*member.report);
+    members_.erase(found);
+    send_report(std::move(report));
+    return;
+  }
+  const ObjectId id{member.range.span, member.range.begin};
+  if (member.run != nullptr) {
+    member.run->broken = true;
+    member.broken_at = std::max<Time>(now_, 1);
+    redirect(id);
+    return;
+  }
+  const bool said = member.told || member.report;
+  if (!said) {
+    if (Piece* piece = piece_with(id)) erase_piece(*piece);
+    tell_member(member, m.gang, MemberState::dropped);
+  }
+  members_.erase(found);
+  redirect(id);
+}
+
+// Those who wait for a member whose gang is over wait no longer than the grace.
+void Worker::check_members(Time now) {
+  for (auto& [gang, member] : members_) {
+    if (member.broken_at == 0 || member.stuck || now - member.broken_at < settings_.gang_grace) continue;
+    member.stuck = true;
+    tell_member(member, gang, MemberState::stuck);
+  }
+}
+
+}  // namespace mobula::worker
