@@ -1,5 +1,5 @@
-// What does it cost to start a gang, whose communicator exists or is to be made, and how do many gangs of mixed sizes go
-// beside tasks?
+// What does it cost to start a gang, whose communicator exists or is to be made, and how do many gangs of mixed sizes
+// go beside tasks?
 #include <boost/mpi/communicator.hpp>
 
 #include "bench.hpp"

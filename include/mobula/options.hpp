@@ -35,12 +35,13 @@ struct Demand {
   bool operator==(const Demand&) const = default;
 };
 
-// Where a task may or should run. on_node, on_rank and one_per_node are strict; the others are preferences.
+// Where a task may or should run. on_node, on_rank, one_per_node and bundles (placement_group.hpp) are strict; the
+// others are preferences.
 struct Placement {
-  enum class Kind : std::uint8_t { any, pack, spread, on_node, on_rank, near, one_per_node };
+  enum class Kind : std::uint8_t { any, pack, spread, on_node, on_rank, near, one_per_node, bundle };
   Kind kind = Kind::any;
-  std::uint32_t index = 0;     // of the node or rank
-  detail::Handle object = {};  // for near
+  std::uint32_t index = 0;     // of the node, rank or bundle
+  detail::Handle object = {};  // for near; of a bundle, its group
   bool operator==(const Placement&) const = default;
 };
 inline const Placement any{};

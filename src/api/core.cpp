@@ -5,6 +5,7 @@
 
 #include "api/runtime.hpp"
 #include "core/cluster.hpp"
+#include "core/functions.hpp"
 
 namespace mobula::detail {
 
@@ -32,10 +33,10 @@ core::Answer ask(core::Question question, ObjectId id, core::WireOptions options
 // Demands that are not the ordinary one are checked where they are submitted, once each.
 void check_feasible(const TaskOptions* options) {
   if (options == nullptr) return;
-  const bool ordinary = options->cpus <= 1 && options->gpus == 0 && options->memory == 0 &&
-                        options->resources.empty() && options->time_request.is_none() &&
-                        options->placement.kind != Placement::Kind::on_node &&
-                        options->placement.kind != Placement::Kind::on_rank;
+  const bool ordinary =
+      options->cpus <= 1 && options->gpus == 0 && options->memory == 0 && options->resources.empty() &&
+      options->time_request.is_none() && options->placement.kind != Placement::Kind::on_node &&
+      options->placement.kind != Placement::Kind::bundle && options->placement.kind != Placement::Kind::on_rank;
   if (ordinary) return;
   thread_local TaskOptions feasible;  // the last that was found so
   if (options->time_request.is_none() && feasible == *options) return;
@@ -183,6 +184,31 @@ void kill(const Handle& actor) {
   if (!actor) throw std::invalid_argument("mobula::kill: the Actor is empty; it refers to nothing");
   ask(core::Question::kill, actor.id());
 }
+
+}  // namespace mobula::detail
+
+namespace mobula {
+
+PlacementGroup placement_group(const std::vector<Demand>& bundles, Strategy strategy) {
+  if (bundles.empty()) throw std::invalid_argument("mobula::placement_group: there are no bundles");
+  exec::Engine& engine = api::engine();
+  core::WireOptions options;
+  for (const Demand& d : bundles) options.demands.push_back({d.cpus, d.gpus, d.memory, d.resources});
+  for (const auto& demand : options.demands) core::check_demand(demand);
+  options.place_index = static_cast<std::uint32_t>(strategy);
+  detail::Handle handle;
+  {
+    const exec::Engine::Lock lock(engine);
+    handle = engine.worker().mint_actor();
+  }
+  const core::Answer answer = detail::ask(core::Question::bundles, handle.id(), std::move(options));
+  if (!answer.yes) throw Infeasible("mobula: " + answer.text);
+  return {std::move(handle), static_cast<std::uint32_t>(bundles.size())};
+}
+
+}  // namespace mobula
+
+namespace mobula::detail {
 
 BatchWriter::BatchWriter(const FunctionInfo& function, const TaskOptions* options)
     : function_(function), options_(options), variable_(function.fixed_args == kVariable) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <vector>
 
 namespace mobula::core {
@@ -66,6 +67,12 @@ std::string short_name(std::string_view signature) {
       result.erase(at, hidden.size());
   }
   return result;
+}
+
+void check_demand(const WireDemand& d) {
+  bool sound = std::isfinite(d.cpus) && d.cpus >= 0 && std::isfinite(d.gpus) && d.gpus >= 0;
+  for (const auto& [name, amount] : d.resources) sound = sound && std::isfinite(amount) && amount >= 0;
+  if (!sound) throw std::invalid_argument("mobula: cpus, gpus and resources must be finite and not negative");
 }
 
 CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t deps, detail::FunctionInfo::Kind kind) {

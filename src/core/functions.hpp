@@ -28,6 +28,9 @@ inline detail::FunctionInfo::Kind kind_of(const TaskBody& body) {
   return body.options.is_actor ? Kind::constructor : body.options.gang != 0 ? Kind::member : Kind::task;
 }
 
+// Throws std::invalid_argument for what makes no sense.
+void check_demand(const WireDemand& demand);
+
 // Equal on ranks that run the same binary, and different, as far as 64 bits go, on others.
 std::uint64_t function_digest();
 

@@ -297,8 +297,21 @@ struct Lending {  // cpus that tasks of the sender do not use, since they wait, 
 };
 
 // `reserve`: the name in the options for the actor `id`, which will be submitted; `find`: the actor of the name and
-// class in the options. Both are answered by a FoundActor, `reserve` by an empty text if the name is now that of `id`.
-enum class Question : std::uint8_t { cancel, explain, cluster, feasible, store, reserve, find, kill, last = kill };
+// class in the options. `bundles`: the demands in the options, with the strategy as place_index, for the placement
+// group `id`, which is ready when they are set aside. The two for actors are answered by a FoundActor, `reserve` by an
+// empty text if the name is now that of `id`.
+enum class Question : std::uint8_t {
+  cancel,
+  explain,
+  cluster,
+  feasible,
+  store,
+  reserve,
+  find,
+  kill,
+  bundles,
+  last = bundles
+};
 struct Ask {
   std::uint64_t token = 0;
   Question question = Question::cancel;

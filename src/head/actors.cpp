@@ -48,6 +48,7 @@ void Head::actor_made(Piece& piece) {
   actor.worker = piece.worker;
   actor.klass = piece.klass;
   actor.demand = piece.demand;
+  actor.pool = piece.pool;
   scheduler_.stays(piece);
   unlist_assigned(piece);
   if (actor.state == Actor::State::ended) {  // killed meanwhile
@@ -91,7 +92,7 @@ void Head::handle(RankId from, const core::ActorEnded& m) {
   ++messages_;
   Actor* actor = find_actor(m.id);
   if (actor == nullptr || actor->worker != from) return;
-  scheduler_.left(from, actor->klass, actor->demand);
+  scheduler_.left(from, actor->klass, actor->demand, actor->pool);
   actor->worker = kNoRank;
   waits_.erase(m.id);
   if (actor->forgotten) actors_.erase(m.id);
@@ -111,6 +112,7 @@ void Head::actors_lost(RankId rank) {
   std::sort(hit.begin(), hit.end());
   for (const ObjectId& id : hit) {
     Actor& actor = *find_actor(id);
+    if (actor.worker == rank && actor.pool != 0) scheduler_.left(rank, actor.klass, actor.demand, actor.pool);
     actor.worker = kNoRank;
     waits_.erase(id);
     if (actor.forgotten) {
@@ -128,7 +130,8 @@ void Head::actors_lost(RankId rank) {
       piece.klass = scheduler_.classify(actor.work->options.get());
       piece.bytes = static_cast<std::uint32_t>(actor.work->args.size());
       piece.attempt = static_cast<std::uint32_t>(actor.restarts) + 1;
-      set_up(piece);
+      const bool in_bundle = actor.work->options->placement == Placement::Kind::bundle;
+      if (!in_bundle || give_pool(piece)) set_up(piece);
       continue;
     }
     actor_failed(id,
@@ -295,8 +298,8 @@ std::optional<std::string> Head::complaint(Time now) {
   if (now - starved_since_ < kPatience) return std::nullopt;
   starved_since_ = std::numeric_limits<Time>::max() / 2;  // said
   return std::to_string(scheduler_.queued_tasks()) + " tasks wait, and " +
-         (stuck_.empty() ? "actors hold all cpus: give actors fewer of their own (ActorOptions::cpus), or start more "
-                           "ranks"
+         (stuck_.empty() ? "actors and placement groups hold all cpus: give actors fewer of their own "
+                           "(ActorOptions::cpus), or start more ranks"
                          : "actors and members of gangs that broke, which are still blocked in MPI, hold all cpus");
 }
 

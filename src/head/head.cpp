@@ -197,6 +197,7 @@ void Head::worker_lost(RankId lost) {
     }
   }
   deferred_[lost].clear();
+  groups_lost();
   actors_lost(lost);
   gangs_lost(lost);
   fail_dependents();
@@ -253,6 +254,7 @@ Head::Piece& Head::add_piece(const Range& range, std::shared_ptr<Work> work) {
 Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
   Piece& rest = add_piece({piece.range.span, at, piece.range.end}, piece.work);
   rest.klass = piece.klass;
+  rest.pool = piece.pool;
   rest.bytes = piece.bytes;
   rest.preferred = piece.preferred;
   rest.attempt = piece.attempt;
@@ -360,7 +362,12 @@ void Head::handle(RankId from, const core::Submit& m) {
     placed(piece);
     return;
   }
-  if (auto why = scheduler_.why_infeasible(piece.klass); why || (why = short_of_time(of.options.get()))) {
+  if (of.options && of.options->placement == Placement::Kind::bundle && !give_pool(piece)) {
+    fail_dependents();
+    return;
+  }
+  if (auto why = piece.pool == 0 ? scheduler_.why_infeasible(piece.klass) : std::nullopt;
+      why || (why = short_of_time(of.options.get()))) {
     fail(piece, make_error(ErrorKind::infeasible, *why, task_name(of), {m.range.span, m.range.begin}, kNoRank, 0));
   } else {
     set_up(piece);
@@ -555,6 +562,7 @@ void Head::placed(const Piece& piece) {
 
 void Head::step(Time now) {
   now_ = now;
+  if (!waiting_groups_.empty()) place_groups();
   while (auto decision = scheduler_.place(now)) {
     auto& piece = static_cast<Piece&>(*decision->piece);
     if (!decision->members.empty()) {
@@ -595,6 +603,7 @@ Head::Piece& Head::add_front(Piece& piece, std::uint32_t n) {
   pieces.insert(std::move(node));
   Piece& front = add_piece({whole.span, whole.begin, whole.begin + n}, piece.work);
   front.klass = piece.klass;
+  front.pool = piece.pool;
   front.bytes = piece.bytes;
   front.preferred = piece.preferred;
   front.attempt = piece.attempt;
@@ -927,6 +936,7 @@ void Head::free_queued() {
     }
     const std::vector<ObjectId> contains = std::move(of->contains);
     if (find_actor(id) != nullptr) actor_forgotten(id);
+    if (groups_.contains(id)) group_forgotten(id);
     entries_.erase(id);
     core::trace(Event::freed, now_, id.span, id.index, id.index + 1, owner);
     const auto span = spans_.find(id.span);
@@ -1022,6 +1032,8 @@ void Head::handle(RankId from, const core::Locate& m) {
     locate_actor(from, m.id, *actor);
   } else if (stands == Standing::assigned) {
     transport_.send(from, core::Located{m.id, worker, {}});
+  } else if (const auto group = groups_.find(m.id); group != groups_.end() && !group->second.ready) {
+    entry(m.id).locators.push_back(from);
   } else if (stands != Standing::ended && of == nullptr) {
     // Its result will go to its owner.
     if (from != m.id.span.owner()) transport_.send(from, core::Located{m.id, m.id.span.owner(), {}});
@@ -1103,6 +1115,7 @@ void Head::handle(RankId from, const core::Ask& m) {
     case core::Question::reserve: reserve(from, m); return;
     case core::Question::find: find(from, m); return;
     case core::Question::kill: kill(from, m.token, m.id); return;
+    case core::Question::bundles: reserve_bundles(from, m); return;
   }
 }
 
@@ -1201,6 +1214,15 @@ std::string Head::task_name(const Work& work) const {
 }
 
 std::optional<std::string> Head::why_infeasible(const core::WireOptions& options) {
+  if (options.placement == Placement::Kind::bundle) {
+    const auto group = groups_.find(options.near);
+    if (group == groups_.end() || options.place_index >= group->second.bundles.size()) {
+      return "there is no such bundle";
+    }
+    const auto why =
+        scheduler_.why_infeasible(scheduler_.classify(&options), group->second.bundles[options.place_index]);
+    return why ? why : short_of_time(&options);
+  }
   if (auto why = scheduler_.why_infeasible(scheduler_.classify(&options))) return why;
   return short_of_time(&options);
 }

@@ -101,6 +101,7 @@ class Head {
   std::size_t queued_bytes() const { return queued_bytes_; }
   std::size_t entries() const { return entries_.size(); }
   std::size_t actors() const { return actors_.size(); }
+  std::size_t groups() const { return groups_.size() + scheduler_.pools(); }
   std::size_t gangs() const { return gangs_.size(); }
   std::size_t stuck() const { return stuck_.size(); }
   std::uint64_t retried() const { return retried_; }
@@ -186,6 +187,7 @@ class Head {
     ErrorPtr error;                  // ended
     std::uint64_t killing = 0;       // the key in kills_ of who waits for the constructor to end first
     // where it is:
+    std::uint64_t pool = 0;
     RankId worker = detail::kNoRank;
     sched::ClassId klass = sched::kPlain;
     std::uint32_t demand = 0;
@@ -211,6 +213,14 @@ class Head {
     RankId worker = detail::kNoRank;
     sched::ClassId klass = sched::kPlain;
     std::uint32_t demand = 0;
+  };
+  // A placement group, until nobody holds it. The Entry of its id counts the handles, tasks and actors.
+  struct Group {
+    std::vector<core::WireDemand> bundles;
+    std::vector<sched::Scheduler::PoolId> pools;
+    Strategy strategy = Strategy::pack;
+    bool ready = false;  // has been
+    ErrorPtr error;      // ranks were lost, and there is no room any more
   };
   struct Wait {  // of an actor for another
     ObjectId on;
@@ -250,6 +260,11 @@ class Head {
   void start_gang(Piece& piece, std::span<const std::pair<RankId, std::uint32_t>> members);
   std::uint64_t take_communicator(const std::vector<RankId>& members, bool& fresh);
   void drop_communicator(std::uint64_t communicator, std::span<const RankId> members);
+  void reserve_bundles(RankId from, const core::Ask& ask);
+  void place_groups();
+  void groups_lost();
+  void group_forgotten(ObjectId id);
+  bool give_pool(Piece& piece);
   void break_gang(std::uint64_t id, Gang& gang);
   void settle_member(std::uint64_t id, std::uint32_t place, core::MemberState state);
   void lose_member(Piece& piece);
@@ -321,6 +336,8 @@ class Head {
     RankId worker;
   };
   std::map<std::uint64_t, Killing> kills_;
+  std::map<ObjectId, Group> groups_;
+  std::deque<ObjectId> waiting_groups_;  // that miss a bundle, in the order in which they are served
   std::map<std::uint64_t, Gang> gangs_;
   std::map<std::pair<std::uint64_t, std::uint32_t>, Stuck> stuck_;  // by gang and place
   struct Spare {

@@ -91,7 +91,12 @@ std::optional<Scheduler::Members> Scheduler::choose_gang(Class& klass, Piece& pi
       return members;
     }
   }
-  if (reserver_ != nullptr && !reserves && piece.priority <= reserver_->priority) return std::nullopt;
+  if (reserver_ != nullptr && !reserves && piece.priority <= reserver_priority_) return std::nullopt;
+  if (reserves && reserved_too_long()) {
+    end_reservation();
+    no_reserving_until_ = now_ + kReserveMost;
+    return std::nullopt;
+  }
   if (reserves && (!fresh || now_ - reserved_anew_ < kReserveAgain)) return std::nullopt;
   if (reserver_ == nullptr && now_ < no_reserving_until_) return std::nullopt;
   reserve(klass, piece);
@@ -100,13 +105,12 @@ std::optional<Scheduler::Members> Scheduler::choose_gang(Class& klass, Piece& pi
 
 // Keeps those ranks free for the gang that will be so soonest, as far as one can see.
 void Scheduler::reserve(const Class& klass, Piece& piece) {
-  const Time since = reserver_ == &piece ? reserved_since_ : now_;
-  const std::vector<RankId> before = reserved_;
-  reserved_anew_ = now_;
-  end_reservation();
   std::vector<RankId> ranks;
   for (const RankId rank : members_) {
-    if (allowed(klass, rank)) ranks.push_back(rank);
+    const double cpus = workers_[rank].slots - workers_[rank].held;  // what actors hold does not come back by waiting
+    const bool could = std::any_of(klass.demands.begin(), klass.demands.end(),
+                                   [cpus](const auto& demand) { return demand.cpus <= cpus + kSlack; });
+    if (could && allowed(klass, rank)) ranks.push_back(rank);
   }
   std::sort(ranks.begin(), ranks.end(), [this](RankId a, RankId b) {
     const auto key = [this](RankId rank) {
@@ -115,11 +119,22 @@ void Scheduler::reserve(const Class& klass, Piece& piece) {
     };
     return key(a) < key(b);
   });
-  const Members members = pick(klass, piece.preferred, ranks);
-  if (members.empty()) return;
-  reserver_ = &piece;
+  std::vector<RankId> chosen;
+  for (const auto& [rank, demand] : pick(klass, piece.preferred, ranks)) chosen.push_back(rank);
+  reserve_for(&piece, chosen);
+  reserver_priority_ = piece.priority;
+}
+
+void Scheduler::reserve_for(const void* who, const std::vector<RankId>& workers) {
+  const Time since = reserver_ == who ? reserved_since_ : now_;
+  reserved_anew_ = now_;
+  const std::vector<RankId> before = reserved_;
+  end_reservation();
+  if (workers.empty()) return;
+  reserver_ = who;
+  reserver_priority_ = 0;
   reserved_since_ = since;
-  for (const auto& [rank, demand] : members) {
+  for (const RankId rank : workers) {
     reserved_.push_back(rank);
     const bool fresh = std::find(before.begin(), before.end(), rank) == before.end();
     if (fresh && workers_[rank].tasks != 0) fresh_reserved_.push_back(rank);

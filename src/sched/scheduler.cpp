@@ -62,6 +62,9 @@ void Scheduler::remove_worker(RankId rank) {
     if (klass.candidates.size() != 0) klass.candidates.reset(rank);
   }
   if (worker.reserved) end_reservation();
+  for (auto& [id, pool] : pools_) {
+    if (pool.worker == rank) vacate(id);
+  }
   update(rank);
 }
 
@@ -94,8 +97,9 @@ ClassId Scheduler::classify(const core::WireOptions* options) {
   const auto& first = options->demands.front();
   const bool ordinary = !options->is_actor && options->gang == 0 && options->demands.size() == 1 && first.cpus == 1 &&
                         first.gpus == 0 && first.memory == 0 && first.resources.empty();
-  // `near` is a preference of the piece.
-  const auto placement = options->placement == Placement::Kind::near ? Placement::Kind::any : options->placement;
+  // `near` is a preference of the piece, and a bundle has its own queue.
+  const bool elsewhere = options->placement == Placement::Kind::near || options->placement == Placement::Kind::bundle;
+  const auto placement = elsewhere ? Placement::Kind::any : options->placement;
   detail::Buffer key;
   core::WireWriter write(key);
   write(options->demands, placement, options->place_index, options->is_actor, options->gang);
@@ -183,6 +187,10 @@ std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
 
 std::string Scheduler::describe(const Piece& piece) const {
   const Class& klass = classes_[piece.klass];
+  if (piece.pool != 0) {
+    return "it asks for " + describe_demand(klass.demands.front()) +
+           (is_placed(piece.pool) ? ", and others hold what its bundle has" : ", and its bundle is not set aside yet");
+  }
   std::uint32_t busy = 0;
   std::uint32_t unfit = 0;
   for (const RankId rank : members_) {
@@ -206,6 +214,12 @@ std::string Scheduler::describe(const Piece& piece) const {
 void Scheduler::enqueue(Piece& piece) {
   piece.state = Piece::State::queued;
   piece.queued_at = now_;
+  if (piece.pool != 0) {
+    pools_.at(piece.pool).queues[piece.priority].push_back(&piece);
+    eager_.insert(piece.pool);
+    queued_tasks_ += piece.size();
+    return;
+  }
   Class& klass = classes_[piece.klass];
   klass.queues[piece.priority].push_back(&piece);
   klass.tasks += piece.size();
@@ -213,6 +227,12 @@ void Scheduler::enqueue(Piece& piece) {
 }
 
 void Scheduler::dequeue(Piece& piece) {
+  if (piece.pool != 0) {
+    std::erase(pools_.at(piece.pool).queues[piece.priority], &piece);
+    queued_tasks_ -= piece.size();
+    piece.state = Piece::State::waiting;
+    return;
+  }
   Class& klass = classes_[piece.klass];
   const auto level = klass.queues.find(piece.priority);
   auto& queue = level->second;
@@ -230,7 +250,7 @@ void Scheduler::dequeue(Piece& piece) {
 }
 
 void Scheduler::resized(Piece& piece, std::int64_t change) {
-  classes_[piece.klass].tasks += static_cast<std::size_t>(change);
+  if (piece.pool == 0) classes_[piece.klass].tasks += static_cast<std::size_t>(change);
   queued_tasks_ += static_cast<std::size_t>(change);
 }
 
@@ -320,6 +340,9 @@ std::pair<Scheduler::Class*, int> Scheduler::longest_waiting() {
 std::optional<Scheduler::Decision> Scheduler::place(Time now) {
   now_ = now;
   if (queued_tasks_ == 0) return std::nullopt;
+  if (!eager_.empty()) {
+    if (auto decision = place_in_pools()) return decision;
+  }
   // Classes in order of what is first in their queues. There are few; most programs have one.
   const auto place_in = [this](Class& klass, int priority) -> std::optional<Decision> {
     const auto level = klass.queues.find(priority);
@@ -342,7 +365,10 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
       if (auto decision = place_in(*klass, priority)) return decision;
     }
   }
-  if (classes_.size() == 1) return place_in(classes_[kPlain], first_level(classes_[kPlain])->first);
+  if (classes_.size() == 1) {
+    if (classes_[kPlain].tasks == 0) return std::nullopt;
+    return place_in(classes_[kPlain], first_level(classes_[kPlain])->first);
+  }
   std::vector<std::pair<int, ClassId>> order;
   for (ClassId id = 0; id < classes_.size(); ++id) {
     // Scarce resources first where priorities are equal: a plain task fits anywhere.
@@ -362,6 +388,10 @@ void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand) {
   piece.demand = demand;
   const std::uint64_t known = estimates_[piece.function];
   piece.estimate_ns = known != 0 ? known : kUnknown;
+  if (piece.pool != 0) {
+    change_pool(piece.pool, piece.klass, demand, piece.size());
+    return;
+  }
   Worker& worker = workers_[rank];
   worker.tasks += piece.size();
   worker.busy += cpus_of(piece) * piece.size();
@@ -378,11 +408,16 @@ void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand) {
 }
 
 void Scheduler::ended(const Piece& piece, std::uint32_t tasks) {
+  if (piece.pool != 0) {
+    change_pool(piece.pool, piece.klass, piece.demand, -static_cast<double>(tasks));
+    return;
+  }
   unload(piece, tasks);
   give_back(piece.worker, piece.klass, piece.demand, tasks);
 }
 
 void Scheduler::stays(const Piece& piece) {
+  if (piece.pool != 0) return;  // as while it was made
   unload(piece, 1);
   Worker& worker = workers_[piece.worker];
   worker.held += classes_[piece.klass].demands[piece.demand].cpus;
@@ -390,7 +425,11 @@ void Scheduler::stays(const Piece& piece) {
   update(piece.worker);
 }
 
-void Scheduler::left(RankId rank, ClassId klass, std::uint32_t demand) {
+void Scheduler::left(RankId rank, ClassId klass, std::uint32_t demand, PoolId pool) {
+  if (pool != 0) {
+    change_pool(pool, klass, demand, -1);
+    return;
+  }
   workers_[rank].held -= classes_[klass].demands[demand].cpus;
   --workers_[rank].actors;
   give_back(rank, klass, demand, 1);
@@ -504,6 +543,11 @@ void Scheduler::check_invariants() const {
     }
     MOBULA_CHECK(tasks == klass.tasks, "a class counts its queued tasks");
     queued += tasks;
+  }
+  for (const auto& [id, pool] : pools_) {
+    for (const auto& [priority, queue] : pool.queues) {
+      for (const Piece* piece : queue) queued += piece->size();
+    }
   }
   MOBULA_CHECK(queued == queued_tasks_, "the queued tasks are counted");
   for (const Worker& worker : workers_) {

@@ -15,12 +15,14 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/messages.hpp"
 #include "core/trace.hpp"
+#include "mobula/placement_group.hpp"
 #include "sched/bitset.hpp"
 
 namespace mobula::sched {
@@ -46,6 +48,7 @@ struct Piece {
   std::uint32_t bytes = 0;  // of one task's arguments, about
   Time queued_at = 0;
   RankId preferred = detail::kNoRank;
+  std::uint64_t pool = 0;  // from which it takes what it holds; 0: from its worker
   // while assigned
   RankId worker = detail::kNoRank;
   std::uint32_t demand = 0;       // which of its class
@@ -93,9 +96,30 @@ class Scheduler {
   void assigned(Piece& piece, RankId worker, std::uint32_t demand);  // sets the piece's fields
   void ended(const Piece& piece, std::uint32_t tasks);               // of an assigned piece: done, given back or lost
   void stays(const Piece& piece);  // the same, but what the one task held stays held: by an actor
-  void left(RankId worker, ClassId klass, std::uint32_t demand);  // such an actor has ended
+  // Such an actor has ended.
+  void left(RankId worker, ClassId klass, std::uint32_t demand, std::uint64_t pool = 0);
   void measured(std::uint32_t function, std::uint64_t elapsed_ns, std::uint32_t tasks);
   std::uint64_t estimate_ns(std::uint32_t function) const { return estimates_[function]; }
+
+  // ---- pools: parts of workers that are set aside, the bundles of placement groups.
+  using PoolId = std::uint64_t;
+  PoolId open_pool(const core::WireDemand& demand);
+  // Gives those pools a worker that have none: all or none. False: there is no room.
+  bool place_pools(const std::vector<PoolId>& pools, Strategy strategy, Time now);
+  // Takes the worker from those of the pools of which nobody holds anything.
+  void vacate_unused(const std::vector<PoolId>& pools);
+  bool is_placed(PoolId pool) const { return pools_.at(pool).worker != detail::kNoRank; }
+  // Nothing is queued there any more; it goes once nothing is held.
+  void close_pool(PoolId pool);
+  std::optional<std::string> why_infeasible(const std::vector<core::WireDemand>& bundles, Strategy strategy) const;
+  // Why a pool with all of the bundle can never run tasks of the class.
+  std::optional<std::string> why_infeasible(ClassId klass, const core::WireDemand& bundle) const;
+  std::size_t pools() const { return pools_.size(); }
+  template <class F>
+  void for_each_queued(PoolId pool, F&& visit) const {
+    for (const auto& [priority, queue] : pools_.at(pool).queues)
+      std::for_each(queue.begin(), queue.end(), [&](Piece* p) { visit(*p); });
+  }
 
   struct TakeBack {
     RankId worker = detail::kNoRank;
@@ -157,6 +181,20 @@ class Scheduler {
     BitSet candidates;  // workers that may fit; unset when found not to
   };
 
+  struct Pool {
+    RankId worker = detail::kNoRank;
+    core::WireDemand all;
+    core::WireDemand free;
+    std::uint32_t holders = 0;  // tasks and actors
+    bool closing = false;
+    std::map<int, std::deque<Piece*>, std::greater<>> queues;
+  };
+  // What a worker has for bundles, while they are being placed.
+  struct Site {
+    RankId worker = detail::kNoRank;
+    core::WireDemand free;
+  };
+
   enum class Room : std::uint8_t { none, low, idle };
   Room room(const Worker& worker) const;
   void update(RankId rank);
@@ -176,7 +214,17 @@ class Scheduler {
   Members pick(const Class& klass, RankId preferred, const std::vector<RankId>& from) const;
   std::optional<Members> choose_gang(Class& klass, Piece& piece);
   void reserve(const Class& klass, Piece& piece);
+  void reserve_for(const void* who, const std::vector<RankId>& workers);
+  bool reserved_too_long() const { return now_ - reserved_since_ > kReserveMost; }
+  // ns; what it waits for may be held for ever.
+  static constexpr Time kReserveMost = 60'000'000'000;
   void end_reservation();
+  std::vector<RankId> arrange(const std::vector<const core::WireDemand*>& bundles, Strategy strategy,
+                              std::vector<Site> sites, const std::set<std::uint32_t>& used) const;
+  static void change(core::WireDemand& amount, const core::WireDemand& by, double sign);
+  void change_pool(PoolId pool, ClassId klass, std::uint32_t demand, double sign);
+  void vacate(PoolId id);
+  std::optional<Decision> place_in_pools();
   std::uint32_t share(const Class& klass, const Piece& piece, const Worker& worker) const;
 
   std::vector<Worker> workers_;
@@ -189,12 +237,16 @@ class Scheduler {
   BitSet low_;   // room for more ahead
   BitSet rich_;  // more tasks than capacity, and may be asked
   // The gang for which ranks are kept free, one at a time: so no two wait for each other's ranks.
-  const Piece* reserver_ = nullptr;
+  const void* reserver_ = nullptr;
+  int reserver_priority_ = 0;
   std::vector<RankId> reserved_;
   std::vector<RankId> fresh_reserved_;
   Time reserved_since_ = 0;
   Time reserved_anew_ = 0;
   Time no_reserving_until_ = 0;
+  std::map<PoolId, Pool> pools_;
+  std::set<PoolId> eager_;  // with something queued, and perhaps room for it
+  PoolId next_pool_ = 1;
   Time now_ = 0;
   std::uint32_t turn_ = 0;
   RankId cursor_ = 0;

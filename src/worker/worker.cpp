@@ -21,12 +21,6 @@ constexpr Time kRunLimit = 2'000'000;         // ns after which a run of several
 constexpr Time kAnnounceAfter = 50'000;       // ns that a kept task may stay unknown to the head
 constexpr std::size_t kOpenBytes = 24 << 10;  // of arguments that gather before they are sent
 
-void check_demand(const core::WireDemand& d) {
-  bool sound = std::isfinite(d.cpus) && d.cpus >= 0 && std::isfinite(d.gpus) && d.gpus >= 0;
-  for (const auto& [name, amount] : d.resources) sound = sound && std::isfinite(amount) && amount >= 0;
-  if (!sound) throw std::invalid_argument("mobula: cpus, gpus and resources must be finite and not negative");
-}
-
 }  // namespace
 
 Worker::Worker(transport::Transport& transport, store::ObjectTable& objects, Settings settings)
@@ -59,7 +53,7 @@ std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions*
   auto wire = std::make_shared<core::WireOptions>();
   wire->demands.push_back({options->cpus, options->gpus, options->memory, options->resources});
   for (const Demand& d : options->alternatives) wire->demands.push_back({d.cpus, d.gpus, d.memory, d.resources});
-  for (const auto& d : wire->demands) check_demand(d);
+  for (const auto& d : wire->demands) core::check_demand(d);
   if (options->retries < 0) throw std::invalid_argument("mobula: TaskOptions::retries must not be negative");
   wire->retries = options->retries;
   wire->retry_exceptions = options->retry_exceptions;
@@ -78,7 +72,7 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
                                                                const FunctionInfo& constructor) {
   auto wire = std::make_shared<core::WireOptions>();
   wire->demands.push_back({options.cpus, options.gpus, options.memory, options.resources});
-  check_demand(wire->demands.front());
+  core::check_demand(wire->demands.front());
   if (options.restarts < 0 || options.call_retries < 0 || options.concurrency == 0) {
     throw std::invalid_argument(
         "mobula: ActorOptions: restarts and call_retries must not be negative, and concurrency is at least 1");
@@ -98,6 +92,9 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
 std::shared_ptr<const core::WireOptions> Worker::gang_options(const TaskOptions* options, std::uint32_t members) {
   const TaskOptions ordinary;
   auto wire = std::make_shared<core::WireOptions>(*wire_options(options != nullptr ? options : &ordinary));
+  if (wire->placement == Placement::Kind::bundle) {
+    throw std::invalid_argument("mobula: a gang can't run in a bundle, which is on one rank");
+  }
   wire->gang = members;
   return wire;
 }
@@ -275,6 +272,7 @@ void Worker::send_submit(const Range& range, bool kept, const FunctionInfo& func
   if (options != nullptr) submit.body.options = *options;
   submit.deps = std::move(deps);
   submit.refs = std::move(refs);
+  if (options != nullptr && options->placement == Placement::Kind::bundle) submit.refs.push_back(options->near);
   transport_.send(kHeadRank, submit);
 }
 

@@ -55,10 +55,11 @@ Ref<int> gives_ref(const Ranks& ranks) { return remote<twice>(ranks.rank()); }
 int all_of_mpi(const Ranks& ranks, const std::string& path) {
   const MPI_Comm comm = ranks;
   const int mine = ranks.rank();
-  if (ranks.size() > 1) {  // Open MPI 4 makes no window for one rank where threads may call it
-    int value = -1;
-    MPI_Win window = MPI_WIN_NULL;
-    MPI_Win_create(&value, sizeof value, sizeof value, MPI_INFO_NULL, comm, &window);
+  int value = -1;
+  MPI_Win window = MPI_WIN_NULL;
+  MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+  // Open MPI 4 has no windows for one rank, nor over TCP, where several threads may call it.
+  if (MPI_Win_create(&value, sizeof value, sizeof value, MPI_INFO_NULL, comm, &window) == MPI_SUCCESS) {
     MPI_Win_fence(0, window);
     MPI_Put(&mine, 1, MPI_INT, (mine + 1) % ranks.size(), 0, 1, MPI_INT, window);
     MPI_Win_fence(0, window);
@@ -219,16 +220,33 @@ TEST(Gang, ManyOfAllSizesBesideTasks) {
   for (int i = 0; i < 20; ++i) EXPECT_EQ(get(sleepers[static_cast<std::size_t>(i)]), i);
 }
 
-TEST(Gang, ALargeOneIsNotStarvedByTasks) {
+TEST(Gang, IsNotStarvedByTasks) {
   // Tasks that keep all ranks busy for far longer than the test.
   std::vector<Ref<int>> flow;
-  for (int i = 0; i < 400 * static_cast<int>(workers()); ++i) flow.push_back(remote<sleep_and_return>(2, i));
-  const Batch<int> all = gang<small_ring>(workers(), 0);
-  EXPECT_EQ(get(all).size(), workers());
+  for (int i = 0; i < 60 * static_cast<int>(workers()); ++i) flow.push_back(remote<sleep_and_return>(10, i));
+  const std::size_t k = std::min<std::size_t>(workers(), 6);
+  EXPECT_EQ(get(gang<small_ring>(k, 0)).size(), k);
   std::size_t ended = 0;
   for (const Ref<int>& ref : flow) ended += mobula::explain(ref).starts_with("it is there") ? 1 : 0;
   EXPECT_LT(ended, flow.size()) << "it had to wait for all tasks";
   for (const Ref<int>& ref : flow) get(ref);
+}
+
+// What can't start while an actor lives keeps nobody from working.
+struct Holder {
+  int touch() { return 1; }
+};
+TEST(Gang, OneThatHasNoRoomHoldsUpNobody) {
+  if (mobula::cluster().slots < 2) GTEST_SKIP() << "the actor takes the only slot";
+  auto holder = mobula::actor<Holder>.with({.cpus = 1})();
+  get(remote<&Holder::touch>(holder));
+  const auto slots = static_cast<double>(mobula::cluster().slots);
+  const double each = slots / static_cast<double>(workers());
+  const Batch<int> waits = gang<small_ring>.with({.cpus = each})(workers(), 0);
+  EXPECT_EQ(get(remote<twice>.map(numbers(0, 200)))[199], 398);
+  EXPECT_THROW(get(waits[0], 1ms), mobula::TimedOut);
+  holder = {};
+  EXPECT_EQ(get(waits).size(), workers());
 }
 
 TEST(Gang, WaitsForItsInputsAndIsCancelled) {

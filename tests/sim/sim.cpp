@@ -632,7 +632,7 @@ Body Cluster::driver() {
     options.priority = static_cast<int>(random(3)) - 1;
     if (random(8) == 0) options.resources["x"] = 1;
     const auto pick = [&]() -> const Known& { return known[random(known.size())]; };
-    switch (random(25)) {
+    switch (random(26)) {
       case 0:
       case 1: {  // many small ones
         const std::uint64_t n = 1 + random(300);
@@ -844,6 +844,35 @@ Body Cluster::driver() {
           require(!number(late, 0), "a dead actor does nothing");
         }
         break;
+      case 23: {  // tasks in bundles, and perhaps an actor
+        core::WireOptions bundles;
+        const std::uint64_t n = 1 + random(3);
+        for (std::uint64_t i = 0; i < n; ++i) bundles.demands.push_back({random(2) == 0 ? 0.5 : 1.0, 0, 0, {}});
+        bundles.place_index = static_cast<std::uint32_t>(random(2));
+        const Handle group = worker.mint_actor();
+        const auto token = worker.ask(core::Question::bundles, group.id(), bundles);
+        std::optional<core::Answer> answer;
+        awaited_ = "a placement group";
+        const Wish met16 = [&] { return answer || (answer = worker.take_answer(token)); };
+        co_await Until(*this, 0, met16);
+        if (!answer->yes) break;  // more than the cluster has
+        const std::uint64_t tasks = random(8);
+        for (std::uint64_t i = 0; i < tasks; ++i) {
+          TaskOptions wish;
+          wish.retries = 1000;
+          wish.placement = {Placement::Kind::bundle, static_cast<std::uint32_t>(random(n)), group};
+          wish.cpus = bundles.demands[wish.placement.index].cpus;
+          Handle h = submit(
+              0, false, kLeaf, [s = seed + i](Encoder& out) { out.put(s); }, {}, &wish);
+          if (random(2) == 0) known.push_back({h, leaf(seed + i)});
+        }
+        if (random(3) == 0) {
+          awaited_ = "a placement group to be ready";
+          const Wish met17 = [this, &group] { return is_here(group, 0); };
+          co_await Until(*this, 0, met17);
+        }
+        break;
+      }
       case 21:
       case 22: {
         const auto ranks = static_cast<std::uint32_t>(ranks_.size());
@@ -962,6 +991,7 @@ Outcome Cluster::run() {
   }
   if (head.entries() != 0) wrong("the head keeps no entry: " + head.describe_entries());
   require(head.actors() == 0, "the head knows no actor that has ended");
+  require(head.groups() == 0, "no bundle is set aside for nobody");
   require(head.gangs() == 0 && head.stuck() == 0, "the head knows no gang that has ended");
   outcome_.retried = head.retried();
   outcome_.head_messages = head.messages();

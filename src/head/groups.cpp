@@ -1,0 +1,116 @@
+// The head's side of placement groups.
+#include <algorithm>
+
+#include "head/head.hpp"
+
+namespace mobula::head {
+
+using core::ErrorKind;
+using core::make_error;
+using detail::kHeadRank;
+using detail::kNoRank;
+using detail::kVariable;
+
+void Head::reserve_bundles(RankId from, const core::Ask& ask) {
+  if (ask.id.span.owner() != from || groups_.contains(ask.id) || ask.options.demands.empty() ||
+      ask.options.place_index > static_cast<std::uint32_t>(Strategy::strict_spread)) {
+    detail::throw_damaged("a placement group makes no sense");
+  }
+  const auto strategy = static_cast<Strategy>(ask.options.place_index);
+  entry(ask.id);
+  if (auto why = scheduler_.why_infeasible(ask.options.demands, strategy)) {
+    answer(from, ask.token, false, *why);
+    return;
+  }
+  Group& group = groups_[ask.id];
+  group.bundles = ask.options.demands;
+  group.strategy = strategy;
+  for (const core::WireDemand& bundle : group.bundles) group.pools.push_back(scheduler_.open_pool(bundle));
+  waiting_groups_.push_back(ask.id);
+  place_groups();
+  answer(from, ask.token, true);
+}
+
+void Head::place_groups() {
+  while (!waiting_groups_.empty()) {
+    const ObjectId id = waiting_groups_.front();
+    Group& group = groups_.at(id);
+    if (!scheduler_.place_pools(group.pools, group.strategy, now_)) {
+      // Groups that lost a rank must not wait for what others of them hold.
+      bool any = false;
+      for (auto other = std::next(waiting_groups_.begin()); other != waiting_groups_.end(); ++other) {
+        if (groups_.at(*other).ready) {
+          scheduler_.vacate_unused(groups_.at(*other).pools);
+          any = true;
+        }
+      }
+      if (!any || !scheduler_.place_pools(group.pools, group.strategy, now_)) return;
+    }
+    waiting_groups_.pop_front();
+    if (std::exchange(group.ready, true)) continue;
+    const RankId owner = id.span.owner();
+    core::Result result;
+    result.range = {id.span, id.index, id.index + 1};
+    result.fixed = kVariable;
+    result.ends = {0};
+    result.rank = kHeadRank;
+    if (ranks_[owner].alive) transport_.send(owner, result);
+    elements_ended(result.range, nullptr);
+  }
+}
+
+// The piece is to hold part of a bundle. False: it has failed.
+bool Head::give_pool(Piece& piece) {
+  const core::WireOptions& options = *piece.work->options;
+  const auto found = groups_.find(options.near);
+  std::string why;
+  if (found == groups_.end()) {
+    why = "its placement group is gone";
+  } else if (found->second.error != nullptr) {
+    why = found->second.error->message;
+  } else if (options.place_index >= found->second.pools.size()) {
+    why = "its placement group has no such bundle";
+  } else {
+    why = scheduler_.why_infeasible(piece.klass, found->second.bundles[options.place_index]).value_or("");
+  }
+  if (!why.empty()) {
+    fail(piece, make_error(ErrorKind::infeasible, why, task_name(*piece.work), {piece.range.span, piece.range.begin},
+                           kNoRank, 0));
+    return false;
+  }
+  piece.pool = found->second.pools[options.place_index];
+  return true;
+}
+
+// Bundles of a rank that the scheduler knows is lost are set aside anew.
+void Head::groups_lost() {
+  for (auto& [id, group] : groups_) {
+    const bool whole = std::all_of(group.pools.begin(), group.pools.end(),
+                                   [this](const auto pool) { return scheduler_.is_placed(pool); });
+    if (whole || group.error != nullptr) continue;
+    if (const auto why = scheduler_.why_infeasible(group.bundles, group.strategy)) {
+      group.error = make_error(ErrorKind::infeasible, "ranks were lost: " + *why, "", id, kNoRank, 0);
+      std::erase(waiting_groups_, id);
+      std::vector<Piece*> queued;
+      for (const auto pool : group.pools)
+        scheduler_.for_each_queued(pool, [&](sched::Piece& p) { queued.push_back(static_cast<Piece*>(&p)); });
+      for (Piece* piece : queued) {
+        failing_.emplace_back(piece, group.error);
+      }
+      if (!std::exchange(group.ready, true)) {
+        send_error({id.span, id.index, id.index + 1}, group.error);
+        elements_ended({id.span, id.index, id.index + 1}, group.error);
+      }
+    } else if (std::find(waiting_groups_.begin(), waiting_groups_.end(), id) == waiting_groups_.end()) {
+      waiting_groups_.push_back(id);
+    }
+  }
+}
+
+void Head::group_forgotten(ObjectId id) {
+  const auto node = groups_.extract(id);
+  std::erase(waiting_groups_, id);
+  for (const auto pool : node.mapped().pools) scheduler_.close_pool(pool);
+}
+
+}  // namespace mobula::head

@@ -1,0 +1,228 @@
+// Parts of workers that are set aside.
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "sched/scheduler.hpp"
+
+namespace mobula::sched {
+
+void Scheduler::change(core::WireDemand& amount, const core::WireDemand& by, double sign) {
+  amount.cpus += sign * by.cpus;
+  amount.gpus += sign * by.gpus;
+  amount.memory += static_cast<std::uint64_t>(sign < 0 ? -sign : sign) * (sign < 0 ? -by.memory : by.memory);
+  for (const auto& [name, n] : by.resources) amount.resources[name] += sign * n;
+}
+
+Scheduler::PoolId Scheduler::open_pool(const core::WireDemand& demand) {
+  Pool pool;
+  pool.all = pool.free = demand;
+  pools_.emplace(next_pool_, std::move(pool));
+  return next_pool_++;
+}
+
+// Takes (`sign` > 0) or gives back what as many tasks hold.
+void Scheduler::change_pool(PoolId id, ClassId klass, std::uint32_t demand, double sign) {
+  const auto found = pools_.find(id);
+  Pool& pool = found->second;
+  change(pool.free, classes_[klass].demands[demand], -sign);
+  pool.holders += static_cast<std::uint32_t>(static_cast<std::int64_t>(sign));
+  if (pool.holders == 0) pool.free = pool.all;  // whatever rounding has left
+  if (sign < 0 && !pool.queues.empty()) eager_.insert(id);
+  if (pool.closing && pool.holders == 0) {
+    vacate(id);
+    eager_.erase(id);
+    pools_.erase(found);
+  }
+}
+
+// The pool's worker has it for others, or is gone.
+void Scheduler::vacate(PoolId id) {
+  Pool& pool = pools_.at(id);
+  const RankId rank = std::exchange(pool.worker, detail::kNoRank);
+  if (rank == detail::kNoRank) return;
+  Worker& worker = workers_[rank];
+  if (!worker.alive) return;
+  worker.held -= pool.all.cpus;
+  if (worker.held < 1e-9) worker.held = 0;
+  change(worker.free, pool.all, 1);
+  look_at_again(rank);
+}
+
+void Scheduler::vacate_unused(const std::vector<PoolId>& pools) {
+  for (const PoolId id : pools) {
+    if (pools_.at(id).holders == 0) vacate(id);
+  }
+}
+
+void Scheduler::close_pool(PoolId id) {
+  Pool& pool = pools_.at(id);
+  if (reserver_ == &pool) end_reservation();
+  pool.closing = true;
+  if (pool.holders != 0) return;
+  vacate(id);
+  eager_.erase(id);
+  pools_.erase(id);
+}
+
+// Which site each bundle gets, the largest ones first; empty if there is no room for all. `used`: nodes on which the
+// group has bundles already.
+std::vector<RankId> Scheduler::arrange(const std::vector<const core::WireDemand*>& bundles, Strategy strategy,
+                                       std::vector<Site> sites, const std::set<std::uint32_t>& used) const {
+  std::map<std::uint32_t, std::vector<Site*>> nodes;
+  for (Site& site : sites) nodes[workers_[site.worker].node].push_back(&site);
+  std::vector<std::size_t> order(bundles.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return std::tuple(bundles[a]->gpus, bundles[a]->cpus, bundles[a]->memory) >
+           std::tuple(bundles[b]->gpus, bundles[b]->cpus, bundles[b]->memory);
+  });
+  std::vector<RankId> result(bundles.size(), detail::kNoRank);
+  std::map<std::uint32_t, std::uint32_t> load;  // bundles, by node
+  for (const std::uint32_t node : used) load[node] = 1;
+  const auto take_in = [&](std::uint32_t node, std::size_t bundle) {
+    // Of equal workers of a node the one with least left is filled, unless they are to be spread.
+    Site* best = nullptr;
+    for (Site* site : nodes.at(node)) {
+      if (!offers(site->free, *bundles[bundle])) continue;
+      const bool spreads = strategy == Strategy::spread;
+      if (best == nullptr || (spreads ? site->free.cpus > best->free.cpus : site->free.cpus < best->free.cpus))
+        best = site;
+    }
+    if (best == nullptr) return false;
+    change(best->free, *bundles[bundle], -1);
+    result[bundle] = best->worker;
+    ++load[node];
+    return true;
+  };
+  if (strategy == Strategy::strict_pack) {
+    for (const auto& [node, of_node] : nodes) {
+      if (!used.empty() && !used.contains(node)) continue;
+      std::vector<core::WireDemand> before;
+      for (const Site* site : of_node) before.push_back(site->free);
+      if (std::all_of(order.begin(), order.end(), [&, n = node](std::size_t bundle) { return take_in(n, bundle); })) {
+        return result;
+      }
+      for (std::size_t i = 0; i < of_node.size(); ++i) of_node[i]->free = before[i];
+    }
+    return {};
+  }
+  for (const std::size_t bundle : order) {
+    std::vector<std::pair<std::int64_t, std::uint32_t>> preferred;
+    for (const auto& [node, of_node] : nodes) {
+      const auto n = static_cast<std::int64_t>(load[node]);
+      if (strategy == Strategy::strict_spread && n != 0) continue;
+      double cpus = 0;
+      for (const Site* site : of_node) cpus += site->free.cpus;
+      // Packed: where the group is already, then where most is free.
+      preferred.emplace_back(strategy == Strategy::pack ? -(n << 32) - static_cast<std::int64_t>(cpus) : n, node);
+    }
+    std::sort(preferred.begin(), preferred.end());
+    if (std::none_of(preferred.begin(), preferred.end(), [&](const auto& p) { return take_in(p.second, bundle); })) {
+      return {};
+    }
+  }
+  return result;
+}
+
+bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, Time now) {
+  now_ = now;
+  std::vector<PoolId> missing;
+  std::vector<const core::WireDemand*> bundles;
+  std::set<std::uint32_t> used;
+  for (const PoolId id : ids) {
+    const Pool& pool = pools_.at(id);
+    if (is_placed(id)) {
+      used.insert(workers_[pool.worker].node);
+    } else {
+      missing.push_back(id);
+      bundles.push_back(&pool.all);
+    }
+  }
+  const void* const who = &pools_.at(ids.front());
+  const bool reserves = reserver_ == who;
+  std::vector<Site> now_free;
+  std::vector<Site> at_best;
+  for (const RankId rank : members_) {
+    const Worker& worker = workers_[rank];
+    if (worker.slots == 0 || (worker.reserved && !reserves && used.empty())) continue;
+    Site site{rank, worker.free};
+    site.free.cpus = worker.capacity() - worker.busy;
+    now_free.push_back(site);
+    site.free.cpus = worker.slots - worker.held;
+    at_best.push_back(std::move(site));
+  }
+  const std::vector<RankId> chosen = arrange(bundles, strategy, std::move(now_free), used);
+  if (!chosen.empty()) {
+    // Those who wait may be waiting for what the group holds already, so it may take what is kept free for them.
+    if (reserves || !used.empty()) end_reservation();
+    for (std::size_t i = 0; i < missing.size(); ++i) {
+      Pool& pool = pools_.at(missing[i]);
+      pool.worker = chosen[i];
+      Worker& worker = workers_[chosen[i]];
+      worker.held += pool.all.cpus;
+      change(worker.free, pool.all, -1);
+      if (!pool.queues.empty()) eager_.insert(missing[i]);
+      update(chosen[i]);
+    }
+    return true;
+  }
+  constexpr Time kLookAgain = 1'000'000;
+  if ((reserver_ != nullptr && !reserves && used.empty()) || now_ < no_reserving_until_) return false;
+  if (reserves && reserved_too_long()) {
+    end_reservation();
+    no_reserving_until_ = now_ + kReserveMost;
+    return false;
+  }
+  if (reserves && now_ - reserved_anew_ < kLookAgain) return false;
+  std::vector<RankId> wanted = arrange(bundles, strategy, std::move(at_best), used);
+  std::sort(wanted.begin(), wanted.end());
+  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+  reserve_for(who, wanted);
+  return false;
+}
+
+std::optional<std::string> Scheduler::why_infeasible(const std::vector<core::WireDemand>& bundles,
+                                                     Strategy strategy) const {
+  std::vector<Site> sites;
+  for (const RankId rank : members_) {
+    if (workers_[rank].slots != 0) sites.push_back({rank, workers_[rank].offers});
+  }
+  std::vector<const core::WireDemand*> wanted;
+  for (const auto& bundle : bundles) wanted.push_back(&bundle);
+  if (!arrange(wanted, strategy, std::move(sites), {}).empty()) return std::nullopt;
+  const bool strict = strategy == Strategy::strict_pack || strategy == Strategy::strict_spread;
+  return "the job can never set aside the " + std::to_string(bundles.size()) +
+         " bundles of the placement group at once" + (strict ? " in that way" : "") +
+         ": each bundle is on one rank, and what the ranks offer is in cluster()";
+}
+
+std::optional<std::string> Scheduler::why_infeasible(ClassId id, const core::WireDemand& bundle) const {
+  const auto& demands = classes_[id].demands;
+  if (std::any_of(demands.begin(), demands.end(), [&](const auto& demand) { return offers(bundle, demand); })) {
+    return std::nullopt;
+  }
+  return "the task asks for more than its bundle has";
+}
+
+std::optional<Scheduler::Decision> Scheduler::place_in_pools() {
+  while (!eager_.empty()) {
+    const PoolId id = *eager_.begin();
+    Pool& pool = pools_.at(id);
+    if (pool.worker != detail::kNoRank) {
+      for (auto& [priority, queue] : pool.queues) {
+        if (queue.empty()) continue;
+        Piece& piece = *queue.front();
+        const auto& demands = classes_[piece.klass].demands;
+        for (std::uint32_t i = 0; i < demands.size(); ++i) {
+          if (offers(pool.free, demands[i])) return Decision{&piece, 1, pool.worker, i, {}};
+        }
+        break;  // what is first waits, and others behind it
+      }
+    }
+    eager_.erase(id);
+  }
+  return std::nullopt;
+}
+
+}  // namespace mobula::sched
