@@ -8,6 +8,7 @@ namespace {
 
 constexpr int kRounds = 500;
 constexpr int kGangs = 1000;
+constexpr int kGroups = 100'000;
 
 int nothing(const boost::mpi::communicator& ranks) { return ranks.rank(); }
 int meet(const boost::mpi::communicator& ranks) {
@@ -45,7 +46,7 @@ double create_group(int rounds) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::vector<double> raw, one, cached, fresh, mixed, alone, beside;
+  std::vector<double> raw, one, cached, fresh, mixed, alone, beside, groups, grown;
   std::size_t n = 0;
   bench::Report report("gangs");
   return bench::main(
@@ -73,6 +74,12 @@ int main(int argc, char** argv) {
           for (const auto& batch : batches) mobula::get(batch);
         };
         timed(mixed, 1, gangs);
+        const long before = bench::peak_kib();
+        timed(groups, kGroups, [&] {
+          const std::vector<mobula::Demand> bundles(n, mobula::Demand{.cpus = 0.5});
+          mobula::get(mobula::placement_group(bundles, mobula::Strategy::spread).ready());
+        });
+        grown.push_back(static_cast<double>(bench::peak_kib() - before));
         std::vector<mobula::Ref<void>> tasks;
         const auto submit = [&] {
           tasks.clear();
@@ -95,6 +102,8 @@ int main(int argc, char** argv) {
         report.add("gang" + of + ", start to result", cached, "us");
         report.add("gang" + of + ", the first", fresh, "us");
         report.add(std::to_string(kGangs) + " gangs of 1 to " + std::to_string(n), mixed, "us");
+        report.add("placement group of " + std::to_string(n) + ", made and removed", groups, "us");
+        report.add("memory of the head after " + std::to_string(kGroups) + " of them", grown, "KiB more");
         report.add("2000 tasks of 1 ms", alone, "us");
         report.add("both at once", beside, "us");
       });

@@ -106,6 +106,7 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
       const std::size_t to = slots <= cores.size() ? cores.size() * (slot + 1) / slots : from + 1;
       for (std::size_t i = from; i < to; ++i) cpus.insert(cpus.end(), cores[i].begin(), cores[i].end());
       settings.slot_cpus.push_back(topology::widen(cpus, cores, numa));
+      settings.slot_cores.push_back(static_cast<int>(to - from));
     }
   }
   // A thread that polls takes a core from one that computes, where there are more of them than cores. A head without

@@ -17,6 +17,12 @@ using detail::kHeadRank;
 
 std::atomic<int> g_signal{0};
 
+extern "C" {
+// Of whichever OpenMP library the program has, if it has one.
+[[gnu::weak]] void omp_set_num_threads(int threads);
+[[gnu::weak]] int omp_pause_resource_all(int kind);
+}
+
 namespace {
 
 constexpr Time kFlushAfter = 20'000;    // ns that results may wait for company
@@ -32,6 +38,16 @@ constexpr Time kGather = 10'000;  // ns that submissions gather while workers ar
 thread_local worker::Run* t_run = nullptr;
 constexpr int kUnbound = -2;  // or to some set of slots
 thread_local int t_bound_slot = kUnbound;
+thread_local int t_openmp_threads = 0;  // unknown
+
+// Code that uses OpenMP takes as many threads as the task has cores. Those that it has kept from the task before have
+// the mask of that one.
+void give_to_openmp(int cpus, bool moved) {
+  if (moved && t_openmp_threads > 1 && omp_pause_resource_all != nullptr) omp_pause_resource_all(1);
+  if (cpus == t_openmp_threads) return;
+  omp_set_num_threads(cpus);
+  t_openmp_threads = cpus;
+}
 
 }  // namespace
 
@@ -384,9 +400,19 @@ void Engine::spawn() {
   thread.thread = std::thread([this, &thread] { slot_main(thread); });
 }
 
+// The thread goes where the run's slots are, and where all slots are if it has none.
 void Engine::bind_to(const worker::Run& run) {
   const bool several = run.slots.size() > 1;
-  if (settings_.slot_cpus.empty() || (!several && run.slot == t_bound_slot)) return;
+  const bool moves = !settings_.slot_cpus.empty() && (several || run.slot != t_bound_slot);
+  if (omp_set_num_threads != nullptr) {
+    // As many as the run has cores: a slot may have more than one.
+    int cores = std::max(1, static_cast<int>(run.body->cpus()));
+    if (run.slot >= 0 && static_cast<std::size_t>(run.slot) < settings_.slot_cores.size()) {
+      cores *= settings_.slot_cores[static_cast<std::size_t>(run.slot)];
+    }
+    give_to_openmp(cores, moves);
+  }
+  if (!moves) return;
   if (!several && run.slot >= 0) {
     topology::bind_thread(settings_.slot_cpus[static_cast<std::size_t>(run.slot) % settings_.slot_cpus.size()]);
     t_bound_slot = run.slot;

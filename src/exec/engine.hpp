@@ -33,6 +33,7 @@ struct Settings {
   store::Store::Settings store;
   std::string scratch;  // the folder for values that memory has no room for; empty: they are not written
   std::vector<std::vector<int>> slot_cpus;  // OS indexes, by slot; empty: not pinned
+  std::vector<int> slot_cores;              // how many cores those are
   std::int64_t spin_ns = 20'000;            // polling at full speed
   std::int64_t yield_ns = 100'000;          // polling with yields
   std::uint32_t node = 0;

@@ -121,18 +121,16 @@ void Scheduler::reserve(const Class& klass, Piece& piece) {
   });
   std::vector<RankId> chosen;
   for (const auto& [rank, demand] : pick(klass, piece.preferred, ranks)) chosen.push_back(rank);
-  reserve_for(&piece, chosen);
-  reserver_priority_ = piece.priority;
+  if (!chosen.empty()) reserve_for(&piece, chosen, piece.priority);
 }
 
-void Scheduler::reserve_for(const void* who, const std::vector<RankId>& workers) {
+void Scheduler::reserve_for(const void* who, const std::vector<RankId>& workers, int priority) {
   const Time since = reserver_ == who ? reserved_since_ : now_;
   reserved_anew_ = now_;
   const std::vector<RankId> before = reserved_;
   end_reservation();
-  if (workers.empty()) return;
   reserver_ = who;
-  reserver_priority_ = 0;
+  reserver_priority_ = priority;
   reserved_since_ = since;
   for (const RankId rank : workers) {
     reserved_.push_back(rank);

@@ -1,5 +1,6 @@
 // Parts of workers that are set aside.
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <numeric>
 
@@ -178,7 +179,8 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
   std::vector<RankId> wanted = arrange(bundles, strategy, std::move(at_best), used);
   std::sort(wanted.begin(), wanted.end());
   wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
-  reserve_for(who, wanted);
+  const int priority = used.empty() ? 0 : std::numeric_limits<int>::max();
+  if (!wanted.empty()) reserve_for(who, wanted, priority);
   return false;
 }
 

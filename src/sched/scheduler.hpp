@@ -214,7 +214,7 @@ class Scheduler {
   Members pick(const Class& klass, RankId preferred, const std::vector<RankId>& from) const;
   std::optional<Members> choose_gang(Class& klass, Piece& piece);
   void reserve(const Class& klass, Piece& piece);
-  void reserve_for(const void* who, const std::vector<RankId>& workers);
+  void reserve_for(const void* who, const std::vector<RankId>& workers, int priority);
   bool reserved_too_long() const { return now_ - reserved_since_ > kReserveMost; }
   // ns; what it waits for may be held for ever.
   static constexpr Time kReserveMost = 60'000'000'000;
