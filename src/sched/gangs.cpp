@@ -36,6 +36,7 @@ Scheduler::Members Scheduler::pick(const Class& klass, RankId preferred, const s
     std::map<std::uint32_t, std::vector<RankId>> nodes;
     for (const RankId rank : from) nodes[workers_[rank].node].push_back(rank);
     std::vector<const std::vector<RankId>*> order;
+    order.reserve(nodes.size());
     for (const auto& [node, ranks] : nodes) order.push_back(&ranks);
     const std::uint32_t best = preferred < workers_.size() ? workers_[preferred].node : ~0U;
     std::stable_sort(order.begin(), order.end(), [&](const auto* a, const auto* b) {

@@ -191,6 +191,7 @@ std::optional<std::string> Scheduler::why_infeasible(const std::vector<core::Wir
     if (workers_[rank].slots != 0) sites.push_back({rank, workers_[rank].offers});
   }
   std::vector<const core::WireDemand*> wanted;
+  wanted.reserve(bundles.size());
   for (const auto& bundle : bundles) wanted.push_back(&bundle);
   if (!arrange(wanted, strategy, std::move(sites), {}).empty()) return std::nullopt;
   const bool strict = strategy == Strategy::strict_pack || strategy == Strategy::strict_spread;
