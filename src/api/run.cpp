@@ -3,8 +3,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -67,6 +69,25 @@ void check_slurm_step(std::uint32_t size) {
                     "there is), and with the MPI library that the program was built with");
 }
 
+// Ranks of a node that run tasks have its GPUs in turn: of those that this process was shown, if they are enough for
+// all. What is started in it, and libraries that have not looked yet, see the rank's own only.
+void show_gpus(std::size_t ranks_before, std::size_t gpus) {
+  for (const char* name : {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"}) {
+    std::vector<std::string> shown;
+    if (const char* value = std::getenv(name); value != nullptr) {
+      std::istringstream in(value);
+      for (std::string id; std::getline(in, id, ',');) shown.push_back(id);
+    }
+    std::string mine;
+    for (std::size_t i = ranks_before * gpus; i < (ranks_before + 1) * gpus; ++i) {
+      // A launcher that gives each rank its own shows each as many as it needs.
+      const std::string id = shown.size() == gpus ? shown[i % gpus] : i < shown.size() ? shown[i] : std::to_string(i);
+      mine += (mine.empty() ? "" : ",") + id;
+    }
+    setenv(name, mine.c_str(), 1);
+  }
+}
+
 exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool is_head) {
   exec::Settings settings;
   const topology::Cores mine = topology::allowed_cores();
@@ -121,6 +142,11 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
   settings.worker.host = settings.host;
   settings.worker.offers.cpus = slots;
   settings.worker.offers.gpus = slots != 0 ? config.gpus : 0;
+  if (settings.worker.offers.gpus > 0) {
+    const auto before = static_cast<std::size_t>(
+        std::count(runs_tasks.begin(), runs_tasks.begin() + static_cast<std::ptrdiff_t>(position), true));
+    show_gpus(before, static_cast<std::size_t>(std::ceil(config.gpus)));
+  }
   settings.worker.offers.memory = slots == 0           ? 0
                                   : config.memory != 0 ? config.memory
                                                        : topology::usable_memory() / local_ranks;

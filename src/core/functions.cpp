@@ -71,8 +71,11 @@ std::string short_name(std::string_view signature) {
 
 void check_demand(const WireDemand& d) {
   bool sound = std::isfinite(d.cpus) && d.cpus >= 0 && std::isfinite(d.gpus) && d.gpus >= 0;
+  sound = sound && (d.gpus <= 1 || d.gpus == std::floor(d.gpus));
   for (const auto& [name, amount] : d.resources) sound = sound && std::isfinite(amount) && amount >= 0;
-  if (!sound) throw std::invalid_argument("mobula: cpus, gpus and resources must be finite and not negative");
+  if (!sound)
+    throw std::invalid_argument(
+        "mobula: cpus, gpus and resources must be finite and not negative, and gpus above 1 whole");
 }
 
 CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t deps, detail::FunctionInfo::Kind kind) {

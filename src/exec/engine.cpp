@@ -655,6 +655,7 @@ Context Engine::context() const {
   context.cores = topology::thread_cpus();
   if (const worker::Run* run = t_run) {
     context.slot = run->slot;
+    context.gpus = (run->lender != nullptr ? run->lender : run)->gpus;
     context.task =
         run->body->options && !run->body->options->name.empty() ? run->body->options->name : run->body->function->name;
     context.id = core::to_string({run->range.span, run->task.next});

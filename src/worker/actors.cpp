@@ -347,6 +347,7 @@ void Worker::start_actor(Run& run) {
   actor->object = std::move(run.task.actor);
   actor->demand = run.demand;
   actor->slots = std::move(run.slots);
+  actor->gpus = std::move(run.gpus);
   actors_[actor->id] = std::move(actor);
 }
 
@@ -525,6 +526,7 @@ void Worker::handle(RankId, const core::EndActor& m) {
 void Worker::erase_actor(LocalActor& actor) {
   take(actor.options.get(), actor.demand, -1);
   free_slots_.insert(free_slots_.end(), actor.slots.begin(), actor.slots.end());
+  give_gpus(actor.gpus, actor.options->demands[actor.demand].gpus);
   transport_.send(kHeadRank, core::ActorEnded{actor.id});
   actors_.erase(actor.id);
 }

@@ -198,6 +198,11 @@ std::optional<std::size_t> Worker::fitting_demand(const Body& body) const {
   for (std::size_t i = 0; i < demands.size(); ++i) {
     const auto& d = demands[i];
     bool fits = d.cpus <= free_.cpus + kSlack && d.gpus <= free_.gpus + kSlack && d.memory <= free_.memory;
+    if (d.gpus != 0) {  // enough of them, with enough left of each
+      const auto n = std::count_if(free_gpus_.begin(), free_gpus_.end(),
+                                   [&d](double free) { return free + kSlack >= std::min(d.gpus, 1.0); });
+      fits = fits && static_cast<double>(n) >= d.gpus;
+    }
     for (const auto& [name, amount] : d.resources) {
       const auto found = free_.resources.find(name);
       fits = fits && found != free_.resources.end() && amount <= found->second + kSlack;
@@ -324,6 +329,7 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
       run->task.actor = actor.object;
     }
     run->slots = actor.slots;
+    run->gpus = actor.gpus;
     run->slot = actor.slots.empty() ? -1 : actor.slots.front();
     ++actor.active;
     if (shares) ++shared_active_;
@@ -358,6 +364,28 @@ void Worker::take_slots(Run& run, double cpus) {
   run.slot = run.slots.empty() ? -1 : run.slots.front();
 }
 
+// Whole ones, or a part of the one that has least left of those that have enough.
+std::vector<int> Worker::take_gpus(double gpus) {
+  constexpr double kSlack = 1e-9;
+  std::vector<int> taken;
+  const double each = std::min(gpus, 1.0);
+  for (; gpus > kSlack; gpus -= each) {
+    int best = -1;
+    for (std::size_t i = 0; i < free_gpus_.size(); ++i) {
+      if (free_gpus_[i] + kSlack < each) continue;
+      if (best == -1 || free_gpus_[i] < free_gpus_[static_cast<std::size_t>(best)]) best = static_cast<int>(i);
+    }
+    MOBULA_CHECK(best != -1, "a task that fits finds its GPUs");
+    free_gpus_[static_cast<std::size_t>(best)] -= each;
+    taken.push_back(best);
+  }
+  return taken;
+}
+
+void Worker::give_gpus(const std::vector<int>& gpus, double amount) {
+  for (const int gpu : gpus) free_gpus_[static_cast<std::size_t>(gpu)] += std::min(amount, 1.0);
+}
+
 // Takes the range, which is the front of the piece, out as a run.
 std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, std::size_t demand, Time now) {
   auto run = std::make_unique<Run>();
@@ -372,6 +400,7 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, std::size_t demand
   if (demand != kBorrowed) {
     take(body.options.get(), demand, 1);
     take_slots(*run, body.options ? body.options->demands[demand].cpus : 1);
+    if (body.options) run->gpus = take_gpus(body.options->demands[demand].gpus);
   }
   if (body.options && body.options->timeout_ns >= 0) run->deadline = now + body.options->timeout_ns;
   run->task.next = range.begin;
@@ -429,6 +458,7 @@ void Worker::release(Run& run) {
   }
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
   run.slots.clear();
+  if (!run.gpus.empty()) give_gpus(run.gpus, run.body->options->demands[run.demand].gpus);
 }
 
 void Worker::finish(std::unique_ptr<Run> run, Time now) {

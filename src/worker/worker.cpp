@@ -32,6 +32,7 @@ Worker::Worker(transport::Transport& transport, store::ObjectTable& objects, Set
       estimates_(core::function_count(), 0) {
   free_.cpus = settings_.slots;
   for (int slot = static_cast<int>(settings_.slots) - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+  free_gpus_.assign(static_cast<std::size_t>(std::ceil(settings_.offers.gpus)), 1);
 }
 
 Worker::~Worker() = default;

@@ -47,6 +47,7 @@ struct LocalActor {
   std::shared_ptr<void> object;  // nullptr once it is being destroyed
   std::size_t demand = 0;        // which of its demands it holds
   std::vector<int> slots;        // its own
+  std::vector<int> gpus;
   std::deque<struct Piece*> ready;
   std::unordered_map<ObjectId, std::deque<struct Piece*>> lines;  // by caller
   std::uint32_t active = 0;                                       // runs of its calls
@@ -103,6 +104,7 @@ struct Run {
   Run* lender = nullptr;   // the run whose cpus it uses in place of its own
   int slot = -1;           // the first of its slots; -1: it shares all of them
   std::vector<int> slots;
+  std::vector<int> gpus;
   std::size_t lent_slots = 0;
   Time started = 0;
   Time deadline = 0;     // 0: none
@@ -344,6 +346,8 @@ class Worker {
   void start_run(Run& run);
   void take_slots(Run& run, double cpus);
   void count_unused(const Run& run, double sign);
+  std::vector<int> take_gpus(double gpus);
+  void give_gpus(const std::vector<int>& gpus, double amount);
   static double cpus_of(const Run& run);
   std::optional<std::size_t> fitting_demand(const Body& body) const;
   void take(const core::WireOptions* options, std::size_t demand, double sign);
@@ -430,6 +434,7 @@ class Worker {
   double told_lent_ = 0;
   bool lent_changed_ = false;
   std::vector<int> free_slots_;
+  std::vector<double> free_gpus_;  // of each, what no run holds
 
   std::unordered_map<ObjectId, std::unique_ptr<LocalActor>> actors_;
   std::deque<LocalActor*> callable_[2];    // may run a call: with cpus of their own, and without

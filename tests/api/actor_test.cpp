@@ -298,6 +298,32 @@ TEST(Actors, EachCallersCallsComeInOrderOnce) {
   EXPECT_EQ(get(remote<&Sequence::calls>(sequence)), (kCallers + 1) * kCalls);
 }
 
+// 32 callers in tasks, each with all of 8 actors, whose calls wait for inputs now and then.
+int drive_all(const std::vector<Actor<Sequence>>& actors, std::uint64_t caller, int n) {
+  std::vector<Ref<int>> refs;
+  for (int i = 0; i < n; ++i) {
+    for (const auto& each : actors) {
+      refs.push_back(i % 7 == 3 ? remote<&Sequence::next>(each, caller, remote<plus>(i, 0))
+                                : remote<&Sequence::next>(each, caller, i));
+    }
+    if (i % 10 == 5) get(refs.back());
+  }
+  for (const auto& ref : refs) get(ref);  // throws if one was out of order
+  return static_cast<int>(refs.size());
+}
+
+TEST(Actors, ManyCallersOfManyActors) {
+  constexpr int kCallers = 32;
+  constexpr int kCalls = 40;
+  std::vector<Actor<Sequence>> actors;
+  for (int i = 0; i < 8; ++i) actors.push_back(actor<Sequence>());
+  std::vector<Ref<int>> callers;
+  for (int i = 0; i < kCallers; ++i)
+    callers.push_back(remote<drive_all>(actors, static_cast<std::uint64_t>(i), kCalls));
+  for (const auto& caller : callers) EXPECT_EQ(get(caller), 8 * kCalls);
+  for (const auto& each : actors) EXPECT_EQ(get(remote<&Sequence::calls>(each)), kCallers * kCalls);
+}
+
 TEST(Actors, ActorsCallActors) {
   std::vector<Actor<Node>> nodes;
   for (int i = 0; i < 6; ++i) nodes.push_back(actor<Node>());

@@ -88,7 +88,17 @@ Report look_later() {
 
 struct Seat {
   Report report() { return look(); }
+  std::vector<int> gpus() { return mobula::here().gpus; }
 };
+
+std::vector<int> gpus_for(int ms) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+  return mobula::here().gpus;
+}
+std::string shown() {
+  const char* value = std::getenv("CUDA_VISIBLE_DEVICES");
+  return value != nullptr ? value : "";
+}
 
 int g_wrong = 0;
 void check(bool good, const char* what, const Report& r) {
@@ -111,7 +121,48 @@ void check_one(const Report& r, int slots, int cores, bool pinned) {
 #endif
 }
 
+// With two GPUs a rank.
+int gpus() {
+  const auto expect = [](bool good, int line) {
+    if (good) return;
+    ++g_wrong;
+    std::fprintf(stderr, "pinning: line %d: GPUs are not handed out as they should be\n", line);
+  };
+  for (const auto& rank : mobula::cluster().ranks) {
+    if (rank.slots == 0) continue;
+    const auto place = mobula::on_rank(rank.rank);
+    const auto ask = [&](double n, int ms) {
+      return mobula::remote<gpus_for>.with({.cpus = 0, .gpus = n, .placement = place})(ms);
+    };
+    expect(mobula::get(ask(2, 0)) == std::vector{0, 1}, __LINE__);
+    expect(mobula::get(ask(0, 0)).empty(), __LINE__);
+    const auto a = ask(1, 100);
+    const auto b = ask(1, 100);
+    expect(mobula::get(a).size() == 1 && mobula::get(b).size() == 1 && mobula::get(a) != mobula::get(b), __LINE__);
+    const auto c = ask(0.5, 100);
+    const auto d = ask(0.5, 100);
+    const auto whole = ask(1, 0);
+    expect(mobula::get(c) == mobula::get(d) && mobula::get(whole) != mobula::get(c), __LINE__);
+    {
+      const auto seat = mobula::actor<Seat>.with({.gpus = 1, .placement = place})();
+      const auto held = mobula::get(mobula::remote<&Seat::gpus>(seat));
+      expect(held.size() == 1, __LINE__);
+      for (int i = 0; i < 3; ++i) expect(mobula::get(ask(1, 0)) != held, __LINE__);
+    }
+    expect(mobula::get(ask(2, 0)) == std::vector{0, 1}, __LINE__);
+    const std::string first = std::to_string(2 * (mobula::cluster().ranks.size() > 1 ? rank.rank - 1 : 0));
+    expect(mobula::get(mobula::remote<shown>.with({.placement = place})()).starts_with(first + ","), __LINE__);
+  }
+  try {
+    mobula::remote<shown>.with({.gpus = 1.5})();
+    expect(false, __LINE__);
+  } catch (const std::invalid_argument&) {
+  }
+  return g_wrong == 0 ? 0 : 1;
+}
+
 int driver(bool pinned) {
+  if (mobula::cluster().total.at("gpus") > 0) return gpus();
   int workers = 0;
   for (const auto& rank : mobula::cluster().ranks) {
     if (rank.slots == 0) continue;
