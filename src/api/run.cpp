@@ -261,7 +261,7 @@ void tell_and_trace(const Job& job) {
 // `clean`: no thread runs tasks any more.
 void end_mpi(Job& job, bool clean, int code) {
   std::function<void()> at_last;
-  if (job.engine->worker().stuck() != 0) {
+  if (!clean && job.engine->uses_mpi()) {
     at_last = [&job, code] {
       // A thread is inside MPI and would go on there while MPI ends. Where it was stopped, it may hold what MPI needs.
       job.engine->freeze_threads();
@@ -315,7 +315,7 @@ void on_head_signal(Job& job, int signal) {
   // The driver may be anywhere; it is not unwound.
   job.engine->leave_wire();
   ignore_signals();
-  if (job.mpi) job.mpi->finalize(true);
+  end_mpi(job, false, code);
   _exit(code);
 }
 

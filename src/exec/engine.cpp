@@ -628,6 +628,11 @@ bool Engine::stop_threads() {
   return true;
 }
 
+bool Engine::uses_mpi() {
+  const Lock lock(*this);
+  return worker_->running_members() != 0;
+}
+
 void Engine::freeze_threads() {
   const int signal = SIGRTMAX - 3;
   static std::atomic<int> frozen{0};

@@ -86,6 +86,8 @@ class Engine {
   void send_stop(int code, const std::string& reason);
   // Ends the threads; false if tasks still ran after the grace.
   bool stop_threads();
+  // Whether threads run members of gangs, and so are perhaps inside MPI.
+  bool uses_mpi();
   // Stops the threads that have not ended, wherever they are, for good: the process ends soon.
   void freeze_threads();
   // From here on no thread of this rank touches the wire any more: for an end that does not wait for them.

@@ -8,6 +8,11 @@ namespace mobula::worker {
 using core::MemberState;
 using detail::kHeadRank;
 
+std::size_t Worker::running_members() const {
+  return static_cast<std::size_t>(
+      std::count_if(members_.begin(), members_.end(), [](const auto& entry) { return entry.second.run != nullptr; }));
+}
+
 std::size_t Worker::stuck() const {
   return static_cast<std::size_t>(
       std::count_if(members_.begin(), members_.end(), [](const auto& entry) { return entry.second.stuck; }));

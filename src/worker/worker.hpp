@@ -167,7 +167,8 @@ class Worker {
   std::size_t actors() const { return actors_.size(); }
   std::size_t loans() const { return loans_.size(); }
   std::size_t members() const { return members_.size(); }
-  // Runs of gangs that broke, which have not come back.
+  // Of them, those whose functions run; and those of gangs that broke, which have not come back.
+  std::size_t running_members() const;
   std::size_t stuck() const;
   // Sees to it that the object's value comes here, for a handle to wait on.
   void request(const Handle& handle);

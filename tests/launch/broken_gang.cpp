@@ -1,5 +1,5 @@
 // Members that are blocked in MPI for ever, since another one threw: the driver gets the error, the job goes on without
-// their slots, and ends as if nothing was.
+// their slots, and ends as if nothing was. With "leave": the job ends while members wait for each other.
 #include <boost/mpi.hpp>
 #include <chrono>
 #include <cstdio>
@@ -19,6 +19,11 @@ int comes_back_late(const boost::mpi::communicator& ranks) {
   if (ranks.rank() == 0) throw std::runtime_error("the first one gave up");
   std::this_thread::sleep_for(std::chrono::milliseconds(1500));
   return 0;
+}
+
+void meets_late(const boost::mpi::communicator& ranks) {
+  if (ranks.rank() == 0) std::this_thread::sleep_for(std::chrono::seconds(20));
+  ranks.barrier();
 }
 
 std::uint32_t where(const boost::mpi::communicator&) { return mobula::here().rank; }
@@ -63,4 +68,14 @@ int driver() {
 
 }  // namespace
 
-int main(int argc, char** argv) { return mobula::run(argc, argv, driver); }
+// The job ends while members wait for each other.
+int leave() {
+  const auto late = mobula::gang<meets_late>(3);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  return 0;
+}
+
+int main(int argc, char** argv) {
+  const bool leaves = argc > 1 && std::string(argv[1]) == "leave";
+  return mobula::run(argc, argv, leaves ? leave : driver);
+}

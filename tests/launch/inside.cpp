@@ -14,7 +14,17 @@ struct Sum {
   long get() const { return value; }
 };
 
+int meet(const boost::mpi::communicator& ranks) {
+  ranks.barrier();
+  return ranks.size();
+}
+
 long use(int n) {
+  std::size_t workers = 0;
+  for (const auto& rank : mobula::cluster().ranks) workers += rank.slots > 0 ? 1 : 0;
+  for (std::size_t k = 1; k <= workers; ++k) {
+    if (mobula::get(mobula::gang<meet>(k)[0]) != static_cast<int>(k)) return -1;
+  }
   const auto sum = mobula::actor<Sum>();
   std::vector<int> numbers;
   for (int i = 0; i < n; ++i) numbers.push_back(i);
