@@ -368,8 +368,9 @@ void Worker::take_slots(Run& run, double cpus) {
 std::vector<int> Worker::take_gpus(double gpus) {
   constexpr double kSlack = 1e-9;
   std::vector<int> taken;
+  if (gpus == 0) return taken;
   const double each = std::min(gpus, 1.0);
-  for (; gpus > kSlack; gpus -= each) {
+  for (int n = std::max(1, static_cast<int>(gpus)); n > 0; --n) {
     int best = -1;
     for (std::size_t i = 0; i < free_gpus_.size(); ++i) {
       if (free_gpus_[i] + kSlack < each) continue;
