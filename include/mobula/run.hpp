@@ -78,9 +78,8 @@ struct Context {
   std::string host;
   int slot = -1;           // -1 outside a task
   std::vector<int> cores;  // OS indexes of the cores that this thread may use
-  std::vector<int>
-      gpus;          // that the task or actor has or, for a fraction, shares: indexes for cudaSetDevice and the like
-  std::string task;  // name; empty outside a task
+  std::vector<int> gpus;   // that the task or actor has or shares: indexes as cudaSetDevice takes them
+  std::string task;        // name; empty outside a task
   std::string id;
   int attempt = 0;  // 1 for the first run; 0 outside a task
 };

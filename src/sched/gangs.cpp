@@ -93,11 +93,7 @@ std::optional<Scheduler::Members> Scheduler::choose_gang(Class& klass, Piece& pi
     }
   }
   if (reserver_ != nullptr && !reserves && piece.priority <= reserver_priority_) return std::nullopt;
-  if (reserves && reserved_too_long()) {
-    end_reservation();
-    no_reserving_until_ = now_ + kReserveMost;
-    return std::nullopt;
-  }
+  if (reserves && give_up_reservation()) return std::nullopt;
   if (reserves && (!fresh || now_ - reserved_anew_ < kReserveAgain)) return std::nullopt;
   if (reserver_ == nullptr && now_ < no_reserving_until_) return std::nullopt;
   reserve(klass, piece);
@@ -140,6 +136,14 @@ void Scheduler::reserve_for(const void* who, const std::vector<RankId>& workers,
     workers_[rank].reserved = true;
     update(rank);
   }
+}
+
+// If it has taken too long.
+bool Scheduler::give_up_reservation() {
+  if (now_ - reserved_since_ <= kReserveMost) return false;
+  end_reservation();
+  no_reserving_until_ = now_ + kReserveMost;
+  return true;
 }
 
 void Scheduler::end_reservation() {

@@ -24,17 +24,21 @@ Scheduler::PoolId Scheduler::open_pool(const core::WireDemand& demand) {
 
 // Takes (`sign` > 0) or gives back what as many tasks hold.
 void Scheduler::change_pool(PoolId id, ClassId klass, std::uint32_t demand, double sign) {
-  const auto found = pools_.find(id);
-  Pool& pool = found->second;
+  Pool& pool = pools_.at(id);
   change(pool.free, classes_[klass].demands[demand], -sign);
   pool.holders += static_cast<std::uint32_t>(static_cast<std::int64_t>(sign));
   if (pool.holders == 0) pool.free = pool.all;  // whatever rounding has left
   if (sign < 0 && !pool.queues.empty()) eager_.insert(id);
-  if (pool.closing && pool.holders == 0) {
-    vacate(id);
-    eager_.erase(id);
-    pools_.erase(found);
-  }
+  drop_unused(id);
+}
+
+// Of one that is being closed.
+void Scheduler::drop_unused(PoolId id) {
+  const Pool& pool = pools_.at(id);
+  if (!pool.closing || pool.holders != 0) return;
+  vacate(id);
+  eager_.erase(id);
+  pools_.erase(id);
 }
 
 // The pool's worker has it for others, or is gone.
@@ -60,10 +64,7 @@ void Scheduler::close_pool(PoolId id) {
   Pool& pool = pools_.at(id);
   if (reserver_ == &pool) end_reservation();
   pool.closing = true;
-  if (pool.holders != 0) return;
-  vacate(id);
-  eager_.erase(id);
-  pools_.erase(id);
+  drop_unused(id);
 }
 
 // Which site each bundle gets, the largest ones first; empty if there is no room for all. `used`: nodes on which the
@@ -170,11 +171,7 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
   }
   constexpr Time kLookAgain = 1'000'000;
   if ((reserver_ != nullptr && !reserves && used.empty()) || now_ < no_reserving_until_) return false;
-  if (reserves && reserved_too_long()) {
-    end_reservation();
-    no_reserving_until_ = now_ + kReserveMost;
-    return false;
-  }
+  if (reserves && give_up_reservation()) return false;
   if (reserves && now_ - reserved_anew_ < kLookAgain) return false;
   std::vector<RankId> wanted = arrange(bundles, strategy, std::move(at_best), used);
   std::sort(wanted.begin(), wanted.end());

@@ -397,13 +397,7 @@ void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand) {
   worker.busy += cpus_of(piece) * piece.size();
   worker.load_ns += piece.estimate_ns * piece.size();
   const Class& klass = classes_[piece.klass];
-  if (!klass.ordinary) {
-    const auto& d = klass.demands[demand];
-    worker.free.cpus -= d.cpus * piece.size();
-    worker.free.gpus -= d.gpus * piece.size();
-    worker.free.memory -= d.memory * piece.size();
-    for (const auto& [name, amount] : d.resources) worker.free.resources[name] -= amount * piece.size();
-  }
+  if (!klass.ordinary) change(worker.free, klass.demands[demand], -static_cast<double>(piece.size()));
   update(rank);
 }
 
@@ -445,13 +439,7 @@ void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {
 void Scheduler::give_back(RankId rank, ClassId id, std::uint32_t demand, std::uint32_t tasks) {
   Worker& worker = workers_[rank];
   const Class& klass = classes_[id];
-  if (!klass.ordinary) {
-    const auto& d = klass.demands[demand];
-    worker.free.cpus += d.cpus * tasks;
-    worker.free.gpus += d.gpus * tasks;
-    worker.free.memory += d.memory * tasks;
-    for (const auto& [name, amount] : d.resources) worker.free.resources[name] += amount * tasks;
-  }
+  if (!klass.ordinary) change(worker.free, klass.demands[demand], tasks);
   look_at_again(rank);
 }
 

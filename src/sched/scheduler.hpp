@@ -215,15 +215,17 @@ class Scheduler {
   std::optional<Members> choose_gang(Class& klass, Piece& piece);
   void reserve(const Class& klass, Piece& piece);
   void reserve_for(const void* who, const std::vector<RankId>& workers, int priority);
-  bool reserved_too_long() const { return now_ - reserved_since_ > kReserveMost; }
+  bool give_up_reservation();
   // ns; what it waits for may be held for ever.
   static constexpr Time kReserveMost = 60'000'000'000;
   void end_reservation();
   std::vector<RankId> arrange(const std::vector<const core::WireDemand*>& bundles, Strategy strategy,
                               std::vector<Site> sites, const std::set<std::uint32_t>& used) const;
+  // Adds `by` as many times as `sign` says.
   static void change(core::WireDemand& amount, const core::WireDemand& by, double sign);
   void change_pool(PoolId pool, ClassId klass, std::uint32_t demand, double sign);
   void vacate(PoolId id);
+  void drop_unused(PoolId id);
   std::optional<Decision> place_in_pools();
   std::uint32_t share(const Class& klass, const Piece& piece, const Worker& worker) const;
 
