@@ -23,8 +23,9 @@ struct Config {
   int spin_us = -1;
   // Custom resources that each worker rank offers, as in "license=4,scratch=100".
   std::map<std::string, double> resources;
-  // GPUs and memory (bytes) that each worker rank offers to tasks. Memory 0: the node's share of this rank.
-  double gpus = 0;
+  // GPUs and memory (bytes) that each worker rank offers to tasks. GPUs -1 ("found"): those that are found, shared out
+  // among the ranks that see them. Memory 0: the node's share of this rank.
+  double gpus = -1;
   std::size_t memory = 0;
   // Bytes of memory for the objects of each rank, as in "2GiB". 0: the node's share of this rank, 30 % of what the node
   // may use, within what /dev/shm has. Reserved at the start, touched as it is needed.

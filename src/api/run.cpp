@@ -15,6 +15,7 @@
 #include <sstream>
 
 #include "api/runtime.hpp"
+#include "api/settings.hpp"
 #include "core/config.hpp"
 #include "core/functions.hpp"
 #include "core/log.hpp"
@@ -53,13 +54,6 @@ bool launched_by_mpi() {
   return false;
 }
 
-double slurm_seconds_left() {
-  const char* end = std::getenv("SLURM_JOB_END_TIME");
-  if (end == nullptr) return 0;
-  const double left = std::atof(end) - static_cast<double>(std::time(nullptr));
-  return left > 0 ? left : 0;
-}
-
 // Several tasks of one Slurm step that each see a job of one rank would each run the whole program.
 void check_slurm_step(std::uint32_t size) {
   const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
@@ -67,100 +61,6 @@ void check_slurm_step(std::uint32_t size) {
   throw ConfigError("mobula: Slurm started " + std::string(tasks) +
                     " tasks, and each sees itself alone: start with `srun --mpi=pmix` (`srun --mpi=list` shows what "
                     "there is), and with the MPI library that the program was built with");
-}
-
-// Ranks of a node that run tasks have its GPUs in turn: of those that this process was shown, if they are enough for
-// all. What is started in it, and libraries that have not looked yet, see the rank's own only.
-void show_gpus(std::size_t ranks_before, std::size_t gpus) {
-  for (const char* name : {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"}) {
-    std::vector<std::string> shown;
-    if (const char* value = std::getenv(name); value != nullptr) {
-      std::istringstream in(value);
-      for (std::string id; std::getline(in, id, ',');) shown.push_back(id);
-    }
-    std::string mine;
-    for (std::size_t i = ranks_before * gpus; i < (ranks_before + 1) * gpus; ++i) {
-      // A launcher that gives each rank its own shows each as many as it needs.
-      const std::string id = shown.size() == gpus ? shown[i % gpus] : i < shown.size() ? shown[i] : std::to_string(i);
-      mine += (mine.empty() ? "" : ",") + id;
-    }
-    setenv(name, mine.c_str(), 1);
-  }
-}
-
-exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool is_head) {
-  exec::Settings settings;
-  const topology::Cores mine = topology::allowed_cores();
-  std::vector<topology::Cores> masks{mine};
-  std::vector<bool> runs_tasks{true};
-  std::size_t position = 0;
-  std::uint32_t local_ranks = 1;
-  if (mpi != nullptr) {
-    const bool runs = !(is_head && mpi->size() > 1);
-    const auto gathered = mpi->gather_on_node((runs ? "1 " : "0 ") + topology::encode(mine));
-    masks.clear();
-    runs_tasks.clear();
-    for (const std::string& text : gathered) {
-      runs_tasks.push_back(text[0] == '1');
-      masks.push_back(topology::decode(text.substr(2)));
-    }
-    position = mpi->node_rank();
-    local_ranks = mpi->node_size();
-    settings.host = mpi->host();
-    settings.node = settings.worker.node = mpi->node();
-  } else {
-    char host[256] = {};
-    gethostname(host, sizeof host - 1);
-    settings.host = host;
-  }
-  const topology::Cores cores = topology::divide(masks, runs_tasks, position);
-  const bool has_slots = runs_tasks[position];
-  const auto slots = static_cast<std::uint32_t>(!has_slots         ? 0
-                                                : config.slots > 0 ? config.slots
-                                                                   : static_cast<int>(cores.size()));
-  // Slots beyond the cores share them; with fewer slots than cores each has several.
-  if (config.pin != "off" && slots != 0) {
-    const auto numa = config.pin == "numa" ? topology::numa_nodes() : std::vector<std::vector<int>>();
-    for (std::uint32_t slot = 0; slot < slots; ++slot) {
-      std::vector<int> cpus;
-      const std::size_t from = slots <= cores.size() ? cores.size() * slot / slots : slot % cores.size();
-      const std::size_t to = slots <= cores.size() ? cores.size() * (slot + 1) / slots : from + 1;
-      for (std::size_t i = from; i < to; ++i) cpus.insert(cpus.end(), cores[i].begin(), cores[i].end());
-      settings.slot_cpus.push_back(topology::widen(cpus, cores, numa));
-      settings.slot_cores.push_back(static_cast<int>(to - from));
-    }
-  }
-  // A thread that polls takes a core from one that computes, where there are more of them than cores. A head without
-  // slots is the first to give way: its driver mostly waits.
-  std::size_t sharers = 0;
-  for (std::size_t i = 0; i < masks.size(); ++i) sharers += masks[i] == masks[position] && runs_tasks[i] ? 1 : 0;
-  const std::size_t threads = sharers * std::max<std::size_t>(slots, 1) + (has_slots ? 0 : 1);
-  const bool shares_cores = threads > masks[position].size() || slots > cores.size();
-
-  settings.worker.slots = slots;
-  settings.worker.inline_limit = config.inline_limit;
-  settings.worker.host = settings.host;
-  settings.worker.offers.cpus = slots;
-  settings.worker.offers.gpus = slots != 0 ? config.gpus : 0;
-  if (settings.worker.offers.gpus > 0) {
-    const auto before = static_cast<std::size_t>(
-        std::count(runs_tasks.begin(), runs_tasks.begin() + static_cast<std::ptrdiff_t>(position), true));
-    show_gpus(before, static_cast<std::size_t>(std::ceil(config.gpus)));
-  }
-  settings.worker.offers.memory = slots == 0           ? 0
-                                  : config.memory != 0 ? config.memory
-                                                       : topology::usable_memory() / local_ranks;
-  if (slots != 0) settings.worker.offers.resources = config.resources;
-  if (config.spin_us >= 0) {
-    settings.spin_ns = std::int64_t{config.spin_us} * 1000;
-    settings.yield_ns = settings.spin_ns;
-  } else if (shares_cores) {
-    settings.spin_ns = 0;
-    settings.yield_ns = 20'000;
-  }
-  settings.stop_grace = config.stop_grace;
-  settings.time_limit_s = config.time_limit > 0 ? config.time_limit : slurm_seconds_left();
-  return settings;
 }
 
 std::string mib(std::size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
@@ -332,8 +232,7 @@ int run_head(Job& job, const std::function<int()>& driver) {
     code = 1;
     reason = "the driver threw";
     std::cout.flush();
-    std::fprintf(stderr, "mobula: the driver ended with an exception: %s: %s\n",
-                 core::demangle(typeid(e).name()).c_str(), e.what());
+    std::fprintf(stderr, "mobula: the driver ended with an exception: %s: %s\n", core::type_name(e).c_str(), e.what());
     if (const Failure* failure = failure_of(e)) {
       std::fprintf(stderr, "mobula: it came from task %s (%s), which ran on rank %u (%s), attempt %d\n",
                    failure->task.c_str(), failure->id.c_str(), failure->rank, failure->host.c_str(), failure->attempt);

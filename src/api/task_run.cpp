@@ -6,11 +6,11 @@
 
 namespace mobula::detail {
 
-void TaskRun::finish_variable(std::size_t from) {
+void TaskRun::finish_variable() {
   const std::size_t size = out.buffer.size() - from;
   if (fixed_result == kVariable && size > inline_limit) {
     Encoder large;
-    large.buffer = room_for(size);
+    large.buffer = room_for(size);  // may wait, and what came before it be reported meanwhile
     large.bytes(out.buffer.data() + from, size);
     large.refs = std::move(out.refs);
     out.refs.clear();
@@ -38,7 +38,7 @@ void TaskRun::finish_large(Encoder&& value) {
   ends.push_back(static_cast<std::uint32_t>(out.buffer.size()));
 }
 
-void TaskRun::fail(std::size_t from) noexcept {
+void TaskRun::fail() noexcept {
   out.buffer.shrink(from);
   out.refs.clear();
   if (fixed_result == kVariable) {

@@ -95,7 +95,9 @@ const std::map<std::string, Apply>& settings() {
                      const auto& s) { c.spin_us = number<int>(v, s, -1, 1'000'000, "a number of microseconds"); }},
       {"resources", [](Config& c, const auto& v, const auto& s) { c.resources = resources(v, s); }},
       {"gpus",
-       [](Config& c, const auto& v, const auto& s) { c.gpus = number<double>(v, s, 0.0, 1024.0, "a number of GPUs"); }},
+       [](Config& c, const auto& v, const auto& s) {
+         c.gpus = v == "found" ? -1 : number<double>(v, s, 0.0, 1024.0, "a number of GPUs, or found");
+       }},
       {"memory", [](Config& c, const auto& v, const auto& s) { c.memory = bytes(v, s); }},
       {"store",
        [](Config& c, const auto& v, const auto& s) {

@@ -165,6 +165,13 @@ std::string demangle(const char* name) {
   return status == 0 ? text.get() : name;
 }
 
+std::string type_name(const std::exception& error) {
+  std::string name = demangle(typeid(error).name());
+  if (dynamic_cast<const Origin*>(&error) == nullptr) return name;
+  const std::size_t from = name.find('<') + 1;
+  return name.substr(from, name.rfind('>') - from);
+}
+
 std::string to_string(detail::ObjectId id) {
   return std::to_string(id.span.owner()) + "." + std::to_string(id.span.value & 0xff'ffff'ffff) + "." +
          std::to_string(id.index);

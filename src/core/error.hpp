@@ -57,6 +57,8 @@ ErrorPtr make_error(ErrorKind kind, std::string message, std::string task, detai
                     int attempt, std::string host = "");
 std::optional<detail::ObjectId> parse_id(const std::string& text);  // of what to_string gave
 std::string demangle(const char* name);
+std::string type_name(
+    const std::exception& error);  // as users know it: one that came out of a Ref is of a type of ours
 
 [[noreturn]] void check_failed(const char* condition, const char* file, int line, const std::string& message);
 

@@ -217,6 +217,17 @@ struct Blocked {
   }
 };
 
+// A task, or a method of an actor, waits for others or goes on: said of those that are in a bundle, or that have the
+// cores of other ranks lent. Of the rest Lending tells.
+struct Waits {
+  ObjectId id;
+  bool waits = false;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id, waits);
+  }
+};
+
 // Tasks ended at the sender. The results of those that are in neither list went inline to the span's owner.
 struct Done {
   Range range;
@@ -374,12 +385,13 @@ struct Assign {
   Range range;
   std::uint32_t attempt = 1;
   std::uint64_t estimate_ns = 0;  // of one task; 0: unknown
-  TaskBody body;
+  TaskBody body;                  // with the one demand that the rank is to meet
   std::vector<DepSource> deps;
-  GangPart gang;  // if the body's options say so
+  std::vector<RankId> lenders;  // ranks of the node that leave it their cores, of a task with more cpus than slots
+  GangPart gang;                // if the body's options say so
   template <class V>
   void fields(V&& visit) {
-    visit(range, attempt, estimate_ns, body, deps);
+    visit(range, attempt, estimate_ns, body, deps, lenders);
     if (body.has_options && body.options.gang != 0) visit(gang);
   }
 };
@@ -641,8 +653,8 @@ struct MessageList {
 };
 
 using Messages =
-    MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Copied, Uncopied, GaveBack, Lending, Ask,
-                StoreReport, ActorEnded, KillDone, Blocked, Member, Assign, GangOver, DropCommunicator, TakeBack,
+    MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Copied, Uncopied, GaveBack, Lending, Waits,
+                Ask, StoreReport, ActorEnded, KillDone, Blocked, Member, Assign, GangOver, DropCommunicator, TakeBack,
                 CancelTask, CancelResult, Returned, EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost, Answer,
                 Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
 

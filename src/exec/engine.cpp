@@ -1,7 +1,9 @@
 #include "exec/engine.hpp"
 
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -49,6 +51,12 @@ void give_to_openmp(int cpus, bool moved) {
   t_openmp_threads = cpus;
 }
 
+// The kernel's, which costs only those who call it.
+std::function<bool()> fence() {
+  const bool can = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+  return [can] { return can && syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0; };
+}
+
 }  // namespace
 
 Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* head_settings)
@@ -58,6 +66,7 @@ Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* h
       store_(settings_.store),
       objects_(wire.rank(), store_),
       scratch_(settings_.scratch) {
+  settings_.worker.fence = fence();
   worker_ = std::make_unique<worker::Worker>(transport_, objects_, settings_.worker);
   if (head_settings != nullptr) head_ = std::make_unique<head::Head>(transport_, objects_, *head_settings);
   on_frame_ = [this](detail::RankId from, detail::ByteView frame) { dispatch(from, frame); };
@@ -402,7 +411,8 @@ void Engine::spawn() {
 
 // The thread goes where the run's slots are, and where all slots are if it has none.
 void Engine::bind_to(const worker::Run& run) {
-  const bool several = run.slots.size() > 1;
+  const auto& lenders = run.body->all_lenders();
+  const bool several = run.slots.size() > 1 || !lenders.empty();
   const bool moves = !settings_.slot_cpus.empty() && (several || run.slot != t_bound_slot);
   if (omp_set_num_threads != nullptr) {
     // As many as the run has cores: a slot may have more than one.
@@ -425,6 +435,15 @@ void Engine::bind_to(const worker::Run& run) {
   };
   if (several) {
     for (const int slot : run.slots) add(static_cast<std::size_t>(slot));
+    // As many of the lenders' slots as it asked for.
+    double missing = run.body->cpus() - static_cast<double>(run.slots.size());
+    for (const detail::RankId lender : lenders) {
+      const auto of = settings_.node_slots.find(lender);
+      if (of == settings_.node_slots.end()) continue;
+      for (const auto& slot : of->second) {
+        if (--missing > -1) cpus.insert(cpus.end(), slot.begin(), slot.end());
+      }
+    }
   } else {
     for (std::size_t slot = 0; slot < settings_.slot_cpus.size(); ++slot) add(slot);
   }

@@ -34,8 +34,10 @@ struct Settings {
   std::string scratch;  // the folder for values that memory has no room for; empty: they are not written
   std::vector<std::vector<int>> slot_cpus;  // OS indexes, by slot; empty: not pinned
   std::vector<int> slot_cores;              // how many cores those are
-  std::int64_t spin_ns = 20'000;            // polling at full speed
-  std::int64_t yield_ns = 100'000;          // polling with yields
+  // The same as slot_cpus of the ranks of this node.
+  std::map<detail::RankId, std::vector<std::vector<int>>> node_slots;
+  std::int64_t spin_ns = 20'000;    // polling at full speed
+  std::int64_t yield_ns = 100'000;  // polling with yields
   std::uint32_t node = 0;
   std::string host;
   double time_limit_s = 0;

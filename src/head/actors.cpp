@@ -45,10 +45,7 @@ void Head::actor_submitted(const Piece& piece) {
 void Head::actor_made(Piece& piece) {
   const ObjectId id{piece.range.span, piece.range.begin};
   Actor& actor = *find_actor(id);
-  actor.worker = piece.worker;
-  actor.klass = piece.klass;
-  actor.demand = piece.demand;
-  actor.pool = piece.pool;
+  actor.holding = piece;
   scheduler_.stays(piece);
   unlist_assigned(piece);
   if (actor.state == Actor::State::ended) {  // killed meanwhile
@@ -81,7 +78,7 @@ void Head::actor_failed(ObjectId id, const ErrorPtr& error) {
 // The last handle is gone. The worker hears of it by Free.
 void Head::actor_forgotten(ObjectId id) {
   Actor& actor = *find_actor(id);
-  const RankId worker = actor.worker;
+  const RankId worker = actor.holding.worker;
   free_name(id, actor);
   if (actor.work != nullptr) release_work(*std::exchange(actor.work, nullptr));
   actor.forgotten = true;
@@ -91,15 +88,14 @@ void Head::actor_forgotten(ObjectId id) {
 void Head::handle(RankId from, const core::ActorEnded& m) {
   ++messages_;
   Actor* actor = find_actor(m.id);
-  if (actor == nullptr || actor->worker != from) return;
-  scheduler_.left(from, actor->klass, actor->demand, actor->pool);
-  actor->worker = kNoRank;
+  if (actor == nullptr || actor->holding.worker != from) return;
+  scheduler_.left(std::exchange(actor->holding, {}));
   waits_.erase(m.id);
   if (actor->forgotten) actors_.erase(m.id);
 }
 
 void Head::end_here(Actor& actor, ObjectId id, std::uint64_t token) {
-  transport_.send(actor.worker, core::EndActor{id, token, *actor.error});
+  transport_.send(actor.holding.worker, core::EndActor{id, token, *actor.error});
 }
 
 // Actors of the rank are made again elsewhere, or are gone.
@@ -107,13 +103,12 @@ void Head::actors_lost(RankId rank) {
   std::vector<ObjectId> hit;
   for (const auto& [id, actor] : actors_) {
     const bool never_submitted = actor.state == Actor::State::reserved && actor.asker == rank;
-    if (actor.worker == rank || never_submitted) hit.push_back(id);
+    if (actor.holding.worker == rank || never_submitted) hit.push_back(id);
   }
   std::sort(hit.begin(), hit.end());
   for (const ObjectId& id : hit) {
     Actor& actor = *find_actor(id);
-    if (actor.worker == rank && actor.pool != 0) scheduler_.left(rank, actor.klass, actor.demand, actor.pool);
-    actor.worker = kNoRank;
+    if (actor.holding.worker == rank) scheduler_.left(std::exchange(actor.holding, {}));
     waits_.erase(id);
     if (actor.forgotten) {
       actors_.erase(id);
@@ -152,7 +147,7 @@ void Head::locate_actor(RankId from, ObjectId id, const Actor& actor) {
   if (actor.state == Actor::State::ended) {
     transport_.send(from, core::Located{id, kNoRank, *actor.error});
   } else if (actor.state == Actor::State::alive) {
-    transport_.send(from, core::Located{id, actor.worker, {}});
+    transport_.send(from, core::Located{id, actor.holding.worker, {}});
   } else {
     entry(id).locators.push_back(from);
   }
@@ -222,7 +217,7 @@ void Head::kill(RankId from, std::uint64_t token, ObjectId id) {
     return;
   }
   const bool lives = actor->state == Actor::State::alive;
-  const RankId worker = actor->worker;
+  const RankId worker = actor->holding.worker;
   actor_failed(id, make_error(ErrorKind::actor_died, "actor " + actor_name(id, *actor) + " was killed", "", id, worker,
                               actor->restarts + 1));
   if (lives) {

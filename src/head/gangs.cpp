@@ -64,7 +64,7 @@ void Head::handle(RankId from, const core::Member& m) {
   if (m.state == MemberState::freed) {
     const auto stuck = stuck_.find({m.gang, m.place});
     if (stuck == stuck_.end()) return;
-    scheduler_.left(stuck->second.worker, stuck->second.klass, stuck->second.demand);
+    scheduler_.left(stuck->second);
     stuck_.erase(stuck);
     return;
   }
@@ -121,7 +121,7 @@ void Head::settle_member(std::uint64_t id, std::uint32_t place, MemberState stat
   Piece& piece = *piece_with(task);
   if (state == MemberState::stuck) {
     const RankId rank = piece.worker;
-    stuck_.emplace(std::pair(id, place), Stuck{rank, piece.klass, piece.demand});
+    stuck_.emplace(std::pair(id, place), piece);
     scheduler_.stays(piece);
     unlist_assigned(piece);
     news_.push_back("task " + task_name(*piece.work) + " is still blocked on rank " + std::to_string(rank) + " on " +
@@ -186,12 +186,6 @@ void Head::gangs_lost(RankId lost) {
     const bool gone = std::binary_search(spare->members.begin(), spare->members.end(), lost);
     if (gone) drop_communicator(spare->communicator, spare->members);
     spare = gone ? spares_.erase(spare) : std::next(spare);
-  }
-  while (auto* piece = static_cast<Piece*>(scheduler_.hopeless_gang())) {
-    fail(*piece,
-         make_error(ErrorKind::infeasible, "ranks were lost: " + scheduler_.why_infeasible(piece->klass).value_or(""),
-                    task_name(*piece->work), {piece->range.span, piece->range.begin}, lost,
-                    static_cast<int>(piece->attempt) - 1));
   }
 }
 

@@ -200,6 +200,7 @@ void Head::worker_lost(RankId lost) {
   groups_lost();
   actors_lost(lost);
   gangs_lost(lost);
+  while (auto* piece = static_cast<Piece*>(scheduler_.hopeless())) fail(*piece, too_few_ranks(*piece));
   fail_dependents();
   for (auto it = surveys_.begin(); it != surveys_.end();) {
     it->second.missing.erase(lost);
@@ -216,6 +217,15 @@ void Head::worker_lost(RankId lost) {
 void Head::handle(RankId from, const core::Lending& m) {
   if (!std::isfinite(m.cpus) || m.cpus < -0.5) detail::throw_damaged("a rank lends a negative number of cpus");
   scheduler_.set_lent(from, std::max(0.0, m.cpus));
+}
+
+void Head::handle(RankId from, const core::Waits& m) {
+  ++messages_;
+  if (Piece* piece = piece_with(m.id); piece != nullptr && piece->worker == from) {
+    scheduler_.set_waits(*piece, m.waits);
+  } else if (Actor* actor = find_actor(m.id); actor != nullptr && actor->holding.worker == from) {
+    scheduler_.set_waits(actor->holding, m.waits);
+  }
 }
 
 // ---- pieces ------------------------------------------------------------------------------------------------------
@@ -253,12 +263,10 @@ Head::Piece& Head::add_piece(const Range& range, std::shared_ptr<Work> work) {
 
 Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
   Piece& rest = add_piece({piece.range.span, at, piece.range.end}, piece.work);
-  rest.klass = piece.klass;
-  rest.pool = piece.pool;
+  static_cast<sched::Holding&>(rest) = piece;
   rest.bytes = piece.bytes;
   rest.preferred = piece.preferred;
   rest.attempt = piece.attempt;
-  rest.demand = piece.demand;
   rest.estimate_ns = piece.estimate_ns;
   const std::uint32_t n = piece.range.end - at;
   if (piece.state == sched::Piece::State::queued) {
@@ -268,7 +276,6 @@ Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
   } else {
     piece.range.end = at;
     rest.state = piece.state;
-    rest.worker = piece.worker;
     if (piece.state == sched::Piece::State::assigned) list_assigned(rest);
     if (piece.state == sched::Piece::State::waiting) {
       rest.missing = piece.missing;
@@ -438,13 +445,9 @@ RankId Head::where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes)
 }
 
 void Head::consider(Piece& piece) {
-  if (piece.missing == 0 && piece.work->is_gang()) {
-    if (const auto why = scheduler_.why_infeasible(piece.klass)) {  // ranks were lost since it was submitted
-      failing_.emplace_back(
-          &piece, make_error(ErrorKind::infeasible, *why, task_name(*piece.work), {piece.range.span, piece.range.begin},
-                             kNoRank, static_cast<int>(piece.attempt) - 1));
-      return;
-    }
+  if (piece.missing == 0 && piece.pool == 0 && !scheduler_.can_run(piece.klass)) {
+    failing_.emplace_back(&piece, too_few_ranks(piece));
+    return;
   }
   if (piece.missing == 0) {
     core::trace(Event::queued, now_, piece.range.span, piece.range.begin, piece.range.end, 0);
@@ -452,6 +455,13 @@ void Head::consider(Piece& piece) {
   } else if (piece.unplaced == 0) {
     place_ahead(piece);
   }
+}
+
+// Ranks were lost since it was submitted.
+ErrorPtr Head::too_few_ranks(const Piece& piece) const {
+  return make_error(ErrorKind::infeasible, "ranks were lost: " + scheduler_.why_infeasible(piece.klass).value_or(""),
+                    task_name(*piece.work), {piece.range.span, piece.range.begin}, kNoRank,
+                    static_cast<int>(piece.attempt) - 1);
 }
 
 // All inputs that are missing have a rank that makes them: the piece goes to the rank with most of the inputs at once,
@@ -481,7 +491,7 @@ void Head::place_ahead(Piece& piece) {
   assign(piece, best->first, 0);
 }
 
-void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part) {
+void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part, std::vector<RankId> lenders) {
   const Work& work = *piece.work;
   core::Assign message;
   message.range = piece.range;
@@ -501,9 +511,10 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangP
   }
   message.body.has_options = work.options != nullptr;
   if (work.options) {
-    message.body.options = *work.options;
-    if (demand != 0) std::swap(message.body.options.demands[0], message.body.options.demands[demand]);
+    auto& demands = (message.body.options = *work.options).demands;
+    if (demands.size() > 1) demands = {core::WireDemand(demands[demand])};
   }
+  message.lenders = lenders;
   std::vector<store::ValuePtr> keep;
   for (const ObjectId& dep : work.deps) {
     core::DepSource source{dep, core::Where::maker, kNoRank, {}};
@@ -531,7 +542,7 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangP
     message.deps.push_back(source);
   }
   if (piece.missing != 0) unhook(piece);  // the worker sees to the rest
-  scheduler_.assigned(piece, worker, demand);
+  scheduler_.assigned(piece, worker, demand, std::move(lenders));
   list_assigned(piece);
   core::trace(Event::assigned, now_, piece.range.span, piece.range.begin, piece.range.end, worker);
   transport_.send(worker, message);
@@ -571,10 +582,10 @@ void Head::step(Time now) {
     } else if (decision->tasks < piece.size()) {
       // The front goes; the rest stays at the head of its queue.
       Piece& front = add_front(piece, decision->tasks);
-      assign(front, decision->worker, decision->demand);
+      assign(front, decision->worker, decision->demand, {}, std::move(decision->lenders));
     } else {
       scheduler_.dequeue(piece);
-      assign(piece, decision->worker, decision->demand);
+      assign(piece, decision->worker, decision->demand, {}, std::move(decision->lenders));
     }
   }
   if (!waits_.empty()) find_deadlocks();
@@ -602,8 +613,7 @@ Head::Piece& Head::add_front(Piece& piece, std::uint32_t n) {
   node.key() = piece.range.begin;
   pieces.insert(std::move(node));
   Piece& front = add_piece({whole.span, whole.begin, whole.begin + n}, piece.work);
-  front.klass = piece.klass;
-  front.pool = piece.pool;
+  static_cast<sched::Holding&>(front) = piece;
   front.bytes = piece.bytes;
   front.preferred = piece.preferred;
   front.attempt = piece.attempt;

@@ -69,6 +69,7 @@ class Head {
   void handle(RankId from, const core::Uncopied& message);
   void handle(RankId from, const core::GaveBack& message);
   void handle(RankId from, const core::Lending& message);
+  void handle(RankId from, const core::Waits& message);
   void handle(RankId from, const core::Ask& message);
   void handle(RankId from, const core::StoreReport& message);
   void handle(RankId from, const core::CancelResult& message);
@@ -186,11 +187,7 @@ class Head {
     std::int32_t restarts = 0;       // that have been made
     ErrorPtr error;                  // ended
     std::uint64_t killing = 0;       // the key in kills_ of who waits for the constructor to end first
-    // where it is:
-    std::uint64_t pool = 0;
-    RankId worker = detail::kNoRank;
-    sched::ClassId klass = sched::kPlain;
-    std::uint32_t demand = 0;
+    sched::Holding holding;          // what it has, where it is
   };
   // Tasks that run together, from the moment that they are given out until all have ended. A queued gang is one piece,
   // a running one has a piece for each member. Members say how they end; when all have ended well, all are told that
@@ -208,11 +205,6 @@ class Head {
     bool broken = false;
     bool again = false;  // why it broke is no reason to give it up
     ErrorPtr error;
-  };
-  struct Stuck {  // a member of a gang that is over
-    RankId worker = detail::kNoRank;
-    sched::ClassId klass = sched::kPlain;
-    std::uint32_t demand = 0;
   };
   // A placement group, until nobody holds it. The Entry of its id counts the handles, tasks and actors.
   struct Group {
@@ -255,8 +247,10 @@ class Head {
   void set_up(Piece& piece);
   void unhook(Piece& piece);
   void consider(Piece& piece);
+  ErrorPtr too_few_ranks(const Piece& piece) const;
   void place_ahead(Piece& piece);
-  void assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part = {});
+  void assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part = {},
+              std::vector<RankId> lenders = {});
   void start_gang(Piece& piece, std::span<const std::pair<RankId, std::uint32_t>> members);
   std::uint64_t take_communicator(const std::vector<RankId>& members, bool& fresh);
   void drop_communicator(std::uint64_t communicator, std::span<const RankId> members);
@@ -339,7 +333,8 @@ class Head {
   std::map<ObjectId, Group> groups_;
   std::deque<ObjectId> waiting_groups_;  // that miss a bundle, in the order in which they are served
   std::map<std::uint64_t, Gang> gangs_;
-  std::map<std::pair<std::uint64_t, std::uint32_t>, Stuck> stuck_;  // by gang and place
+  std::map<std::pair<std::uint64_t, std::uint32_t>, sched::Holding>
+      stuck_;  // members of gangs that are over, by gang and place
   struct Spare {
     std::vector<RankId> members;
     std::uint64_t communicator = 0;

@@ -1,4 +1,4 @@
-// Which ranks a gang gets.
+// Which ranks those get that need several: gangs, and tasks with more cpus than a rank has.
 #include <algorithm>
 #include <map>
 
@@ -66,18 +66,82 @@ Scheduler::Members Scheduler::pick(const Class& klass, RankId preferred, const s
   return members;
 }
 
-std::optional<Scheduler::Members> Scheduler::choose_gang(Class& klass, Piece& piece) {
+// Whether the rank's cores may ever go to tasks of a class that is wide.
+bool Scheduler::may_lend(const Class& klass, RankId rank) const {
+  const Worker& worker = workers_[rank];
+  if (!worker.alive || worker.slots == 0) return false;
+  if (klass.placement != Placement::Kind::on_rank) return is_at(klass, rank);
+  return klass.place_index < workers_.size() && workers_[klass.place_index].node == worker.node;
+}
+
+void Scheduler::find_width(Class& klass) {
+  klass.wide = false;
+  if (klass.ordinary || klass.gang != 0) return;
+  std::vector<RankId> ranks;
+  for (const RankId rank : members_) {
+    if (allowed(klass, rank)) return;
+    if (may_lend(klass, rank)) ranks.push_back(rank);
+  }
+  klass.wide = !pick_wide(klass, detail::kNoRank, std::move(ranks), &Worker::offers).empty();
+}
+
+// Whether the rank could take part in it at once, with nothing else in the way.
+bool Scheduler::may_take_part(const Class& klass, RankId rank) const {
+  if (!klass.wide) return fits_now(klass, rank).has_value();
+  const Worker& worker = workers_[rank];
+  return may_lend(klass, rank) && worker.busy + worker.slots <= worker.capacity() + kSlack;
+}
+
+// The rank that is to run a task of a class that is wide, and those that are to lend it their cores: of the node whose
+// ranks, the first ones preferred, are enough first. `has`: what the former must have of the rest of the demand.
+Scheduler::Members Scheduler::pick_wide(const Class& klass, RankId preferred, std::vector<RankId> from,
+                                        core::WireDemand Worker::*has) const {
+  if (preferred < workers_.size()) {
+    std::stable_partition(from.begin(), from.end(),
+                          [&](RankId rank) { return workers_[rank].node == workers_[preferred].node; });
+  }
+  for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
+    const core::WireDemand& demand = klass.demands[i];
+    struct Node {
+      std::vector<RankId> ranks;
+      double cpus = 0;
+    };
+    std::map<std::uint32_t, Node> nodes;
+    for (const RankId rank : from) {
+      Node& node = nodes[workers_[rank].node];
+      node.ranks.push_back(rank);
+      node.cpus += workers_[rank].slots;
+      if (node.cpus + kSlack < demand.cpus) continue;
+      const auto main = std::find_if(node.ranks.begin(), node.ranks.end(), [&](RankId r) {
+        return is_at(klass, r) && offers_besides_cpus(workers_[r].*has, demand);
+      });
+      if (main == node.ranks.end()) continue;
+      std::rotate(node.ranks.begin(), main, main + 1);
+      Members members;
+      double cpus = 0;
+      for (const RankId r : node.ranks) {
+        if (cpus + kSlack >= demand.cpus) break;
+        members.emplace_back(r, i);
+        cpus += workers_[r].slots;
+      }
+      return members;
+    }
+  }
+  return {};
+}
+
+std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece& piece) {
   const bool reserves = reserver_ == &piece;
   std::vector<RankId> idle;
   bool fresh = false;  // some of them are not reserved yet
   if (reserves) {
     for (const RankId rank : reserved_) {
-      if (fits_now(klass, rank)) idle.push_back(rank);
+      if (may_take_part(klass, rank)) idle.push_back(rank);
     }
   }
   if (!idle_.empty()) {
     for (std::optional<RankId> rank = idle_.next(0); rank;) {
-      if (fits_now(klass, *rank)) {
+      if (may_take_part(klass, *rank)) {
         idle.push_back(*rank);
         fresh = true;
       }
@@ -87,8 +151,13 @@ std::optional<Scheduler::Members> Scheduler::choose_gang(Class& klass, Piece& pi
   }
   if (idle.size() >= klass.gang) {
     std::sort(idle.begin(), idle.end());
-    if (Members members = pick(klass, piece.preferred, idle); !members.empty()) {
-      if (reserves) no_reserving_until_ = now_ + std::min(now_ - reserved_since_, kReserveRest);
+    Members members =
+        klass.wide ? pick_wide(klass, piece.preferred, idle, &Worker::free) : pick(klass, piece.preferred, idle);
+    if (!members.empty()) {
+      if (reserves) {
+        no_reserving_until_ = now_ + std::min(now_ - reserved_since_, kReserveRest);
+        end_reservation();
+      }
       return members;
     }
   }
@@ -100,14 +169,17 @@ std::optional<Scheduler::Members> Scheduler::choose_gang(Class& klass, Piece& pi
   return std::nullopt;
 }
 
-// Keeps those ranks free for the gang that will be so soonest, as far as one can see.
+// Keeps those ranks free for it that will be so soonest, as far as one can see.
 void Scheduler::reserve(const Class& klass, Piece& piece) {
   std::vector<RankId> ranks;
   for (const RankId rank : members_) {
-    const double cpus = workers_[rank].slots - workers_[rank].held;  // what actors hold does not come back by waiting
-    const bool could = std::any_of(klass.demands.begin(), klass.demands.end(),
-                                   [cpus](const auto& demand) { return demand.cpus <= cpus + kSlack; });
-    if (could && allowed(klass, rank)) ranks.push_back(rank);
+    const Worker& worker = workers_[rank];
+    const double cpus = worker.slots - worker.held;  // what actors hold does not come back by waiting
+    const bool could =
+        klass.wide ? worker.held <= kSlack && may_lend(klass, rank)
+                   : allowed(klass, rank) && std::any_of(klass.demands.begin(), klass.demands.end(),
+                                                         [cpus](const auto& d) { return d.cpus <= cpus + kSlack; });
+    if (could) ranks.push_back(rank);
   }
   std::sort(ranks.begin(), ranks.end(), [this](RankId a, RankId b) {
     const auto key = [this](RankId rank) {
@@ -117,7 +189,9 @@ void Scheduler::reserve(const Class& klass, Piece& piece) {
     return key(a) < key(b);
   });
   std::vector<RankId> chosen;
-  for (const auto& [rank, demand] : pick(klass, piece.preferred, ranks)) chosen.push_back(rank);
+  const Members members = klass.wide ? pick_wide(klass, piece.preferred, std::move(ranks), &Worker::offers)
+                                     : pick(klass, piece.preferred, ranks);
+  for (const auto& [rank, demand] : members) chosen.push_back(rank);
   if (!chosen.empty()) reserve_for(&piece, chosen, piece.priority);
 }
 
@@ -154,10 +228,10 @@ void Scheduler::end_reservation() {
   }
 }
 
-Piece* Scheduler::hopeless_gang() {
+Piece* Scheduler::hopeless() {
   for (ClassId id = 0; id < classes_.size(); ++id) {
     const Class& klass = classes_[id];
-    if (klass.gang == 0 || klass.tasks == 0 || !why_infeasible(id)) continue;
+    if (klass.tasks == 0 || klass.feasible) continue;
     for (const auto& [priority, queue] : klass.queues) {
       if (!queue.empty()) return queue.front();
     }

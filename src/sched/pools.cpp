@@ -215,7 +215,7 @@ std::optional<Scheduler::Decision> Scheduler::place_in_pools() {
         Piece& piece = *queue.front();
         const auto& demands = classes_[piece.klass].demands;
         for (std::uint32_t i = 0; i < demands.size(); ++i) {
-          if (offers(pool.free, demands[i])) return Decision{&piece, 1, pool.worker, i, {}};
+          if (offers(pool.free, demands[i])) return Decision{&piece, 1, pool.worker, i, {}, {}};
         }
         break;  // what is first waits, and others behind it
       }

@@ -48,6 +48,7 @@ void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDema
   for (Class& klass : classes_) {
     if (klass.candidates.size() != 0) klass.candidates.set(rank, allowed(klass, rank));
   }
+  ranks_changed();
   update(rank);
 }
 
@@ -61,6 +62,7 @@ void Scheduler::remove_worker(RankId rank) {
   for (Class& klass : classes_) {
     if (klass.candidates.size() != 0) klass.candidates.reset(rank);
   }
+  ranks_changed();
   if (worker.reserved) end_reservation();
   for (auto& [id, pool] : pools_) {
     if (pool.worker == rank) vacate(id);
@@ -68,16 +70,23 @@ void Scheduler::remove_worker(RankId rank) {
   update(rank);
 }
 
+void Scheduler::ranks_changed() {
+  for (ClassId id = 0; id < classes_.size(); ++id) {
+    find_width(classes_[id]);
+    classes_[id].feasible = !why_infeasible(id);
+  }
+}
+
 void Scheduler::set_lent(RankId rank, double cpus) {
   workers_[rank].lent = cpus;
-  update(rank);
+  look_at_again(rank);
 }
 
 Scheduler::Room Scheduler::room(const Worker& worker) const {
   if (!worker.alive || worker.reserved || worker.slots == 0) return Room::none;
   const double capacity = worker.capacity();
-  if (worker.tasks + kSlack < capacity) return Room::idle;
-  if (worker.tasks < 2 * capacity ||
+  if (worker.busy + kSlack < capacity) return Room::idle;
+  if (worker.busy + kSlack < 2 * capacity ||
       (static_cast<double>(worker.load_ns) < static_cast<double>(kTarget) * capacity && worker.tasks < kAhead * 32)) {
     return Room::low;
   }
@@ -89,7 +98,7 @@ void Scheduler::update(RankId rank) {
   const Room r = room(worker);
   idle_.set(rank, r == Room::idle);
   low_.set(rank, r == Room::low);
-  rich_.set(rank, worker.alive && !worker.taking && worker.tasks > worker.capacity() + kSlack);
+  rich_.set(rank, worker.alive && !worker.taking && worker.lends == 0 && worker.busy > worker.capacity() + kSlack);
 }
 
 ClassId Scheduler::classify(const core::WireOptions* options) {
@@ -114,7 +123,9 @@ ClassId Scheduler::classify(const core::WireOptions* options) {
     klass.ordinary = ordinary;
     klass.candidates.resize(static_cast<std::uint32_t>(workers_.size()));
     for (const RankId rank : members_) klass.candidates.set(rank, allowed(klass, rank));
+    find_width(klass);
     classes_.push_back(std::move(klass));
+    classes_.back().feasible = !why_infeasible(found->second);
   }
   return found->second;
 }
@@ -131,23 +142,30 @@ bool Scheduler::offers_besides_cpus(const core::WireDemand& offer, const core::W
   });
 }
 
+// Whether the rank is where tasks of the class are to run.
+bool Scheduler::is_at(const Class& klass, RankId rank) const {
+  if (klass.placement == Placement::Kind::on_rank) return klass.place_index == rank;
+  if (klass.placement == Placement::Kind::on_node) return klass.place_index == workers_[rank].node;
+  return true;
+}
+
 // Whether the rank can ever run tasks of the class.
 bool Scheduler::allowed(const Class& klass, RankId rank) const {
   const Worker& worker = workers_[rank];
-  if (!worker.alive || worker.slots == 0) return false;
-  if (klass.placement == Placement::Kind::on_rank && klass.place_index != rank) return false;
-  if (klass.placement == Placement::Kind::on_node && klass.place_index != worker.node) return false;
+  if (!worker.alive || worker.slots == 0 || !is_at(klass, rank)) return false;
   return std::any_of(klass.demands.begin(), klass.demands.end(),
                      [&worker](const auto& demand) { return offers(worker.offers, demand); });
 }
 
 std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
   const Class& klass = classes_[id];
+  if (klass.wide) return std::nullopt;
   core::WireDemand largest;
   largest.cpus = 0;
   bool any_place = false;
   std::uint32_t fit = 0;
   std::set<std::uint32_t> nodes;
+  std::map<std::uint32_t, double> cpus;  // by node
   for (const RankId rank : members_) {
     if (allowed(klass, rank)) {
       ++fit;
@@ -156,10 +174,9 @@ std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
       if (have >= std::max<std::uint32_t>(klass.gang, 1)) return std::nullopt;
     }
     const Worker& worker = workers_[rank];
-    if (worker.slots == 0) continue;
-    if (klass.placement == Placement::Kind::on_rank && klass.place_index != rank) continue;
-    if (klass.placement == Placement::Kind::on_node && klass.place_index != worker.node) continue;
+    if (worker.slots == 0 || !is_at(klass, rank)) continue;
     any_place = true;
+    cpus[worker.node] += worker.slots;
     largest.cpus = std::max(largest.cpus, worker.offers.cpus);
     largest.gpus = std::max(largest.gpus, worker.offers.gpus);
     largest.memory = std::max(largest.memory, worker.offers.memory);
@@ -182,7 +199,11 @@ std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
   }
   std::string text = "no rank can ever meet the demand: asked for " + describe_demand(klass.demands.front());
   for (std::size_t i = 1; i < klass.demands.size(); ++i) text += ", or " + describe_demand(klass.demands[i]);
-  return text + "; of each, the largest rank has " + describe_demand(largest);
+  text += "; of each, the largest rank has " + describe_demand(largest);
+  if (klass.gang != 0 || members_.size() == 1) return text;
+  core::WireDemand widest;
+  for (const auto& [node, sum] : cpus) widest.cpus = std::max(widest.cpus, sum);
+  return text + ", and the ranks of one node together " + describe_demand(widest);
 }
 
 std::string Scheduler::describe(const Piece& piece) const {
@@ -196,6 +217,10 @@ std::string Scheduler::describe(const Piece& piece) const {
   for (const RankId rank : members_) {
     if (workers_[rank].slots == 0) continue;
     ++(allowed(klass, rank) ? busy : unfit);
+  }
+  if (klass.wide) {
+    return "it asks for " + describe_demand(klass.demands.front()) +
+           ", which no rank has alone: it waits until enough ranks of one node are idle at once";
   }
   std::string text = "it asks for " + describe_demand(klass.demands.front()) +
                      (klass.gang != 0 ? " on each of " + std::to_string(klass.gang) + " ranks at once; " : "; ") +
@@ -258,7 +283,8 @@ std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& w
   if (worker.reserved) return std::nullopt;
   if (klass.ordinary) return room(worker) != Room::none ? std::optional<std::uint32_t>(0) : std::nullopt;
   for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
-    if (offers(worker.free, klass.demands[i])) return i;
+    const auto& demand = klass.demands[i];
+    if (demand.cpus <= worker.free.cpus + worker.lent + kSlack && offers_besides_cpus(worker.free, demand)) return i;
   }
   return std::nullopt;
 }
@@ -347,14 +373,17 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
   const auto place_in = [this](Class& klass, int priority) -> std::optional<Decision> {
     const auto level = klass.queues.find(priority);
     Piece& piece = *level->second.front();
-    if (klass.gang != 0) {
-      auto members = choose_gang(klass, piece);
+    if (klass.gang != 0 || klass.wide) {
+      auto members = choose_together(klass, piece);
       if (!members) return std::nullopt;
-      return Decision{&piece, piece.size(), detail::kNoRank, 0, std::move(*members)};
+      if (klass.gang != 0) return Decision{&piece, piece.size(), detail::kNoRank, 0, std::move(*members), {}};
+      Decision one{&piece, 1, members->front().first, members->front().second, {}, {}};
+      for (auto lender = members->begin() + 1; lender != members->end(); ++lender) one.lenders.push_back(lender->first);
+      return one;
     }
     const auto chosen = choose(klass, piece.preferred);
     if (!chosen) return std::nullopt;
-    return Decision{&piece, share(klass, piece, workers_[chosen->first]), chosen->first, chosen->second, {}};
+    return Decision{&piece, share(klass, piece, workers_[chosen->first]), chosen->first, chosen->second, {}, {}};
   };
   const auto first_level = [](const Class& klass) {
     return std::find_if(klass.queues.begin(), klass.queues.end(),
@@ -382,7 +411,22 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
   return std::nullopt;
 }
 
-void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand) {
+// What it holds of its worker's cpus.
+double Scheduler::cpus_of(const Holding& holding) const {
+  return std::min(classes_[holding.klass].demands[holding.demand].cpus, workers_[holding.worker].slots);
+}
+
+// Takes what as many tasks hold from what their worker has free, or, if negative, gives it back.
+void Scheduler::charge(const Holding& holding, double tasks) {
+  const Class& klass = classes_[holding.klass];
+  if (klass.ordinary) return;
+  core::WireDemand& free = workers_[holding.worker].free;
+  const core::WireDemand& demand = klass.demands[holding.demand];
+  change(free, demand, -tasks);
+  free.cpus += tasks * (demand.cpus - cpus_of(holding));
+}
+
+void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand, std::vector<RankId> lenders) {
   piece.state = Piece::State::assigned;
   piece.worker = rank;
   piece.demand = demand;
@@ -396,37 +440,59 @@ void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand) {
   worker.tasks += piece.size();
   worker.busy += cpus_of(piece) * piece.size();
   worker.load_ns += piece.estimate_ns * piece.size();
-  const Class& klass = classes_[piece.klass];
-  if (!klass.ordinary) change(worker.free, klass.demands[demand], -static_cast<double>(piece.size()));
+  charge(piece, piece.size());
+  piece.lenders = std::move(lenders);
+  piece.waits = false;
+  for (const RankId lender : piece.lenders) lend_rank(lender, 1);
   update(rank);
 }
 
-void Scheduler::ended(const Piece& piece, std::uint32_t tasks) {
+void Scheduler::lend_rank(RankId rank, int times) {
+  Worker& worker = workers_[rank];
+  worker.lends += static_cast<std::uint32_t>(times);
+  worker.free.cpus -= times * worker.slots;
+  look_at_again(rank);
+}
+
+void Scheduler::set_waits(Holding& holding, bool waits) {
+  if (std::exchange(holding.waits, waits) == waits) return;
+  for (const RankId lender : holding.lenders) lend_rank(lender, waits ? -1 : 1);
+  if (holding.pool == 0) return;
+  Pool& pool = pools_.at(holding.pool);
+  const double cpus = classes_[holding.klass].demands[holding.demand].cpus;
+  pool.free.cpus += waits ? cpus : -cpus;
+  if (!pool.queues.empty()) eager_.insert(holding.pool);
+}
+
+void Scheduler::ended(Piece& piece, std::uint32_t tasks) {
+  set_waits(piece, false);
   if (piece.pool != 0) {
     change_pool(piece.pool, piece.klass, piece.demand, -static_cast<double>(tasks));
     return;
   }
   unload(piece, tasks);
-  give_back(piece.worker, piece.klass, piece.demand, tasks);
+  give_back(piece, tasks);
 }
 
 void Scheduler::stays(const Piece& piece) {
   if (piece.pool != 0) return;  // as while it was made
   unload(piece, 1);
   Worker& worker = workers_[piece.worker];
-  worker.held += classes_[piece.klass].demands[piece.demand].cpus;
+  worker.held += cpus_of(piece);
   ++worker.actors;
   update(piece.worker);
 }
 
-void Scheduler::left(RankId rank, ClassId klass, std::uint32_t demand, PoolId pool) {
-  if (pool != 0) {
-    change_pool(pool, klass, demand, -1);
+void Scheduler::left(Holding holding) {
+  set_waits(holding, false);
+  if (holding.pool != 0) {
+    change_pool(holding.pool, holding.klass, holding.demand, -1);
     return;
   }
-  workers_[rank].held -= classes_[klass].demands[demand].cpus;
-  --workers_[rank].actors;
-  give_back(rank, klass, demand, 1);
+  Worker& worker = workers_[holding.worker];
+  worker.held -= cpus_of(holding);
+  --worker.actors;
+  give_back(holding, 1);
 }
 
 void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {
@@ -436,11 +502,10 @@ void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {
   worker.load_ns -= piece.estimate_ns * tasks;
 }
 
-void Scheduler::give_back(RankId rank, ClassId id, std::uint32_t demand, std::uint32_t tasks) {
-  Worker& worker = workers_[rank];
-  const Class& klass = classes_[id];
-  if (!klass.ordinary) change(worker.free, klass.demands[demand], tasks);
-  look_at_again(rank);
+void Scheduler::give_back(const Holding& holding, std::uint32_t tasks) {
+  charge(holding, -static_cast<double>(tasks));
+  for (const RankId lender : holding.lenders) lend_rank(lender, -1);
+  look_at_again(holding.worker);
 }
 
 // There may be room at the worker for classes that found none.
@@ -463,7 +528,7 @@ std::optional<Scheduler::TakeBack> Scheduler::rebalance(Time now) {
     rich_cursor_ = rank + 1;
     Worker& worker = workers_[rank];
     if (now >= worker.rest_until) {
-      const auto excess = static_cast<std::uint32_t>(worker.tasks - std::floor(worker.capacity()));
+      const auto excess = static_cast<std::uint32_t>(std::ceil(worker.busy - worker.capacity()));
       worker.taking = true;
       update(rank);
       const std::uint32_t hungry = idle_.count();
@@ -487,7 +552,7 @@ void Scheduler::gave_back(RankId rank, std::uint32_t tasks, Time now) {
 bool Scheduler::starved() const {
   bool any_held = false;
   for (const RankId rank : members_) {
-    if (workers_[rank].capacity() > kSlack) return false;
+    if (workers_[rank].lends != 0 || workers_[rank].capacity() > kSlack) return false;
     any_held = any_held || workers_[rank].held > 0;
   }
   return queued_tasks_ != 0 && any_held;
@@ -511,7 +576,7 @@ core::WireDemand Scheduler::free() const {
   sum.cpus = 0;
   for (const RankId rank : members_) {
     const Worker& worker = workers_[rank];
-    sum.cpus += std::max(0.0, worker.capacity() - worker.tasks);
+    sum.cpus += std::max(0.0, worker.capacity() - worker.busy);
     sum.gpus += worker.free.gpus;
     sum.memory += worker.free.memory;
     for (const auto& [name, amount] : worker.free.resources) sum.resources[name] += amount;

@@ -6,9 +6,11 @@
 // worker always has about a millisecond of work; others go where what they need is free. Nothing here looks at all
 // workers or all tasks: workers with room are in bit sets, queued tasks in one queue per class and priority.
 //
-// A gang starts when as many ranks as it has members are idle; all its tasks are given out at once. Where the ranks
-// don't become idle by themselves, some are kept free for it: they get no other work until it has started. After that
-// no gang may do so for as long as it took, or a tenth of a second, so that other work has its share.
+// A gang starts when as many ranks as it has members are idle; all its tasks are given out at once. A task that asks
+// for more cpus than any rank has starts when enough ranks of one node are idle: it runs on one of them, and the others
+// lend it their cores. Where the ranks don't become idle by themselves, some are kept free: they get no other work
+// until it has started. After that nobody may do so for as long as it took, or a tenth of a second, so that other work
+// has its share.
 #pragma once
 
 #include <algorithm>
@@ -34,24 +36,29 @@ using detail::RankId;
 using ClassId = std::uint32_t;
 inline constexpr ClassId kPlain = 0;
 
+// What an assigned task holds, and after it the actor that it made.
+struct Holding {
+  ClassId klass = kPlain;
+  std::uint32_t demand = 0;  // which of its class
+  RankId worker = detail::kNoRank;
+  std::uint64_t pool = 0;       // out of which it has that; 0: out of its worker
+  std::vector<RankId> lenders;  // idle ranks of the same node, whose cores it has besides
+  bool waits = false;           // for others: its cpus are free meanwhile
+};
+
 // A stretch of tasks that are in the same state. The head derives from it what it needs besides.
-struct Piece {
+struct Piece : Holding {
   enum class State : std::uint8_t { waiting, queued, assigned };
 
   std::uint32_t size() const { return range.end - range.begin; }
 
   Range range;
   State state = State::waiting;
-  ClassId klass = kPlain;
   std::int32_t priority = 0;
   std::uint32_t function = 0;
   std::uint32_t bytes = 0;  // of one task's arguments, about
   Time queued_at = 0;
   RankId preferred = detail::kNoRank;
-  std::uint64_t pool = 0;  // from which it takes what it holds; 0: from its worker
-  // while assigned
-  RankId worker = detail::kNoRank;
-  std::uint32_t demand = 0;       // which of its class
   std::uint64_t estimate_ns = 0;  // of one task, when it was assigned
 };
 
@@ -61,11 +68,13 @@ class Scheduler {
 
   void add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offers);
   void remove_worker(RankId rank);
+  // Cpus of tasks there that wait.
   void set_lent(RankId rank, double cpus);
   bool has_worker(RankId rank) const { return rank < workers_.size() && workers_[rank].alive; }
 
   // The class of tasks with such options (nullptr: plain). `why_infeasible` says why no rank can ever run them.
   ClassId classify(const core::WireOptions* options);
+  bool can_run(ClassId klass) const { return classes_[klass].feasible; }
   std::optional<std::string> why_infeasible(ClassId klass) const;
   // What each kind of rank lacks at present, for people.
   std::string describe(const Piece& piece) const;
@@ -82,6 +91,7 @@ class Scheduler {
     std::uint32_t demand = 0;
     // Of a gang, which goes whole: its ranks in order, and the demand that each meets.
     std::vector<std::pair<RankId, std::uint32_t>> members;
+    std::vector<RankId> lenders;
   };
   // Higher priorities first; but what has waited for kPatience gets every kTurn-th decision, so that nothing starves.
   std::optional<Decision> place(Time now);
@@ -93,11 +103,13 @@ class Scheduler {
     return workers_[rank].alive && !workers_[rank].reserved && workers_[rank].tasks < kAhead;
   }
 
-  void assigned(Piece& piece, RankId worker, std::uint32_t demand);  // sets the piece's fields
-  void ended(const Piece& piece, std::uint32_t tasks);               // of an assigned piece: done, given back or lost
-  void stays(const Piece& piece);  // the same, but what the one task held stays held: by an actor
-  // Such an actor has ended.
-  void left(RankId worker, ClassId klass, std::uint32_t demand, std::uint64_t pool = 0);
+  // Sets the piece's fields.
+  void assigned(Piece& piece, RankId worker, std::uint32_t demand, std::vector<RankId> lenders = {});
+  void ended(Piece& piece, std::uint32_t tasks);  // of an assigned piece: done, given back or lost
+  void stays(const Piece& piece);                 // the same, but what the one task held stays held: by an actor
+  void left(Holding holding);                     // such an actor has ended
+  // A task with lenders or in a pool waits for others, or goes on. Others that are plain count by `set_lent`.
+  void set_waits(Holding& holding, bool waits);
   void measured(std::uint32_t function, std::uint64_t elapsed_ns, std::uint32_t tasks);
   std::uint64_t estimate_ns(std::uint32_t function) const { return estimates_[function]; }
 
@@ -135,8 +147,8 @@ class Scheduler {
   // Workers that were reserved since the last call: what they have not begun is to be taken back, so that it does not
   // wait there for work that has to wait for the gang.
   std::vector<RankId> take_reserved() { return std::exchange(fresh_reserved_, {}); }
-  // A gang that is queued, and that the ranks that are left can never run; nullptr: none.
-  Piece* hopeless_gang();
+  // A piece that is queued, and that the ranks that are left can never run; nullptr: none.
+  Piece* hopeless();
   // Some worker has nothing to do.
   bool hungry() const { return !idle_.empty(); }
   double slots() const { return slots_; }
@@ -158,6 +170,7 @@ class Scheduler {
     double lent = 0;
     double held = 0;  // cpus of actors
     std::uint32_t actors = 0;
+    std::uint32_t lends = 0;  // its cores to so many tasks of other ranks: it gets no work
     core::WireDemand offers;
     core::WireDemand free;      // what no task of a class but the plain one holds
     std::uint32_t tasks = 0;    // assigned and not ended
@@ -168,7 +181,7 @@ class Scheduler {
     Time rest_until = 0;        // no TakeBack before
     Time rest = 0;
     std::uint32_t load() const { return tasks + actors; }
-    double capacity() const { return std::max(0.0, slots + lent - held); }
+    double capacity() const { return lends != 0 ? 0 : std::max(0.0, slots + lent - held); }
   };
   struct Class {
     std::vector<core::WireDemand> demands;
@@ -176,6 +189,8 @@ class Scheduler {
     std::uint32_t place_index = 0;
     std::uint32_t gang = 0;  // ranks of each; 0: tasks
     bool ordinary = true;    // the demand is that of a plain task
+    bool wide = false;       // no rank has as many cpus, but some ranks of one node have together
+    bool feasible = true;    // on the ranks that there are
     std::map<int, std::deque<Piece*>, std::greater<>> queues;
     std::size_t tasks = 0;
     BitSet candidates;  // workers that may fit; unset when found not to
@@ -200,9 +215,15 @@ class Scheduler {
   void update(RankId rank);
   void look_at_again(RankId rank);
   void unload(const Piece& piece, std::uint32_t tasks);
-  double cpus_of(const Piece& piece) const { return classes_[piece.klass].demands[piece.demand].cpus; }
-  void give_back(RankId rank, ClassId klass, std::uint32_t demand, std::uint32_t tasks);
+  double cpus_of(const Holding& holding) const;
+  void charge(const Holding& holding, double tasks);
+  void give_back(const Holding& holding, std::uint32_t tasks);
+  void lend_rank(RankId rank, int times);
   bool allowed(const Class& klass, RankId rank) const;
+  bool is_at(const Class& klass, RankId rank) const;
+  bool may_lend(const Class& klass, RankId rank) const;
+  void ranks_changed();
+  void find_width(Class& klass);
   static bool offers(const core::WireDemand& offer, const core::WireDemand& demand);
   static bool offers_besides_cpus(const core::WireDemand& offer, const core::WireDemand& demand);
   std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker) const;
@@ -211,8 +232,11 @@ class Scheduler {
   std::optional<std::pair<RankId, std::uint32_t>> choose(Class& klass, RankId preferred);
   using Members = std::vector<std::pair<RankId, std::uint32_t>>;
   std::optional<std::uint32_t> fits_now(const Class& klass, RankId rank) const;
+  bool may_take_part(const Class& klass, RankId rank) const;
   Members pick(const Class& klass, RankId preferred, const std::vector<RankId>& from) const;
-  std::optional<Members> choose_gang(Class& klass, Piece& piece);
+  Members pick_wide(const Class& klass, RankId preferred, std::vector<RankId> from,
+                    core::WireDemand Worker::*has) const;
+  std::optional<Members> choose_together(Class& klass, Piece& piece);
   void reserve(const Class& klass, Piece& piece);
   void reserve_for(const void* who, const std::vector<RankId>& workers, int priority);
   bool give_up_reservation();

@@ -81,7 +81,7 @@ Handle Worker::call(const detail::ActorBase& actor, const FunctionInfo& method, 
   }
   Handle result = objects_.mint();
   const ObjectId first = result.id();
-  if (open_.count != 0 && first.span != open_.range.span) close_open();
+  close_open_unless_before(first);
   ++remotes_[id].pending;
   if (open_.count != 0) {
     add_to_open(first, draft);
@@ -345,7 +345,7 @@ void Worker::start_actor(Run& run) {
   actor->options = run.body->options;
   actor->klass = run.body->function->klass;
   actor->object = std::move(run.task.actor);
-  actor->demand = run.demand;
+  actor->lenders = run.body->lenders;
   actor->slots = std::move(run.slots);
   actor->gpus = std::move(run.gpus);
   actors_[actor->id] = std::move(actor);
@@ -524,9 +524,9 @@ void Worker::handle(RankId, const core::EndActor& m) {
 // The object is destroyed. Of one that was killed the error stays, for late calls, as long as there are handles; the
 // head knows that too, so that nothing is kept here.
 void Worker::erase_actor(LocalActor& actor) {
-  take(actor.options.get(), actor.demand, -1);
+  take(actor.options.get(), -1);
   free_slots_.insert(free_slots_.end(), actor.slots.begin(), actor.slots.end());
-  give_gpus(actor.gpus, actor.options->demands[actor.demand].gpus);
+  give_gpus(actor.gpus, actor.options->demands.front().gpus);
   transport_.send(kHeadRank, core::ActorEnded{actor.id});
   actors_.erase(actor.id);
 }

@@ -15,10 +15,9 @@ using detail::kVariable;
 
 namespace {
 
-constexpr Time kRunTarget = 200'000;                // ns that one run should take
-constexpr std::size_t kBorrowed = ~std::size_t{0};  // the demand of a run that uses its waiter's cpus
-constexpr std::size_t kLevels = 8;                  // priorities that keep their queues
-constexpr int kScan = 16;                           // queued pieces looked at for one that fits
+constexpr Time kRunTarget = 200'000;  // ns that one run should take
+constexpr std::size_t kLevels = 8;    // priorities that keep their queues
+constexpr int kScan = 16;             // queued pieces looked at for one that fits
 
 std::uint64_t elapsed_per_task(Time elapsed, std::uint32_t n) {
   return static_cast<std::uint64_t>(std::max<Time>(elapsed / std::max<std::uint32_t>(n, 1), 1));
@@ -191,34 +190,34 @@ void Worker::fail_pieces() {
 
 // ---- execution ---------------------------------------------------------------------------------------------------
 
-std::optional<std::size_t> Worker::fitting_demand(const Body& body) const {
+bool Worker::fits(const Body& body) const {
   constexpr double kSlack = 1e-9;
-  if (!body.options) return free_.cpus >= 1 - kSlack ? std::optional<std::size_t>(0) : std::nullopt;
-  const auto& demands = body.options->demands;
-  for (std::size_t i = 0; i < demands.size(); ++i) {
-    const auto& d = demands[i];
-    bool fits = d.cpus <= free_.cpus + kSlack && d.gpus <= free_.gpus + kSlack && d.memory <= free_.memory;
-    if (d.gpus != 0) {  // enough of them, with enough left of each
-      const auto n = std::count_if(free_gpus_.begin(), free_gpus_.end(),
-                                   [&d](double free) { return free + kSlack >= std::min(d.gpus, 1.0); });
-      fits = fits && static_cast<double>(n) >= d.gpus;
-    }
-    for (const auto& [name, amount] : d.resources) {
-      const auto found = free_.resources.find(name);
-      fits = fits && found != free_.resources.end() && amount <= found->second + kSlack;
-    }
-    if (fits) return i;
+  if (!body.options) return free_.cpus >= 1 - kSlack;
+  const core::WireDemand& d = body.options->demands.front();
+  if (own_cpus(d) > free_.cpus + kSlack || d.gpus > free_.gpus + kSlack || d.memory > free_.memory) return false;
+  if (d.gpus != 0) {  // enough of them, with enough left of each
+    const auto n = std::count_if(free_gpus_.begin(), free_gpus_.end(),
+                                 [&d](double free) { return free + kSlack >= std::min(d.gpus, 1.0); });
+    if (static_cast<double>(n) < d.gpus) return false;
   }
-  return std::nullopt;
+  return std::all_of(d.resources.begin(), d.resources.end(), [this](const auto& entry) {
+    const auto found = free_.resources.find(entry.first);
+    return found != free_.resources.end() && entry.second <= found->second + kSlack;
+  });
 }
 
-void Worker::take(const core::WireOptions* options, std::size_t demand, double sign) {
+// Of a demand above what this rank has, the rest is with its lenders.
+double Worker::own_cpus(const core::WireDemand& demand) const {
+  return std::min(demand.cpus, static_cast<double>(settings_.slots));
+}
+
+void Worker::take(const core::WireOptions* options, double sign) {
   if (options == nullptr) {
     free_.cpus -= sign;
     return;
   }
-  const auto& d = options->demands[demand];
-  free_.cpus -= sign * d.cpus;
+  const auto& d = options->demands.front();
+  free_.cpus -= sign * own_cpus(d);
   free_.gpus -= sign * d.gpus;
   if (sign > 0) free_.memory -= d.memory;
   if (sign < 0) free_.memory += d.memory;
@@ -231,7 +230,7 @@ bool Worker::has_runnable() const {
   for (const auto& [priority, queue] : ready_) {
     int looked = 0;
     for (const Piece* piece : queue) {
-      if (fitting_demand(*piece->body)) return true;
+      if (fits(*piece->body)) return true;
       if (++looked == kScan) break;
     }
   }
@@ -261,11 +260,11 @@ std::unique_ptr<Run> Worker::next_run(Time now) {
   return nullptr;
 }
 
-// Of the first piece in the queue whose demand fits.
+// Of the first piece in the queue that fits.
 std::unique_ptr<Run> Worker::run_from(std::deque<Piece*>& queue, Time now) {
   int looked = 0;
   for (Piece* piece : queue) {
-    if (const auto demand = fitting_demand(*piece->body)) {
+    if (fits(*piece->body)) {
       const Body& body = *piece->body;
       const std::uint32_t size = piece->range.end - piece->range.begin;
       std::uint32_t n = 1;
@@ -277,7 +276,7 @@ std::unique_ptr<Run> Worker::run_from(std::deque<Piece*>& queue, Time now) {
         const auto share = static_cast<std::uint32_t>(std::max<std::size_t>(free_slots_.size(), 1));
         n = std::max<std::uint32_t>(1, std::min(n, (size + share - 1) / share));
       }
-      return carve(*piece, {piece->range.span, piece->range.begin, piece->range.begin + n}, *demand, now);
+      return carve(*piece, {piece->range.span, piece->range.begin, piece->range.begin + n}, true, now);
     }
     if (++looked == kScan) break;
   }
@@ -296,7 +295,7 @@ std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) 
   }
   split_off(*piece, handle.index());
   piece = piece_with(handle.id());
-  auto run = carve(*piece, piece->range, kBorrowed, now);
+  auto run = carve(*piece, piece->range, false, now);
   run->slot = waiter.slot;
   run->lender = &lender;
   if (run->announced) count_unused(*run, 1);
@@ -325,7 +324,7 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
     } else {
       Piece& piece = *actor.ready.front();
       const std::uint32_t end = actor.options->actor.concurrency == 1 ? piece.range.end : piece.range.begin + 1;
-      run = carve(piece, {piece.range.span, piece.range.begin, end}, kBorrowed, now);
+      run = carve(piece, {piece.range.span, piece.range.begin, end}, false, now);
       run->task.actor = actor.object;
     }
     run->slots = actor.slots;
@@ -345,36 +344,54 @@ void Worker::start_run(Run& run) {
 }
 
 // The cpus that a run itself holds, not those of one that lends to it.
-double Worker::cpus_of(const Run& run) {
-  if (run.body->actor != nullptr) return run.body->actor->options->actor.concurrency == 1 ? run.body->actor->cpus() : 0;
-  return run.body->options ? run.body->options->demands[run.demand].cpus : 1;
+double Worker::cpus_of(const Run& run) const {
+  if (const LocalActor* actor = run.body->actor) {
+    return actor->options->actor.concurrency == 1 ? own_cpus(actor->options->demands.front()) : 0;
+  }
+  return run.body->options ? own_cpus(run.body->options->demands.front()) : 1;
 }
 
 // The head takes a task that it knows for one that uses cpus of its own.
 void Worker::count_unused(const Run& run, double sign) {
-  unused_ += sign * run.body->cpus();
+  unused_ += sign * cpus_of(run);
   lent_changed_ = true;
 }
 
-void Worker::take_slots(Run& run, double cpus) {
-  for (int i = 0; i < static_cast<int>(cpus) && !free_slots_.empty(); ++i) {
+// Those first that are near its GPUs.
+void Worker::take_slots(Run& run, std::size_t n) {
+  const auto far = [&](int slot) {
+    return std::none_of(run.gpus.begin(), run.gpus.end(), [&](int gpu) { return is_near(slot, gpu); });
+  };
+  if (!run.gpus.empty()) std::stable_partition(free_slots_.begin(), free_slots_.end(), far);
+  for (; n != 0 && !free_slots_.empty(); --n) {
     run.slots.push_back(free_slots_.back());
     free_slots_.pop_back();
   }
   run.slot = run.slots.empty() ? -1 : run.slots.front();
 }
 
-// Whole ones, or a part of the one that has least left of those that have enough.
+bool Worker::is_near(int slot, int gpu) const {
+  const auto& near = settings_.near_gpus;
+  return static_cast<std::size_t>(gpu) < near.size() && near[static_cast<std::size_t>(gpu)].contains(slot);
+}
+
+// Whole ones, or a part of the one that has least left of those that have enough; of equal ones, one with a slot beside
+// it that is free.
 std::vector<int> Worker::take_gpus(double gpus) {
   constexpr double kSlack = 1e-9;
   std::vector<int> taken;
   if (gpus == 0) return taken;
   const double each = std::min(gpus, 1.0);
+  const auto rank = [this](int gpu) {
+    const bool far = std::none_of(free_slots_.begin(), free_slots_.end(), [&](int slot) { return is_near(slot, gpu); });
+    return std::pair(free_gpus_[static_cast<std::size_t>(gpu)], far);
+  };
   for (int n = std::max(1, static_cast<int>(gpus)); n > 0; --n) {
     int best = -1;
     for (std::size_t i = 0; i < free_gpus_.size(); ++i) {
       if (free_gpus_[i] + kSlack < each) continue;
-      if (best == -1 || free_gpus_[i] < free_gpus_[static_cast<std::size_t>(best)]) best = static_cast<int>(i);
+      const int gpu = static_cast<int>(i);
+      if (best == -1 || rank(gpu) < rank(best)) best = gpu;
     }
     MOBULA_CHECK(best != -1, "a task that fits finds its GPUs");
     free_gpus_[static_cast<std::size_t>(best)] -= each;
@@ -388,20 +405,20 @@ void Worker::give_gpus(const std::vector<int>& gpus, double amount) {
 }
 
 // Takes the range, which is the front of the piece, out as a run.
-std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, std::size_t demand, Time now) {
+std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, bool holds, Time now) {
   auto run = std::make_unique<Run>();
   run->range = range;
   run->body = piece.body;
   run->announced = piece.announced;
   run->kept = piece.kept;
-  run->demand = demand;
+  run->holds = holds;
   if (run->body->gang) members_.at(run->body->gang->gang).run = run.get();
   run->started = now;
   const Body& body = *run->body;
-  if (demand != kBorrowed) {
-    take(body.options.get(), demand, 1);
-    take_slots(*run, body.options ? body.options->demands[demand].cpus : 1);
-    if (body.options) run->gpus = take_gpus(body.options->demands[demand].gpus);
+  if (holds) {
+    take(body.options.get(), 1);
+    if (body.options) run->gpus = take_gpus(body.options->demands.front().gpus);
+    take_slots(*run, static_cast<std::size_t>(cpus_of(*run)));
   }
   if (body.options && body.options->timeout_ns >= 0) run->deadline = now + body.options->timeout_ns;
   run->task.next = range.begin;
@@ -449,8 +466,8 @@ void Worker::release(Run& run) {
     return;
   }
   if (run.lender != nullptr && run.announced) count_unused(run, -1);
-  if (run.demand == kBorrowed) return;
-  take(run.body->options.get(), run.demand, -1);
+  if (!run.holds) return;
+  take(run.body->options.get(), -1);
   if (run.lends) {  // its cpus are free already
     const double cpus = cpus_of(run);
     free_.cpus -= cpus;
@@ -459,7 +476,7 @@ void Worker::release(Run& run) {
   }
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
   run.slots.clear();
-  if (!run.gpus.empty()) give_gpus(run.gpus, run.body->options->demands[run.demand].gpus);
+  if (!run.gpus.empty()) give_gpus(run.gpus, run.body->options->demands.front().gpus);
 }
 
 void Worker::finish(std::unique_ptr<Run> run, Time now) {
@@ -480,78 +497,126 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
     erase_actor(*actor);
     return;
   }
-  const Range ran{run->range.span, run->range.begin, task.next};
-  const std::uint32_t n = ran.end - ran.begin;
-  core::trace(Event::finished, now, ran.span, ran.begin, ran.end, run->body->function->index);
-  if (task.next != run->range.end && (actor == nullptr || actor->dead == nullptr)) {
-    Piece& rest = add_piece({ran.span, task.next, run->range.end}, run->body);
-    rest.kept = run->kept;
-    if (!run->announced) {
-      rest.announced = false;
-      rest.submitted = run->started;
-      rest.unannounced_at = unannounced_.size();
-      unannounced_.push_back(&rest);
-    }
-    enqueue(rest, true);
-  }
+  if (task.next != run->range.end && (actor == nullptr || actor->dead == nullptr)) give_back_rest(*run, task.next);
   if (actor != nullptr) list(*actor);
   if (run->expired && run->body->holding) tell_counted(run->range);
-  if (n == 0 || (run->expired && !run->body->gang)) return;
+  if (task.next == run->range.begin || (run->expired && !run->body->gang)) return;
+  task.from = task.out.buffer.size();
+  Report all = take_results(*run, task.next, now);
+  if (made) all.stored.emplace_back(run->range.begin, nullptr);
+  if (run->body->gang) {
+    if (!unannounced_.empty()) announce_all();
+    member_ended(*run, std::move(all));
+  } else {
+    report(*run, std::move(all));
+  }
+}
+
+// Queues what the run has not begun, from `from` on.
+void Worker::give_back_rest(Run& run, std::uint32_t from) {
+  Piece& rest = add_piece({run.range.span, from, run.range.end}, run.body);
+  run.range.end = from;
+  rest.kept = run.kept;
+  if (!run.announced) {
+    rest.announced = false;
+    rest.submitted = run.started;
+    rest.unannounced_at = unannounced_.size();
+    unannounced_.push_back(&rest);
+  }
+  enqueue(rest, true);
+}
+
+// The results of the tasks before `end`, all of which have ended.
+Worker::Report Worker::take_results(Run& run, std::uint32_t end, Time now) {
+  detail::TaskRun& task = run.task;
+  Report results;
+  results.range = {run.range.span, run.range.begin, end};
+  const std::uint32_t n = end - run.range.begin;
+  core::trace(Event::finished, now, run.range.span, run.range.begin, end, run.body->function->index);
   tasks_run_ += n;
-  const Time elapsed = now - run->started;
-  std::uint64_t& estimate = estimates_[run->body->function->index];
+  const Time elapsed = now - run.started;
+  std::uint64_t& estimate = estimates_[run.body->function->index];
   estimate = estimate == 0 ? elapsed_per_task(elapsed, n) : (estimate * 3 + elapsed_per_task(elapsed, n)) / 4;
   if (estimate == 0) estimate = 1;
 
-  Report report;
-  report.range = ran;
-  report.is_call = actor != nullptr;
-  report.holding = run->body->holding;
-  report.elapsed_ns = static_cast<std::uint64_t>(elapsed);
-  report.fixed = task.fixed_result;
+  results.is_call = run.body->actor != nullptr;
+  results.holding = run.body->holding;
+  results.elapsed_ns = static_cast<std::uint64_t>(elapsed);
+  results.fixed = task.fixed_result;
   for (auto& oddity : task.oddities) {
     if (oddity.error) {
-      report.errors.push_back({oddity.index, core::capture(oddity.error, where(*run, oddity.index))});
+      results.errors.push_back({oddity.index, core::capture(oddity.error, where(run, oddity.index))});
     } else if (oddity.is_stored) {
-      report.stored.emplace_back(oddity.index, std::make_shared<Buffer>(std::move(oddity.stored)));
+      results.stored.emplace_back(oddity.index, std::make_shared<Buffer>(std::move(oddity.stored)));
     }
-    if (!oddity.refs.empty()) report.refs.emplace_back(oddity.index, std::move(oddity.refs));
+    if (!oddity.refs.empty()) results.refs.emplace_back(oddity.index, std::move(oddity.refs));
   }
-  if (made) report.stored.emplace_back(ran.begin, nullptr);
-  if (run->body->gang) {
-    if (!unannounced_.empty()) announce_all();
-    report.values = std::make_shared<Buffer>(std::move(task.out.buffer));
-    report.ends = std::move(task.ends);
-    member_ended(*run, std::move(report));
-    return;
-  }
-  const bool retry = !report.errors.empty() && run->body->options && run->body->options->retry_exceptions &&
-                     static_cast<int>(run->body->attempt) <= run->body->options->retries;
-  if (!run->announced && (retry || !report.refs.empty())) announce_run(*run);
-  report.announced = run->announced;
+  task.oddities.clear();
+  Buffer begun(task.out.buffer.view().subspan(task.from));
+  task.out.buffer.shrink(task.from);
+  results.values = std::make_shared<Buffer>(std::exchange(task.out.buffer, std::move(begun)));
+  results.ends = std::exchange(task.ends, {});
+  task.from = 0;
+  return results;
+}
+
+void Worker::report(Run& run, Report report) {
+  const core::WireOptions* options = run.body->options.get();
+  const bool retry = !report.errors.empty() && options != nullptr && options->retry_exceptions &&
+                     static_cast<int>(run.body->attempt) <= options->retries;
+  if (!run.announced && (retry || !report.refs.empty())) announce_run(run);
+  report.announced = run.announced;
   // Kept tasks of one that ends must be known before its end is: the rank may be gone the moment after.
   if (report.announced && !unannounced_.empty()) announce_all();
-  if (retry) {
-    core::Done done;
-    done.range = ran;
-    done.elapsed_ns = report.elapsed_ns;
-    done.errors = std::move(report.errors);
-    send_done(done);
+  if (!retry) {
+    send_report(std::move(report));
     return;
   }
-  report.values = std::make_shared<Buffer>(std::move(task.out.buffer));
-  report.ends = std::move(task.ends);
-  send_report(std::move(report));
+  core::Done done;
+  done.range = report.range;
+  done.elapsed_ns = report.elapsed_ns;
+  done.errors = std::move(report.errors);
+  send_done(done);
+}
+
+// Leaves the run with the one task that waits: what was done before it is reported, and what comes behind it queued,
+// since it may wait for just that.
+void Worker::leave_alone(Run& run, Time now) {
+  detail::TaskRun& task = run.task;
+  if (run.expired) return;
+  if (run.range.end - task.next > 1) {
+    task.stop.store(true, std::memory_order_relaxed);
+    give_back_rest(run, task.next + 1);
+  }
+  if (task.next == run.range.begin) return;
+  Report before = take_results(run, task.next, now);
+  report(run, std::move(before));
+  run.range.begin = task.next;
+  run.started = now;
+}
+
+// A task that waits gives others at once what it had from elsewhere: what it waits for may need just that. When it goes
+// on, its lenders get no more work until it ends.
+void Worker::tell_waits(const Run& run, bool waits) {
+  const LocalActor* actor = run.body->actor;
+  const auto* options = actor != nullptr ? actor->options.get() : run.body->options.get();
+  const bool in_bundle = options != nullptr && options->placement == Placement::Kind::bundle;
+  if (!in_bundle && run.body->all_lenders().empty()) return;
+  const ObjectId id = actor != nullptr ? actor->id : ObjectId{run.range.span, run.range.begin};
+  transport_.send(kHeadRank, core::Waits{id, waits});
 }
 
 void Worker::lend(Run& of) {
   Run& run = of.lender != nullptr ? *of.lender : of;
+  leave_alone(of, now_);
+  if (&run != &of) leave_alone(run, now_);
   of.waits = true;
   const LocalActor* actor = run.body->actor;
   if (actor != nullptr && actor->cpus() == 0 && &run == &of) --shared_active_;
   const double cpus = cpus_of(run);
   if (run.lends || cpus == 0) return;
   run.lends = true;
+  tell_waits(run, true);
   free_.cpus += cpus;
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
   run.lent_slots = run.slots.size();
@@ -571,10 +636,11 @@ bool Worker::resume(Run& of, bool force) {
   if (std::exchange(of.waits, false) && actor != nullptr && actor->cpus() == 0 && &run == &of) ++shared_active_;
   if (!run.lends) return true;
   run.lends = false;
+  tell_waits(run, false);
   free_.cpus -= cpus;
   lent_ -= cpus;
   lent_changed_ = true;
-  take_slots(run, static_cast<double>(run.lent_slots));
+  take_slots(run, run.lent_slots);
   return true;
 }
 

@@ -135,7 +135,7 @@ Handle Worker::submit(const FunctionInfo& function, const TaskOptions* options, 
     if (!fits && open_.count != 0) close_open();
     Handle handle = objects_.mint();
     const ObjectId id = handle.id();
-    if (open_.count != 0 && id.span != open_.range.span) close_open();
+    close_open_unless_before(id);
     if (open_.count == 0) {
       open_.function = &function;
       open_.options = std::move(wire);
@@ -149,6 +149,11 @@ Handle Worker::submit(const FunctionInfo& function, const TaskOptions* options, 
   Handle handle = objects_.mint();
   submit_alone(handle, function, wire.get(), draft);
   return handle;
+}
+
+// What is open goes on with the object only if it is the next: ids of one piece are consecutive.
+void Worker::close_open_unless_before(ObjectId id) {
+  if (open_.count != 0 && (id.span != open_.range.span || id.index != open_.range.end)) close_open();
 }
 
 void Worker::add_to_open(ObjectId id, const detail::Draft::State& draft) {
@@ -224,7 +229,6 @@ void Worker::submit_gang(Record& batch, std::uint32_t members, const FunctionInf
 }
 
 Handle Worker::put(detail::Encoder&& value) {
-  if (open_.count != 0 && open_.count == store::ObjectTable::kSingles) close_open();
   Handle handle = objects_.mint();
   auto block = std::make_shared<Buffer>(std::move(value.buffer));
   const std::size_t size = block->size();
@@ -235,8 +239,6 @@ Handle Worker::put(detail::Encoder&& value) {
     objects_.set_block(*handle.record(), handle.index(), std::move(block));
   }
   objects_.set_secret(*handle.record(), handle.index());
-  // Ids of one piece are consecutive; this one lies between.
-  if (open_.count != 0) close_open();
   if (!value.refs.empty()) {
     core::Made made{handle.id(), size, pass_on_all(value.refs)};
     objects_.take_secret(*handle.record(), handle.index());
@@ -407,6 +409,7 @@ std::shared_ptr<Body> Worker::body_of(const core::TaskBody& sent, const Range& r
 void Worker::handle(RankId, const core::Assign& m) {
   auto body = body_of(m.body, m.range, m.deps, core::kind_of(m.body));
   body->attempt = m.attempt;
+  body->lenders = m.lenders;
   if (body->options && body->options->gang != 0) {
     if (m.range.end - m.range.begin != 1) detail::throw_damaged("a rank is to be two members of a gang");
     body->gang = std::make_unique<core::GangPart>(m.gang);
@@ -671,14 +674,26 @@ void Worker::handle(RankId, const core::Result& m) {
 
 // ---- progress ----------------------------------------------------------------------------------------------------
 
+// The run ends after the task that it is at, and others may have those behind that.
+void Worker::end_early(Run& run) {
+  if (run.range.end - run.task.next <= 1) return;
+  run.task.stop.store(true, std::memory_order_relaxed);
+  // A thread moves on before it looks whether it is to stop. So after the barrier it is at the task that it shows, or
+  // sees that it is to stop before the next.
+  if (run.body->actor == nullptr && settings_.fence() && run.range.end - run.task.next > 1) {
+    give_back_rest(run, run.task.next + 1);
+  }
+}
+
 void Worker::tick(Time now) {
   now_ = now;
   store_.step();
   admit();
   for (Run* run : running_) {
     if (run->body->actor != nullptr && run->waits) tell_blocked(*run, now);
-    if (now - run->started > kRunLimit && run->range.end - run->range.begin > 1) {
-      run->task.stop.store(true, std::memory_order_relaxed);
+    if (now - run->started > kRunLimit) {
+      if (!run->announced) announce_run(*run);
+      end_early(*run);
     }
     if (run->deadline != 0 && now >= run->deadline && !run->expired) {
       run->expired = true;

@@ -45,9 +45,9 @@ struct LocalActor {
   std::shared_ptr<const core::WireOptions> options;
   const FunctionInfo* klass = nullptr;
   std::shared_ptr<void> object;  // nullptr once it is being destroyed
-  std::size_t demand = 0;        // which of its demands it holds
   std::vector<int> slots;        // its own
   std::vector<int> gpus;
+  std::vector<RankId> lenders;
   std::deque<struct Piece*> ready;
   std::unordered_map<ObjectId, std::deque<struct Piece*>> lines;  // by caller
   std::uint32_t active = 0;                                       // runs of its calls
@@ -55,7 +55,7 @@ struct LocalActor {
   bool ending = false;
   ErrorPtr dead;  // killed
 
-  double cpus() const { return options->demands[demand].cpus; }
+  double cpus() const { return options->demands.front().cpus; }
   bool has_next() const;                     // a call may run now, or the object be destroyed
   std::vector<struct Piece*> calls() const;  // that have not begun
 };
@@ -77,8 +77,11 @@ struct Body {
   ObjectId caller;
   bool holding = false;  // their arguments hold objects
   std::unique_ptr<core::GangPart> gang;
+  std::vector<RankId> lenders;  // whose cores its one task has besides those of this rank
+  const std::vector<RankId>& all_lenders() const { return actor != nullptr ? actor->lenders : lenders; }
 
   ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
+  // That it may use, those of lenders included.
   double cpus() const { return actor != nullptr ? actor->cpus() : options ? options->demands.front().cpus : 1.0; }
   int priority() const { return options ? options->priority : 0; }
 };
@@ -100,9 +103,9 @@ struct Run {
   std::shared_ptr<Body> body;
   bool announced = true;
   bool kept = false;
-  std::size_t demand = 0;  // which of the task's demands it holds
-  Run* lender = nullptr;   // the run whose cpus it uses in place of its own
-  int slot = -1;           // the first of its slots; -1: it shares all of them
+  bool holds = true;      // what its task asks for; otherwise it uses what its lender or its actor holds
+  Run* lender = nullptr;  // the run that waits for it
+  int slot = -1;          // the first of its slots; -1: it shares all of them
   std::vector<int> slots;
   std::vector<int> gpus;
   std::size_t lent_slots = 0;
@@ -126,6 +129,9 @@ struct Settings {
   core::WireDemand offers;  // cpus = slots
   std::string host;
   std::uint32_t node = 0;
+  std::vector<std::set<int>> near_gpus;  // by GPU: the slots whose cores are near it
+  // Has all threads of the process pass a memory barrier; false: the system can't.
+  std::function<bool()> fence = [] { return true; };
   Time gang_grace = 1'000'000'000;  // ns that a member has to come back once its gang is broken
 };
 
@@ -312,6 +318,7 @@ class Worker {
   void actors_made(const Range& range);
   void dispatch_call(PendingCall& call, ByteView args, const std::vector<std::uint32_t>& ends);
   void set_placement(core::WireOptions& wire, const Placement& placement);
+  void close_open_unless_before(ObjectId id);
   void add_to_open(ObjectId id, const detail::Draft::State& draft);
   static std::vector<std::uint32_t> ends_of(const FunctionInfo& function, const detail::Draft::State& draft);
   void submit_alone(const Handle& handle, const FunctionInfo& function, const core::WireOptions* options,
@@ -343,15 +350,18 @@ class Worker {
   void fail_piece(Piece& piece, const ErrorPtr& error);
   void fail_pieces();
   std::unique_ptr<Run> run_from(std::deque<Piece*>& queue, Time now);
-  std::unique_ptr<Run> carve(Piece& piece, Range range, std::size_t demand, Time now);
+  std::unique_ptr<Run> carve(Piece& piece, Range range, bool holds, Time now);
   void start_run(Run& run);
-  void take_slots(Run& run, double cpus);
+  void take_slots(Run& run, std::size_t n);
+  void tell_waits(const Run& run, bool waits);
   void count_unused(const Run& run, double sign);
   std::vector<int> take_gpus(double gpus);
   void give_gpus(const std::vector<int>& gpus, double amount);
-  static double cpus_of(const Run& run);
-  std::optional<std::size_t> fitting_demand(const Body& body) const;
-  void take(const core::WireOptions* options, std::size_t demand, double sign);
+  double cpus_of(const Run& run) const;
+  double own_cpus(const core::WireDemand& demand) const;
+  bool is_near(int slot, int gpu) const;
+  bool fits(const Body& body) const;
+  void take(const core::WireOptions* options, double sign);
 
   ValuePtr value_here(ObjectId id);
   void ask_for(ObjectId id, RankId hint, std::uint64_t turn = 0);
@@ -408,6 +418,11 @@ class Worker {
   void send_away(ObjectId id, Interest& in);  // those ranks that wait for it here
   void split_off(Piece& piece, std::uint32_t index);
   void release(Run& run);
+  void give_back_rest(Run& run, std::uint32_t from);
+  Report take_results(Run& run, std::uint32_t end, Time now);
+  void report(Run& run, Report report);
+  void leave_alone(Run& run, Time now);
+  void end_early(Run& run);
   Failure where(const Run& run, std::uint32_t index) const;
   std::string task_name(const Body& body) const;
 

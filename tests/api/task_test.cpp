@@ -1,3 +1,7 @@
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
 #include <list>
 #include <numeric>
 #include <set>
@@ -37,6 +41,9 @@ long fib(int n) {
   const auto b = remote<fib>(n - 2);
   return get(a) + get(b);
 }
+struct Tally {
+  int add(int x) { return x; }
+};
 std::tuple<int, std::string> pair_of(int x) { return {x, std::to_string(x)}; }
 
 class Particle {
@@ -178,6 +185,134 @@ TEST(Task, ManySinglesKeepTheirOrder) {
 TEST(Task, DroppedRefsStillRun) {
   for (int i = 0; i < 1000; ++i) remote<nothing>();
   EXPECT_EQ(get(remote<twice>(1)), 2);
+}
+
+int spread_twice(int x) { return 2 * x; }
+// Tasks that stay here and ones that have to go elsewhere, turn by turn, and calls between them.
+int mixed(mobula::Actor<Tally> tally, int n) {
+  std::vector<Ref<int>> refs;
+  for (int i = 0; i < n; ++i) {
+    refs.push_back(remote<twice>(i));
+    refs.push_back(remote<spread_twice>.with({.placement = mobula::spread})(i));
+  }
+  for (int i = 0; i < n; ++i) {
+    refs.push_back(remote<twice>(i));
+    refs.push_back(remote<&Tally::add>(tally, i));
+    if (i % 3 == 0) refs.push_back(mobula::put(i));
+  }
+  int sum = 0;
+  for (const auto& ref : refs) sum += get(ref);
+  return sum;
+}
+
+TEST(Task, MixesTasksAndCallsOfAllKinds) {
+  const auto tally = mobula::actor<Tally>();
+  const int n = 50;
+  int expected = 0;
+  for (int i = 0; i < n; ++i) expected += 3 * 2 * i + i + (i % 3 == 0 ? i : 0);
+  std::vector<Ref<int>> all;
+  for (int i = 0; i < 8; ++i) all.push_back(remote<mixed>(tally, n));
+  for (const auto& one : all) EXPECT_EQ(get(one), expected);
+  EXPECT_EQ(mixed(tally, n), expected) << "in the driver";
+}
+
+// Tasks of one function, which the runtime gathers; one of them takes long, or waits for those before and behind it.
+struct Board {
+  std::map<int, Ref<int>> refs;
+  void post(int i, const Ref<int>& ref) { refs[i] = ref; }
+  std::vector<Ref<int>> find(const std::vector<int>& which) {
+    std::vector<Ref<int>> found;
+    for (const int i : which) {
+      if (refs.contains(i)) found.push_back(refs.at(i));
+    }
+    return found;
+  }
+};
+int among_others(int i, mobula::Actor<Board> board, int waits) {
+  if (i != waits) return i;
+  std::vector<Ref<int>> others;
+  while (others.size() < 3) others = get(remote<&Board::find>(board, std::vector{waits - 1, waits + 1, waits + 30}));
+  int sum = 0;
+  for (const auto& other : others) sum += get(other);
+  return sum;
+}
+// The one computes until the file is there, which this waits for in no way that the runtime knows of.
+int sometimes_long(int i, int which, const std::string& file) {
+  for (int ms = 0; i == which && !std::filesystem::exists(file) && ms < 20'000; ++ms) support::sleep_ms(1);
+  return i == which && !std::filesystem::exists(file) ? -1 : i;
+}
+
+TEST(Task, MayWaitForItsNeighbours) {
+  const auto board = mobula::actor<Board>();
+  get(remote<among_others>.map(mobula::same(1), mobula::same(board), std::vector<int>(2000, -1)));  // known to be short
+  std::vector<Ref<int>> refs;
+  for (int i = 0; i < 100; ++i) refs.push_back(remote<among_others>(i, board, 20));
+  for (int i = 0; i < 100; ++i) remote<&Board::post>(board, i, refs[static_cast<std::size_t>(i)]);
+  EXPECT_EQ(get(refs[20]), 19 + 21 + 50);
+  const auto batch = remote<among_others>.map(support::numbers(0, 100), mobula::same(board), mobula::same(20));
+  for (int i = 0; i < 100; ++i) remote<&Board::post>(board, i, batch[static_cast<std::size_t>(i)]);
+  EXPECT_EQ(get(batch[20]), 19 + 21 + 50);
+  get(remote<&Board::find>(board, std::vector<int>{}));
+}
+
+TEST(Task, ALongOneDoesNotHoldUpThoseBehindIt) {
+  if (mobula::cluster().slots < 2) GTEST_SKIP() << "SKIPPED: with one slot there is nobody who could go on";
+  std::string folder = (std::filesystem::temp_directory_path() / "mobula-XXXXXX").string();
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const std::string file = folder + "/go";
+  get(remote<sometimes_long>.map(support::numbers(0, 5000), mobula::same(-1), mobula::same(file)));  // so it is short
+  const auto batch = remote<sometimes_long>.map(support::numbers(0, 1000), mobula::same(5), mobula::same(file));
+  for (std::size_t i = 6; i < 1000; ++i) EXPECT_EQ(get(batch[i]), static_cast<int>(i));
+  std::ofstream(file) << "go";
+  EXPECT_EQ(get(batch[5]), 5) << "the others waited for it";
+  std::filesystem::remove_all(folder);
+}
+
+// In a bundle that is full with the one that waits.
+int in_bundle(const mobula::PlacementGroup& group, int depth) {
+  if (depth == 0) return 1;
+  return 1 + get(remote<in_bundle>.with({.placement = group.bundle(0)})(group, depth - 1));
+}
+
+TEST(Task, WaitsInItsBundleForOthersInTheSame) {
+  const auto group = mobula::placement_group({{.cpus = 1}});
+  EXPECT_EQ(get(remote<in_bundle>.with({.placement = group.bundle(0)})(group, 5)), 6);
+}
+
+// Of the node that has most, more than any one rank has where it has several.
+double cpus_of_a_node() {
+  const mobula::ClusterInfo cluster = mobula::cluster();
+  double most = 0;
+  for (const auto& node : cluster.nodes) {
+    double cpus = 0;
+    for (const std::uint32_t rank : node.ranks) cpus += cluster.ranks[rank].slots;
+    most = std::max(most, cpus);
+  }
+  return most;
+}
+
+struct Wide {
+  int calls = 0;
+  int call() { return ++calls; }
+};
+
+TEST(Task, TakesTheCpusOfAWholeNode) {
+  const double all = cpus_of_a_node();
+  std::vector<Ref<int>> wide;
+  std::vector<Ref<int>> small;
+  for (int i = 0; i < 10; ++i) {
+    wide.push_back(remote<twice>.with({.cpus = all})(i));
+    for (int k = 0; k < 20; ++k) small.push_back(remote<twice>(k));
+  }
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(get(wide[static_cast<std::size_t>(i)]), 2 * i);
+  for (std::size_t i = 0; i < small.size(); ++i) EXPECT_EQ(get(small[i]), static_cast<int>(2 * (i % 20)));
+  {
+    const auto holder = mobula::actor<Wide>.with({.cpus = all})();
+    EXPECT_EQ(get(remote<&Wide::call>(holder)), 1);
+    EXPECT_EQ(get(remote<&Wide::call>(holder)), 2);
+  }
+  EXPECT_EQ(get(remote<twice>.with({.cpus = all})(7)), 14) << "the actor has given them back";
+  EXPECT_THROW(remote<twice>.with({.cpus = all + 1})(1), mobula::Infeasible);
 }
 
 TEST(Task, ChainOfDependentTasks) {

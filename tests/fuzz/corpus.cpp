@@ -39,13 +39,14 @@ int main(int argc, char** argv) {
   message(Join{1, "0.1", "host", 0, 2, {}});
   message(Submit{{{1}, 0, 1}, true, body, {{{2}, 3}}, {{{4}, 5}}});
   message(Done{{{1}, 0, 2}, 9, {{1, {}}}, {{0, 4}}, {{0, {{5}, 6}}}});
-  message(Assign{{{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}, {}});
+  message(Assign{{{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}, {6, 7}, {}});
   body.options.is_actor = false;
   body.options.gang = 3;
-  message(Assign{{{1}, 0, 1}, 2, 3, body, {}, {4, 5, 1, {0, 3}}});
+  message(Assign{{{1}, 0, 1}, 2, 3, body, {}, {}, {4, 5, 1, {0, 3}}});
   body.options = options;
   message(Member{1, 2, MemberState::failed, {}});
   message(GangOver{1, true});
+  message(Waits{{{1}, 2}, true});
   message(Result{{{1}, 0, 1}, 8, value.buffer.view(), {}, {{0, {}}}, {{1, 9}}, {2}, {{0, {{1}, 2}}}, 3});
   message(Call{{{1}, 0, 1}, {{2}, 3}, {{4}, 5}, true, body, {{{{1}, 2}, Where::rank, 1, {}}}});
   message(Made{{{1}, 2}, 3, {{{4}, 5}}, 6});

@@ -161,9 +161,36 @@ int gpus() {
   return g_wrong == 0 ? 0 : 1;
 }
 
+// The cores of all ranks of a node for one task, and for an actor. `slots`: the cpus of each of the job's slots.
+void check_lending(const std::map<std::uint32_t, std::vector<std::set<int>>>& slots) {
+  const mobula::ClusterInfo cluster = mobula::cluster();
+  for (const auto& node : cluster.nodes) {
+    double cpus = 0;
+    std::set<int> all;
+    for (const std::uint32_t rank : node.ranks) {
+      cpus += cluster.ranks[rank].slots;
+      if (!slots.contains(rank)) continue;
+      for (const auto& of : slots.at(rank)) all.insert(of.begin(), of.end());
+    }
+    const auto check_all = [&](const Report& r) {
+      check(r.cpus == all, "the cores of the whole node were asked for", r);
+      check(r.said == r.cpus, "here() tells something else", r);
+      check(r.threads_in_mask, "a thread of OpenMP is elsewhere", r);
+#ifdef _OPENMP
+      check(r.threads >= static_cast<int>(cpus), "OpenMP takes fewer threads than there are cpus", r);
+#endif
+    };
+    const auto place = mobula::on_node(node.node);
+    check_all(mobula::get(mobula::remote<look>.with({.cpus = cpus, .placement = place})()));
+    const auto seat = mobula::actor<Seat>.with({.cpus = cpus, .placement = place})();
+    check_all(mobula::get(mobula::remote<&Seat::report>(seat)));
+  }
+}
+
 int driver(bool pinned) {
   if (mobula::cluster().total.at("gpus") > 0) return gpus();
   int workers = 0;
+  std::map<std::uint32_t, std::vector<std::set<int>>> all_slots;
   for (const auto& rank : mobula::cluster().ranks) {
     if (rank.slots == 0) continue;
     ++workers;
@@ -179,7 +206,10 @@ int driver(bool pinned) {
       check(known->second == r.cpus, "a slot has moved", r);
     }
     std::set<int> together;
-    for (const auto& [slot, cpus] : by_slot) together.insert(cpus.begin(), cpus.end());
+    for (const auto& [slot, cpus] : by_slot) {
+      together.insert(cpus.begin(), cpus.end());
+      all_slots[rank.rank].push_back(cpus);
+    }
     if (pinned && together.size() != by_slot.size() * static_cast<std::size_t>(cores)) {
       std::fprintf(stderr, "pinning: slots of rank %u share cores\n", rank.rank);
       ++g_wrong;
@@ -194,6 +224,7 @@ int driver(bool pinned) {
     const auto shares = mobula::actor<Seat>.with({.placement = place})();
     check(mobula::get(mobula::remote<&Seat::report>(shares)).in_mask, "an actor has left the launcher's mask", {});
   }
+  if (pinned) check_lending(all_slots);
   std::printf("%d workers looked at\n", workers);
   return g_wrong == 0 ? 0 : 1;
 }

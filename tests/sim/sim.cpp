@@ -211,6 +211,9 @@ class Cluster final : Network {
   std::mt19937_64 random_;
   std::uint32_t per_node_ = 1;
   std::uint32_t node_of(RankId rank) const { return rank / per_node_; }
+  // Up to what the ranks of the widest node have together.
+  double some_cpus() { return 1 + static_cast<double>(random(std::max<std::uint64_t>(widest_, 1))); }
+  std::uint64_t widest_ = 0;
   std::vector<Rank> ranks_;
   std::map<std::uint64_t, std::uint32_t> met_;  // members that have come so far, by gang
   std::uint64_t activity_ = 0;
@@ -224,6 +227,7 @@ class Cluster final : Network {
 Cluster::Cluster(const Options& options)
     : Network(options.ranks), options_(options), random_(options.seed), ranks_(options.ranks) {
   per_node_ = 1 + static_cast<std::uint32_t>(random(4));
+  std::uint64_t width = 0;  // of the node so far
   for (RankId r = 0; r < options.ranks; ++r) {
     Rank& rank = ranks_[r];
     rank.transport = std::make_unique<transport::Transport>(wire(r));
@@ -241,6 +245,8 @@ Cluster::Cluster(const Options& options)
     worker::Settings settings;
     settings.slots = r == 0 && options.ranks > 1 ? 0 : 1 + static_cast<std::uint32_t>(random(options.slots_most));
     settings.offers.cpus = settings.slots;
+    width = (r % per_node_ == 0 ? 0 : width) + settings.slots;
+    widest_ = std::max(widest_, width);
     if (r % 2 == 1 || options.ranks == 1) settings.offers.resources["x"] = 1;
     settings.host = "sim";
     settings.gang_grace = kGangGrace;
@@ -433,6 +439,8 @@ std::optional<std::uint64_t> Cluster::number(const Handle& handle, RankId r, con
     require(outcome_.losses > 0, "an object is lost only with a rank");
   } catch (const WorkerLost&) {
     require(outcome_.losses > 0, "a worker is lost only when one died");
+  } catch (const Infeasible&) {
+    require(outcome_.losses > 0, "what could run can do so while no rank is lost");
   } catch (const std::runtime_error&) {
     return std::nullopt;
   }
@@ -449,9 +457,9 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
     co_await Delay(*this, r, static_cast<Time>(100 + random(500'000)));
     function.invoke(task);
   }
-  for (; task.next != task.end; ++task.next) {
+  for (; task.next != task.end; task.advance()) {
     if (task.stop.load()) break;
-    const std::size_t from = task.out.buffer.size();
+    task.begin();
     co_await Delay(*this, r, static_cast<Time>(100 + random(200'000)));
     std::size_t dep = 0;
     std::exception_ptr failure;
@@ -472,14 +480,14 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
       result = tally.call(caller, n, value);
     } else if (&function == &kKeep) {
       static_cast<Tally*>(task.actor.get())->kept.push_back(ranks_[r].objects->handle_of(read_id(task.args)));
-      task.finish(from);
+      task.finish();
       continue;
     } else if (&function == &kGive) {
       auto& tally = *static_cast<Tally*>(task.actor.get());
       const Handle given = !tally.kept.empty() ? tally.kept.back() : submit_leaf(r, true, 0);
       if (!tally.kept.empty()) tally.kept.pop_back();
       task.out.ref(given);
-      task.finish(from);
+      task.finish();
       continue;
     } else if (&function == &kDrive) {
       const detail::ActorBase actor(ranks_[r].objects->handle_of(read_id(task.args)), {});
@@ -540,7 +548,7 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
       const auto seed = detail::take_held<std::uint64_t>(task, 0, dep).value;
       const Handle child = submit_leaf(r, true, seed);
       task.out.ref(child);
-      task.finish(from);
+      task.finish();
       continue;
     } else if (&function == &kOpen) {
       ObjectId id;
@@ -554,13 +562,17 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
     } else {
       const auto seed = detail::take_held<std::uint64_t>(task, 0, dep).value;
       const auto depth = detail::take_held<std::uint32_t>(task, 1, dep).value;
+      TaskOptions wide;
+      wide.retries = 1000;
+      wide.cpus = some_cpus();
       result = depth == 0 ? leaf(seed) : seed;
       if (depth != 0) {
         for (std::uint64_t i = 0; i < 2 + seed % 3; ++i) {
-          wait_for.push_back(submit(r, true, kNode, [s = mix(seed + i), d = depth - 1](Encoder& out) {
+          const auto args = [s = mix(seed + i), d = depth - 1](Encoder& out) {
             out.put(s);
             out.put(d);
-          }));
+          };
+          wait_for.push_back(submit(r, true, kNode, args, {}, random(16) == 0 ? &wide : nullptr));
         }
       }
     }
@@ -596,11 +608,11 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
       try {
         std::rethrow_exception(failure);
       } catch (...) {
-        task.fail(from);
+        task.fail();
       }
     } else {
       task.out.put(result);
-      task.finish(from);
+      task.finish();
     }
   }
   ++activity_;
@@ -630,7 +642,11 @@ Body Cluster::driver() {
     TaskOptions options;
     options.retries = 1000;
     options.priority = static_cast<int>(random(3)) - 1;
-    if (random(8) == 0) options.resources["x"] = 1;
+    if (random(8) == 0) {
+      options.resources["x"] = 1;
+    } else if (random(8) == 0) {
+      options.cpus = some_cpus();
+    }
     const auto pick = [&]() -> const Known& { return known[random(known.size())]; };
     switch (random(26)) {
       case 0:

@@ -52,7 +52,8 @@ struct TaskRun {
     bool is_stored = false;
   };
 
-  std::uint32_t next = 0;  // position in the span of the task that runs or comes next
+  // Position in the span of the task that runs or comes next. The runtime looks at it while the task runs.
+  std::atomic<std::uint32_t> next{0};
   std::uint32_t end = 0;
   std::uint32_t fixed_result = 0;
   std::size_t inline_limit = 0;
@@ -60,20 +61,24 @@ struct TaskRun {
   std::uint64_t dep_mask = 0;       // bit i: argument i is a dependency
   std::span<const ByteView> deps;   // their values, in order of the arguments
   Encoder out;                      // the results
+  std::size_t from = 0;             // where that of the task `next` begins
   std::vector<std::uint32_t> ends;  // where each result ends, if fixed_result is kVariable
   std::vector<Oddity> oddities;     // ascending by index
   std::shared_ptr<void> actor;      // what a constructor has made, or a method is called on
   std::atomic<bool> stop{false};    // set by the runtime: end after the task that runs
 
-  // Closes the result of the task `next`, which has been encoded from `from` on.
-  void finish(std::size_t from) {
-    if (fixed_result == kVariable || !out.refs.empty()) finish_variable(from);
+  // To be called before each task, and to move on after it.
+  void begin() { from = out.buffer.size(); }
+  void advance() { next.store(next.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); }
+  // Closes the result of the task `next`, which has been encoded.
+  void finish() {
+    if (fixed_result == kVariable || !out.refs.empty()) finish_variable();
   }
-  void finish_variable(std::size_t from);
+  void finish_variable();
   // The result of the task `next` is a value over the inline limit.
   void finish_large(Encoder&& value);
-  // The task `next` threw the exception in flight; what it had encoded from `from` on is dropped.
-  void fail(std::size_t from) noexcept;
+  // The task `next` threw the exception in flight; what it had encoded is dropped.
+  void fail() noexcept;
 };
 
 // A parameter that looks at its argument in place, for as long as the task runs: what the argument travels as.
@@ -164,34 +169,34 @@ struct Runnable {
   static_assert(Sig::arity <= 64, "mobula: a remote function has at most 64 parameters");
 
   static void invoke(TaskRun& run) {
-    for (; run.next != run.end; ++run.next) {
+    for (; run.next.load(std::memory_order_relaxed) != run.end; run.advance()) {
       if (run.stop.load(std::memory_order_relaxed)) return;
-      const std::size_t from = run.out.buffer.size();
+      run.begin();
       try {
-        call(run, from, std::make_index_sequence<Sig::arity>{});
+        call(run, std::make_index_sequence<Sig::arity>{});
       } catch (...) {
-        run.fail(from);
+        run.fail();
       }
     }
   }
 
   template <std::size_t... I>
-  static void call(TaskRun& run, std::size_t from, std::index_sequence<I...>) {
+  static void call(TaskRun& run, std::index_sequence<I...>) {
     [[maybe_unused]] std::size_t dep = 0;
     // Braces, so that the arguments are decoded from left to right.
     [[maybe_unused]] typename Sig::Arguments values{
         take_held<std::decay_t<std::tuple_element_t<I, typename Sig::Parameters>>>(run, I, dep)...};
     if constexpr (std::is_void_v<Result>) {
       Target::apply(run, pass<I>(values)...);
-      run.finish(from);
+      run.finish();
     } else {
-      keep<StoredResult>(run, from, Target::apply(run, pass<I>(values)...));
+      keep<StoredResult>(run, Target::apply(run, pass<I>(values)...));
     }
   }
 
   // Encodes the result: a large one straight to where it stays, if its size is known.
   template <class T>
-  static void keep(TaskRun& run, std::size_t from, const T& result) {
+  static void keep(TaskRun& run, const T& result) {
     if constexpr (fixed_size<T> == kVariable) {
       if (const std::size_t size = encoded_size(result); size > run.inline_limit) {
         Encoder large;
@@ -202,7 +207,7 @@ struct Runnable {
       }
     }
     encode<T>(run.out, result);
-    run.finish(from);
+    run.finish();
   }
 
   // A parameter by value or rvalue reference may take the value over; one by lvalue reference sees it.

@@ -37,7 +37,7 @@ class SchedulerTest : public testing::Test {
       scheduler.resized(from, -static_cast<std::int64_t>(decision->tasks));
       from.range.begin += decision->tasks;
     }
-    scheduler.assigned(part, decision->worker, decision->demand);
+    scheduler.assigned(part, decision->worker, decision->demand, decision->lenders);
     scheduler.check_invariants();
     return &part;
   }
@@ -137,6 +137,102 @@ TEST_F(SchedulerTest, InfeasibleSaysWhatTheLargestHas) {
   EXPECT_NE(why->find("2 x"), std::string::npos) << *why;
   const auto fine = asks({2, 0, 0, {{"x", 2}}});
   EXPECT_FALSE(scheduler.why_infeasible(scheduler.classify(&fine)).has_value());
+}
+
+TEST_F(SchedulerTest, MoreCpusThanARankHasAreThoseOfItsNode) {
+  worker(1, 1, {}, 0);
+  worker(2, 1, {}, 1);
+  worker(3, 1, {{"x", 1}}, 1);
+  worker(4, 1, {}, 1);
+  const auto three = asks({3, 0, 0, {}});
+  tasks(2, 0, &three);
+  Piece* wide = place();
+  ASSERT_NE(wide, nullptr);
+  EXPECT_EQ(wide->worker, 2U);
+  EXPECT_EQ(wide->lenders, (std::vector<RankId>{3, 4}));
+  EXPECT_EQ(place(), nullptr);
+  // The rest of the cluster goes on, and the lenders get nothing.
+  tasks(1);
+  EXPECT_EQ(place()->worker, 1U);
+  const auto special = asks({1, 0, 0, {{"x", 1}}});
+  tasks(1, 0, &special);
+  EXPECT_EQ(place(), nullptr);
+  scheduler.ended(*wide, 1);
+  Piece* next = place();
+  ASSERT_NE(next, nullptr);
+  EXPECT_EQ(next->lenders.size(), 2U) << "the ranks were kept free for it";
+  scheduler.stays(*next);  // it made an actor
+  EXPECT_EQ(place(), nullptr);
+  // While a method of it waits, others have the cores.
+  scheduler.set_waits(*next, true);
+  Piece* other = place();
+  ASSERT_NE(other, nullptr);
+  EXPECT_EQ(other->worker, 3U);
+  scheduler.ended(*other, 1);
+  scheduler.set_waits(*next, false);
+  tasks(1, 0, &special);
+  EXPECT_EQ(place(), nullptr);
+  scheduler.left(*next);
+  scheduler.ended(*place(), 1);
+  EXPECT_EQ(scheduler.free().cpus, 3);
+
+  const auto both = asks({2, 0, 0, {{"x", 1}}});
+  tasks(1, 0, &both);
+  next = place();
+  ASSERT_NE(next, nullptr);
+  EXPECT_EQ(next->worker, 3U) << "the rank that has what else is asked for";
+  const auto four = asks({4, 0, 0, {}});
+  const auto why = scheduler.why_infeasible(scheduler.classify(&four));
+  ASSERT_TRUE(why.has_value()) << "no node has four";
+  EXPECT_NE(why->find("together 3 cpus"), std::string::npos) << *why;
+}
+
+TEST_F(SchedulerTest, AFlowOfSmallTasksDoesNotStarveAWideOne) {
+  for (RankId r = 1; r <= 3; ++r) worker(r);
+  scheduler.measured(0, 10'000'000, 1);
+  std::deque<Piece*> running;
+  const auto fill = [&] {
+    tasks(3);
+    while (Piece* p = place()) running.push_back(p);
+  };
+  fill();
+  const auto three = asks({3, 0, 0, {}});
+  const Piece& wide = tasks(1, 0, &three);
+  int rounds = 0;
+  for (; wide.state == Piece::State::queued && rounds < 100; ++rounds) {
+    now += 10'000'000;
+    ASSERT_FALSE(running.empty());
+    scheduler.ended(*running.front(), 1);
+    running.pop_front();
+    fill();
+  }
+  EXPECT_LT(rounds, 20);
+}
+
+TEST_F(SchedulerTest, ARankLostMakesWhatNeededItHopeless) {
+  worker(1);
+  worker(2);
+  const auto two = asks({2, 0, 0, {}});
+  Piece* wide = nullptr;
+  tasks(1, 0, &two);
+  ASSERT_NE(wide = place(), nullptr);
+  const Piece& waits = tasks(1, 0, &two);
+  scheduler.remove_worker(wide->lenders.front());
+  EXPECT_EQ(scheduler.hopeless(), &waits);
+  EXPECT_FALSE(scheduler.can_run(waits.klass));
+  scheduler.ended(*wide, 1);
+  scheduler.check_invariants();
+}
+
+TEST_F(SchedulerTest, NothingWaitsBehindATaskThatHasAllSlots) {
+  worker(1, 2);
+  worker(2, 1);
+  scheduler.measured(0, 10'000'000, 1);
+  const auto two = asks({2, 0, 0, {}});
+  tasks(1, 0, &two);
+  EXPECT_EQ(place()->worker, 1U);
+  tasks(1);
+  EXPECT_EQ(place()->worker, 2U);
 }
 
 TEST_F(SchedulerTest, PlacementIsStrict) {
