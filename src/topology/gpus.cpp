@@ -12,6 +12,7 @@
 #include <fstream>
 #include <map>
 #include <sstream>
+#include <tuple>
 
 namespace mobula::topology {
 namespace {
@@ -94,6 +95,7 @@ std::vector<Gpu> find_amd(const std::string& root) {
     gpus[std::atoi(folder.filename().c_str())] = {"", bus, "", {}};
   }
   std::vector<Gpu> sorted;
+  sorted.reserve(gpus.size());
   for (auto& [number, gpu] : gpus) sorted.push_back(std::move(gpu));
   return sorted;
 }
@@ -142,15 +144,14 @@ std::vector<std::size_t> divide_gpus(const std::vector<Gpu>& gpus, const std::ve
   const std::size_t most = (gpus.size() + ranks.size() - 1) / ranks.size();
   std::vector<std::vector<std::size_t>> of(ranks.size());
   for (std::size_t g = 0; g < gpus.size(); ++g) {
-    std::vector<std::size_t>* best = nullptr;
-    std::pair<bool, std::size_t> least;
-    for (std::size_t r = 0; r < ranks.size(); ++r) {
-      const std::pair<bool, std::size_t> key(!is_near(gpus[g], ranks[r]), of[r].size());
-      if (of[r].size() >= most || (best != nullptr && key >= least)) continue;
-      best = &of[r];
-      least = key;
+    const auto key = [&](std::size_t r) {
+      return std::tuple(of[r].size() >= most, !is_near(gpus[g], ranks[r]), of[r].size());
+    };
+    std::size_t best = 0;
+    for (std::size_t r = 1; r < ranks.size(); ++r) {
+      if (key(r) < key(best)) best = r;
     }
-    best->push_back(g);
+    of[best].push_back(g);
   }
   return of[mine];
 }
