@@ -12,6 +12,7 @@
 
 #include "core/error.hpp"
 #include "transport/doorbell.hpp"
+#include "transport/transport.hpp"
 
 namespace mobula::transport {
 namespace {
@@ -56,13 +57,7 @@ class MpiWireImpl final : public MpiWire {
     gethostname(host.data(), host.size() - 1);
     host_ = host.data();
     find_node();
-    for (auto& receive : receives_) {
-      receive.bytes.resize(kFrameMax);
-      check(MPI_Recv_init(receive.bytes.data(), static_cast<int>(kFrameMax), MPI_BYTE, MPI_ANY_SOURCE, kFrameTag, comm_,
-                          &receive.request),
-            "MPI_Recv_init");
-      check(MPI_Start(&receive.request), "MPI_Start");
-    }
+    for (std::size_t i = 0; i < kReceives; ++i) add_receive();
   }
 
   RankId rank() const override { return rank_; }
@@ -146,20 +141,7 @@ class MpiWireImpl final : public MpiWire {
   bool poll(const OnFrame& on_frame) override {
     bool happened = false;
     // A bounded number of frames a call, so that a flood leaves room for other work.
-    for (std::size_t n = 0; n < kReceives; ++n) {
-      Receive& receive = receives_[oldest_];
-      int done = 0;
-      MPI_Status status;
-      check(MPI_Test(&receive.request, &done, &status), "MPI_Test");
-      if (done == 0) break;
-      int size = 0;
-      MPI_Get_count(&status, MPI_BYTE, &size);
-      // Receives complete in the order in which they were posted, so the oldest is always the next frame.
-      oldest_ = (oldest_ + 1) % kReceives;
-      on_frame(static_cast<RankId>(status.MPI_SOURCE), ByteView(receive.bytes.data(), static_cast<std::size_t>(size)));
-      check(MPI_Start(&receive.request), "MPI_Start");
-      happened = true;
-    }
+    for (std::size_t n = 0; n < kReceives && receive_next(on_frame); ++n) happened = true;
     if (!sends_.empty()) happened |= test_sends();
     if (!out_blocks_.empty()) happened |= move_out_blocks();
     if (!in_blocks_.empty()) happened |= move_in_blocks();
@@ -180,6 +162,10 @@ class MpiWireImpl final : public MpiWire {
   bool busy() const override { return !sends_.empty() || !out_blocks_.empty() || !in_blocks_.empty(); }
 
   void abandon(RankId rank) override {
+    // What it was sending may have taken receives that will never complete: as many as can be under way from one rank.
+    lost_any_ = true;
+    for (Receive& receive : receives_) receive.is_sound = false;
+    for (std::uint32_t i = 0; i < Transport::kWindow; ++i) add_receive();
     // Requests to a dead rank never complete: they and their memory are left alone on purpose.
     for (auto& send : sends_) {
       if (send.to == rank) new Buffer(std::move(send.bytes));
@@ -204,7 +190,7 @@ class MpiWireImpl final : public MpiWire {
   void finalize(bool in_use, const std::function<void()>& at_last) override {
     if (comm_ == MPI_COMM_NULL) return;
     finish_in_blocks();
-    for (auto& receive : receives_) {
+    for (Receive& receive : receives_) {
       MPI_Cancel(&receive.request);
       MPI_Wait(&receive.request, MPI_STATUS_IGNORE);
       MPI_Request_free(&receive.request);
@@ -227,6 +213,7 @@ class MpiWireImpl final : public MpiWire {
   struct Receive {
     std::vector<std::byte> bytes;
     MPI_Request request = MPI_REQUEST_NULL;
+    bool is_sound = true;  // has been posted since the last rank was lost
   };
   struct Send {
     MPI_Request request;
@@ -249,6 +236,44 @@ class MpiWireImpl final : public MpiWire {
     std::size_t started;
     std::deque<MPI_Request> requests;
   };
+
+  void add_receive() {
+    Receive& receive = receives_.emplace_back();
+    receive.bytes.resize(kFrameMax);
+    check(MPI_Recv_init(receive.bytes.data(), static_cast<int>(kFrameMax), MPI_BYTE, MPI_ANY_SOURCE, kFrameTag, comm_,
+                        &receive.request),
+          "MPI_Recv_init");
+    check(MPI_Start(&receive.request), "MPI_Start");
+  }
+
+  // Receives complete in the order in which they were posted, so the first one is always the next; but for those that a
+  // lost rank has taken, which stay where they are.
+  bool receive_next(const OnFrame& on_frame) {
+    for (auto at = receives_.begin(); at != receives_.end(); ++at) {
+      int done = 0;
+      MPI_Status status;
+      check(MPI_Test(&at->request, &done, &status), "MPI_Test");
+      if (done == 0) {
+        if (!lost_any_) return false;
+        continue;
+      }
+      int size = 0;
+      MPI_Get_count(&status, MPI_BYTE, &size);
+      receives_.splice(receives_.end(), receives_, at);
+      on_frame(static_cast<RankId>(status.MPI_SOURCE), ByteView(at->bytes.data(), static_cast<std::size_t>(size)));
+      const auto is_sound = [](const Receive& receive) { return receive.is_sound; };
+      if (lost_any_ &&
+          static_cast<std::size_t>(std::count_if(receives_.begin(), receives_.end(), is_sound)) > kReceives) {
+        MPI_Request_free(&at->request);
+        receives_.erase(at);
+      } else {
+        at->is_sound = true;
+        check(MPI_Start(&at->request), "MPI_Start");
+      }
+      return true;
+    }
+    return false;
+  }
 
   static int tag_of(std::uint64_t key) { return kBlockTag + static_cast<int>(key % kBlockTags); }
 
@@ -416,8 +441,8 @@ class MpiWireImpl final : public MpiWire {
   std::vector<RankId> members_;  // of the node, in the order of its communicator
   std::vector<Segment> segments_;
   std::string host_;
-  std::array<Receive, kReceives> receives_;
-  std::size_t oldest_ = 0;
+  std::list<Receive> receives_;  // in the order in which they were posted
+  bool lost_any_ = false;
   std::deque<Send> sends_;
   std::list<OutBlock> out_blocks_;
   std::list<InBlock> in_blocks_;

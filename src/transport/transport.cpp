@@ -58,7 +58,7 @@ void Transport::send_ready(Peer& peer) {
 }
 
 void Transport::transmit(Peer& peer, Buffer frame) {
-  Header header{peer.consumed, kMessages};
+  Header header{peer.consumed, kMessages, peer.sent};
   if (frame.size() > Wire::kFrameMax) {
     header.kind = kOversize;
     auto whole = std::make_shared<Buffer>(std::move(frame));
@@ -90,7 +90,7 @@ void Transport::flush() {
       peer.open = Buffer();
     }
     if (peer.consumed - peer.returned >= kWindow / 2) {
-      const Header header{peer.consumed, kCredits};
+      const Header header{peer.consumed, kCredits, 0};
       Buffer frame;
       frame.append(&header, sizeof header);
       peer.returned = peer.consumed;
@@ -136,17 +136,35 @@ void Transport::arrived(RankId from, ByteView frame, const Wire::OnFrame& on_fra
   if (frame.size() < sizeof(Header)) detail::throw_damaged("a frame is shorter than its header");
   Header header;
   std::memcpy(&header, frame.data(), sizeof header);
-  if (header.consumed != peer.acked) {
-    if (header.consumed - peer.acked > peer.sent - peer.acked) detail::throw_damaged("credits for what was not sent");
+  const std::uint32_t fresh = header.consumed - peer.acked;
+  if (fresh != 0 && fresh <= peer.sent - peer.acked) {
     peer.acked = header.consumed;
     if (!peer.waiting.empty()) mark(peer);
+  } else if (fresh != 0 && peer.acked - header.consumed > kWindow) {  // neither new, nor of a frame that was overtaken
+    detail::throw_damaged("credits for what was not sent");
   }
   if (header.kind == kCredits) return;
   ++frames_received_;
+  if (header.number != peer.arrived) {
+    if (header.number - peer.arrived > kWindow) detail::throw_damaged("a frame came twice, or before its window");
+    peer.early.emplace(header.number, frame);
+    return;
+  }
+  in_turn(peer, header.kind, frame, on_frame);
+  while (!peer.early.empty() && peer.early.begin()->first == peer.arrived) {
+    const Buffer next = std::move(peer.early.begin()->second);
+    peer.early.erase(peer.early.begin());
+    std::memcpy(&header, next.data(), sizeof header);
+    in_turn(peer, header.kind, next.view(), on_frame);
+  }
+}
+
+void Transport::in_turn(Peer& peer, std::uint32_t kind, ByteView frame, const Wire::OnFrame& on_frame) {
+  ++peer.arrived;
   if (peer.block_pending) {
     peer.stalled.emplace_back(frame);
   } else {
-    take_in(peer, header.kind, frame, on_frame);
+    take_in(peer, kind, frame, on_frame);
   }
 }
 
@@ -195,6 +213,7 @@ void Transport::abandon(RankId rank) {
   peer.waiting.clear();
   peer.open = Buffer();
   peer.stalled.clear();
+  peer.early.clear();
   wire_.abandon(rank);
 }
 

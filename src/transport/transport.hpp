@@ -1,15 +1,17 @@
 // Messages over a wire: batched into frames, bounded by credits, in order per pair of ranks, of any size.
 //
-// Each frame begins with a header that returns credits: how many counted frames of the receiver have been handled here.
-// At most kWindow counted frames are under way to one rank; what comes beyond waits in this rank's memory, and
-// `backlog` tells how much, so that those who make messages can slow down. A message larger than a frame travels as a
-// block, and the frames after it wait for it. Messages to the own rank take the same way without the wire.
+// Each frame begins with a header: its number, since a frame of another rank that died while sending it may let later
+// ones overtake, and credits: how many counted frames of the receiver have been handled here. At most kWindow counted
+// frames are under way to one rank; what comes beyond waits in this rank's memory, and `backlog` tells how much, so
+// that those who make messages can slow down. A message larger than a frame travels as a block, and the frames after it
+// wait for it. Messages to the own rank take the same way without the wire.
 //
 // Not thread-safe: called under the rank's lock.
 #pragma once
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <unordered_map>
 #include <vector>
 
@@ -70,6 +72,7 @@ class Transport {
   struct Header {
     std::uint32_t consumed;  // counted frames of the receiver that were handled by the sender of this
     std::uint32_t kind;
+    std::uint32_t number;  // of a counted frame, from 0
   };
   static constexpr std::uint32_t kCredits = 0;  // nothing but the header; not counted
   static constexpr std::uint32_t kMessages = 1;
@@ -90,7 +93,9 @@ class Transport {
     std::uint32_t consumed = 0;  // counted frames of the peer handled here
     std::uint32_t returned = 0;  // of those, told to the peer
     std::uint64_t next_block = 1;
-    std::deque<Buffer> stalled;  // arrived frames behind one whose block is still coming
+    std::uint32_t arrived = 0;              // counted frames of the peer that have come in their turn
+    std::map<std::uint32_t, Buffer> early;  // those that have come before their turn
+    std::deque<Buffer> stalled;             // arrived frames behind one whose block is still coming
     bool block_pending = false;
     bool dirty = false;
     bool lost = false;
@@ -103,6 +108,7 @@ class Transport {
   void send_ready(Peer& peer);
   void transmit(Peer& peer, Buffer frame);
   void arrived(RankId from, ByteView frame, const Wire::OnFrame& on_frame);
+  void in_turn(Peer& peer, std::uint32_t kind, ByteView frame, const Wire::OnFrame& on_frame);
   void take_in(Peer& peer, std::uint32_t kind, ByteView frame, const Wire::OnFrame& on_frame);
   void consume(Peer& peer, ByteView frame, const Wire::OnFrame& on_frame);
   void drain_stalled(Peer& peer, const Wire::OnFrame& on_frame);

@@ -1,7 +1,8 @@
 // The one interface that moves bytes between ranks, with an implementation for MPI, for threads of one process, and for
 // simulated ranks. It knows nothing of messages. All calls but `interrupt` and `sleep` are made under the rank's lock.
 //
-// Guarantees: frames between two ranks arrive in the order sent; a block arrives whole in the memory given for it.
+// Guarantees: frames between two ranks arrive once, and in the order sent as long as no rank is lost; a block arrives
+// whole in the memory given for it.
 // Nothing here waits for a particular peer, and a peer that is gone raises no error.
 #pragma once
 

@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+
 #include "transport/local_wire.hpp"
 #include "unit/transport/contract.hpp"
 
@@ -10,6 +13,52 @@ void on_ranks(std::uint32_t n, const std::function<void(Wire&)>& act) {
   LocalHub hub(n);
   contract::on_threads(n, [&](RankId r) { act(hub.at(r)); });
 }
+
+// Delivers what has come together in any order, as MPI may once a rank was lost.
+class Shuffling final : public Wire {
+ public:
+  explicit Shuffling(Wire& wire) : wire_(wire), random_(wire.rank()) {}
+  RankId rank() const override { return wire_.rank(); }
+  std::uint32_t size() const override { return wire_.size(); }
+  std::uint32_t node() const override { return wire_.node(); }
+  void send(RankId to, Buffer frame) override { wire_.send(to, std::move(frame)); }
+  bool poll(const OnFrame& on_frame) override {
+    const bool happened = wire_.poll([this](RankId from, ByteView frame) { frames_.emplace_back(from, frame); });
+    std::shuffle(frames_.begin(), frames_.end(), random_);
+    for (const auto& [from, frame] : std::exchange(frames_, {})) on_frame(from, frame.view());
+    return happened;
+  }
+  void send_block(RankId to, std::uint64_t key, ByteView bytes, std::shared_ptr<const void> keep) override {
+    wire_.send_block(to, key, bytes, std::move(keep));
+  }
+  void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) override {
+    wire_.receive_block(from, key, into, std::move(done));
+  }
+  bool busy() const override { return wire_.busy(); }
+  void abandon(RankId rank) override { wire_.abandon(rank); }
+  void arm() override { wire_.arm(); }
+  void disarm() override { wire_.disarm(); }
+  void sleep(std::int64_t max_ns) override { wire_.sleep(max_ns); }
+  void interrupt() override { wire_.interrupt(); }
+  bool hears_all() const override { return wire_.hears_all(); }
+
+ private:
+  Wire& wire_;
+  std::mt19937_64 random_;
+  std::vector<std::pair<RankId, Buffer>> frames_;
+};
+
+void on_shuffled(std::uint32_t n, const std::function<void(Wire&)>& act) {
+  on_ranks(n, [&act](Wire& wire) {
+    Shuffling shuffling(wire);
+    act(shuffling);
+  });
+}
+
+TEST(ShuffledTransport, OrderAndSizes) { on_shuffled(2, contract::order_and_sizes); }
+TEST(ShuffledTransport, BothWays) { on_shuffled(2, contract::both_ways); }
+TEST(ShuffledTransport, ManyToOne) { on_shuffled(16, contract::many_to_one); }
+TEST(ShuffledTransport, SlowReceiver) { on_shuffled(3, contract::slow_receiver); }
 
 TEST(LocalTransport, OrderAndSizes) { on_ranks(2, contract::order_and_sizes); }
 TEST(LocalTransport, BothWays) { on_ranks(2, contract::both_ways); }
