@@ -35,6 +35,12 @@ struct Config {
   std::string scratch;
   // Seconds that the job may run, for TaskOptions::time_request. 0: what Slurm tells, if anything.
   double time_limit = 0;
+  // Whether each rank has a keeper, a small parent process by which the others outlive its death under any launcher.
+  // Off: for debuggers; what a death does then is the launcher's.
+  bool keeper = true;
+  // After how long without a sign of life a rank, or all of a node, counts as lost; and a rank that does not hear of
+  // the head ends itself. A process that ends is noticed at once.
+  std::chrono::milliseconds lost_after{10'000};
   // How long a stopping rank waits for tasks that still run in it.
   std::chrono::milliseconds stop_grace{500};
   // "off", "error", "warn", "info" or "debug"; messages go to stderr.

@@ -1,6 +1,8 @@
 // Starting and ending: settings, MPI or none, the driver, and every way in which a job can end.
 #include "mobula/run.hpp"
 
+#include <spawn.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +22,8 @@
 #include "core/functions.hpp"
 #include "core/log.hpp"
 #include "core/version.hpp"
+#include "keeper/board.hpp"
+#include "keeper/keeper.hpp"
 #include "mobula/mpi.hpp"
 #include "store/pages.hpp"
 #include "topology/topology.hpp"
@@ -35,11 +39,13 @@ exec::Engine* g_engine = nullptr;
 // The job as this process sees it. Ended once, by whoever comes first: the driver's return, its exception, `exit`, a
 // signal.
 struct Job {
+  std::unique_ptr<keeper::Link> keeper;
   std::unique_ptr<transport::MpiWire> mpi;
   std::unique_ptr<transport::LocalHub> hub;
   std::unique_ptr<store::PrivatePages> pages;  // of the store, where no memory is shared
   std::unique_ptr<exec::Engine> engine;
   std::unique_ptr<transport::Communicators> communicators;
+  std::shared_ptr<keeper::Board> board;
   Config config;
   std::atomic<bool> ended{false};
   std::atomic<bool> main_is_in_driver{false};
@@ -52,6 +58,16 @@ bool launched_by_mpi() {
     if (const char* value = std::getenv(name); value != nullptr && *value != '\0') return true;
   }
   return false;
+}
+
+// Settings are read once MPI has started, which may take some of them out. This one is needed before.
+bool wants_keeper(const Config& given, int argc, char** argv) {
+  std::vector<char*> copy(argv, argv + argc + 1);
+  try {
+    return core::load_config(given, argc, copy.data(), core::process_environment()).keeper;
+  } catch (const Error&) {
+    return false;  // it is said later
+  }
 }
 
 // Several tasks of one Slurm step that each see a job of one rank would each run the whole program.
@@ -158,6 +174,31 @@ void tell_and_trace(const Job& job) {
   core::trace_write(job.config.trace + "." + std::to_string(rank) + ".json", rank);
 }
 
+// What the process does from here on is no business of the other ranks.
+void leave(Job& job) {
+  if (job.board) {
+    job.board->over().store(1);
+    job.board->place(job.mpi->node_rank()).end.store(static_cast<std::uint32_t>(keeper::End::left));
+  }
+  if (job.keeper) job.keeper->leave();
+}
+
+// MPI ends together on all ranks: if one dies meanwhile, the others would wait for ever.
+void guard_end(Job& job, int code) {
+  if (!job.board) return;
+  std::thread([&job, code] {
+    const auto left = static_cast<std::uint32_t>(keeper::End::left);
+    while (job.board->place(job.mpi->node_rank()).end.load() != left) {
+      for (std::uint32_t i = 0; i < job.board->places(); ++i) {
+        if (job.board->place(i).end.load() != static_cast<std::uint32_t>(keeper::End::died)) continue;
+        leave(job);
+        _exit(code);
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  }).detach();
+}
+
 // `clean`: no thread runs tasks any more.
 void end_mpi(Job& job, bool clean, int code) {
   std::function<void()> at_last;
@@ -171,8 +212,43 @@ void end_mpi(Job& job, bool clean, int code) {
       }).detach();
     };
   }
-  if (clean) job.communicators->finalize();
-  if (job.mpi) job.mpi->finalize(!clean, at_last);
+  if (!job.mpi) return;
+  if (!job.engine->lost_any()) {
+    guard_end(job, code);
+    if (clean) job.communicators->finalize();
+    job.mpi->finalize(!clean, at_last);
+  }
+  leave(job);
+}
+
+// Where no rank of a node is left, nobody there tells its keepers that the job is over: Slurm is asked to.
+void tell_keepers_of_lost_nodes(const Job& job) {
+  const char* id = std::getenv("SLURM_JOB_ID");
+  const char* step = std::getenv("SLURM_STEP_ID");
+  if (id == nullptr || step == nullptr || !job.keeper || !job.engine->head()->lost_a_node()) return;
+  const std::string of = std::string(id) + "." + step;
+  std::array<const char*, 5> arguments{"scancel", "-s", "TERM", of.c_str(), nullptr};
+  pid_t child = 0;
+  if (posix_spawnp(&child, "scancel", nullptr, nullptr, const_cast<char* const*>(arguments.data()), environ) != 0) {
+    core::log_warn("all ranks of a node were lost, and scancel is not there to end what is left of the step on it");
+    return;
+  }
+  waitpid(child, nullptr, 0);
+}
+
+// For the user, at the end.
+void tell_losses(const Job& job) {
+  const std::uint32_t lost = job.engine->head()->lost();
+  if (lost == 0) return;
+  std::string text = std::to_string(lost) + " of " + std::to_string(job.mpi->size()) + " ranks were lost in this job";
+  const char* sync = std::getenv("OMPI_MCA_orte_allowed_exit_without_sync");
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr && std::getenv("SLURM_STEP_NODELIST") == nullptr &&
+      (sync == nullptr || std::string(sync) != "1")) {
+    text +=
+        "; mpirun ends with code 1 then, whatever the program's, unless it is started with "
+        "--mca orte_allowed_exit_without_sync 1";
+  }
+  core::log_warn(text);
 }
 
 // Ends the job on the head, from any thread. Returns false if it has been ended before.
@@ -180,7 +256,10 @@ bool end_job(Job& job, int code, const std::string& reason) {
   if (job.ended.exchange(true)) return false;
   job.engine->send_stop(code, reason);
   const bool clean = job.engine->stop_threads();
+  tell_losses(job);
   tell_and_trace(job);
+  ignore_signals();
+  tell_keepers_of_lost_nodes(job);
   std::cout.flush();
   std::fflush(nullptr);
   ignore_signals();
@@ -272,6 +351,33 @@ int run_worker(Job& job) {
 
 }  // namespace
 
+// The node's board, and what watches over it. Collective over the node.
+void set_up_watch(Job& job) {
+  transport::MpiWire& mpi = *job.mpi;
+  std::string name;
+  if (mpi.node_rank() == 0) {
+    name = "/mobula-" + std::to_string(getuid()) + "-" + std::to_string(getpid()) + "-" +
+           std::to_string(core::now() & 0xff'ffff);
+    job.board = keeper::Board::make(name, mpi.node_size());
+  }
+  name = mpi.gather_on_node(job.board ? name : "").front();
+  if (mpi.node_rank() != 0 && !name.empty()) job.board = keeper::Board::open(name);
+  mpi.gather_on_node(job.board ? "yes" : "no");  // all have it now
+  if (mpi.node_rank() == 0 && job.board) keeper::Board::remove(name);
+  if (!job.board) return;
+  const bool is_head = mpi.rank() == detail::kHeadRank;
+  if (job.keeper) job.keeper->watch(job.board->file(), mpi.node_rank(), is_head);
+  job.engine->set_watch(std::make_unique<exec::Watch>(job.board, mpi.node_members(), mpi.rank(),
+                                                      std::chrono::nanoseconds(job.config.lost_after).count(),
+                                                      job.keeper != nullptr, core::now()));
+  job.engine->on_must_end = [&job](const std::string& why) {
+    std::fprintf(stderr, "mobula [rank %u on %s]: %s; the rank ends\n", job.mpi->rank(), job.mpi->host().c_str(),
+                 why.c_str());
+    std::fflush(nullptr);
+    _exit(1);
+  };
+}
+
 exec::Engine* engine_or_null() { return g_engine; }
 
 transport::Communicators& communicators() { return *g_job->communicators; }
@@ -297,7 +403,9 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   try {
     // MPI may take flags of its own; it starts first, so that only rank 0 speaks.
     if (over != MPI_COMM_NULL || launched_by_mpi()) {
+      if (over == MPI_COMM_NULL && wants_keeper(given, argc, argv)) job->keeper = keeper::Link::start();
       job->mpi = transport::MpiWire::start(over);
+      if (job->keeper) job->keeper->hold_pmix();
       says = job->mpi->rank() == 0;
     }
     if (over == MPI_COMM_NULL) check_slurm_step(job->mpi ? job->mpi->size() : 1);
@@ -305,6 +413,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   } catch (const Error& e) {
     if (says) std::fprintf(stderr, "%s\n", e.what());
     if (job->mpi) job->mpi->finalize();
+    if (job->keeper) job->keeper->leave();
     return 2;
   }
   // The program goes on: it can't be left with threads that run tasks.
@@ -330,6 +439,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   }
   if (job->mpi ? !job->mpi->all(store_error.empty()) : !store_error.empty()) {
     if (job->mpi) job->mpi->finalize();
+    if (job->keeper) job->keeper->leave();
     return 2;
   }
   if (job->mpi && job->mpi->thread_level() < MPI_THREAD_SERIALIZED) {
@@ -347,9 +457,11 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   head_settings.version = core::kVersion;
   head_settings.digest = core::function_digest();
   head_settings.inline_limit = job->config.inline_limit;
+  head_settings.lost_after = std::chrono::nanoseconds(job->config.lost_after).count();
   job->engine = std::make_unique<exec::Engine>(*wire, std::move(settings), is_head ? &head_settings : nullptr);
   job->communicators = std::make_unique<transport::Communicators>(job->mpi ? job->mpi->communicator() : MPI_COMM_NULL);
   job->engine->on_drop_communicator = [job](std::uint64_t id) { job->communicators->drop(id); };
+  if (job->mpi) set_up_watch(*job);
   g_engine = job->engine.get();
   g_job = job;
   catch_signals();

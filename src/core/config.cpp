@@ -107,6 +107,12 @@ const std::map<std::string, Apply>& settings() {
       {"scratch", [](Config& c, const auto& v, const auto&) { c.scratch = v; }},
       {"time_limit", [](Config& c, const auto& v,
                         const auto& s) { c.time_limit = number<double>(v, s, 0.0, 1e9, "a number of seconds"); }},
+      {"keeper", [](Config& c, const auto& v, const auto& s) { c.keeper = flag(v, s); }},
+      {"lost_after",
+       [](Config& c, const auto& v, const auto& s) {
+         c.lost_after =
+             std::chrono::milliseconds(number<int>(v, s, 100, 86'400'000, "a number of milliseconds from 100"));
+       }},
       {"stop_grace",
        [](Config& c, const auto& v, const auto& s) {
          c.stop_grace = std::chrono::milliseconds(number<int>(v, s, 0, 3'600'000, "a number of milliseconds"));

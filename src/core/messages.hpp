@@ -241,6 +241,30 @@ struct Done {
   }
 };
 
+struct EndedRank {
+  RankId rank = detail::kNoRank;
+  std::string how;
+  template <class V>
+  void fields(V&& visit) {
+    visit(rank, how);
+  }
+};
+struct QuietRank {
+  RankId rank = detail::kNoRank;
+  std::int64_t quiet_ns = 0;  // since its last sign of life
+};
+
+// One rank of each node speaks for all: at least every second, and at once when the process of one has ended. Answered
+// by PulseBack.
+struct Pulse {
+  std::vector<EndedRank> ended;
+  std::vector<QuietRank> quiet;
+  template <class V>
+  void fields(V&& visit) {
+    visit(ended, quiet);
+  }
+};
+
 // How a member of a gang stands. `timed_out` ones still run. `stuck` ones have not come back since the gang broke, and
 // keep what they hold; `freed` is said when they do.
 enum class MemberState : std::uint8_t { runs, ended, failed, timed_out, dropped, stuck, freed, last = freed };
@@ -404,6 +428,14 @@ struct GangOver {
   template <class V>
   void fields(V&& visit) {
     visit(gang, good);
+  }
+};
+
+struct PulseBack {
+  bool unused = false;
+  template <class V>
+  void fields(V&& visit) {
+    visit(unused);
   }
 };
 
@@ -654,9 +686,9 @@ struct MessageList {
 
 using Messages =
     MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Copied, Uncopied, GaveBack, Lending, Waits,
-                Ask, StoreReport, ActorEnded, KillDone, Blocked, Member, Assign, GangOver, DropCommunicator, TakeBack,
-                CancelTask, CancelResult, Returned, EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost, Answer,
-                Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
+                Ask, StoreReport, ActorEnded, KillDone, Blocked, Member, Pulse, PulseBack, Assign, GangOver,
+                DropCommunicator, TakeBack, CancelTask, CancelResult, Returned, EndActor, Deadlock, AskStore, Located,
+                Keep, Free, RankLost, Answer, Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

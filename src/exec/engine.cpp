@@ -90,7 +90,12 @@ void Engine::deliver(detail::RankId from, const M& message) {
     stopping_.store(true, std::memory_order_relaxed);
   } else if constexpr (std::is_same_v<M, core::DropCommunicator>) {
     if (on_drop_communicator) on_drop_communicator(message.communicator);
+  } else if constexpr (std::is_same_v<M, core::PulseBack>) {
+    if (watch_) watch_->head_answered(core::now());
   } else {
+    if constexpr (std::is_same_v<M, core::RankLost>) {
+      if (watch_) watch_->declared_lost(message.rank);
+    }
     worker_->handle(from, message);
   }
 }
@@ -133,6 +138,9 @@ bool Engine::step() {
   }
   if (now - last_tick_ > kTickEvery) {
     last_tick_ = now;
+    if (watch_) {
+      if (auto pulse = watch_->look(now)) transport_.send(kHeadRank, *pulse);
+    }
     worker_->tick(now);
     if (head_) {
       if (settings_.time_limit_s > 0) {
@@ -551,6 +559,9 @@ void Engine::pump_main() {
   pthread_setname_np(pthread_self(), "mobula-pump");
   while (!ending_.load() && !(stopping() && !head_)) {
     if (const int signal = g_signal.load(); signal != 0 && on_signal) on_signal(signal);
+    if (watch_ && on_must_end) {
+      if (const auto why = watch_->must_end(core::now())) on_must_end(*why);
+    }
     Time pace = kPumpIdle;
     {
       Lock lock(*this);
@@ -645,6 +656,11 @@ bool Engine::stop_threads() {
   over_ = true;
   worker_->destroy_actors();
   return true;
+}
+
+bool Engine::lost_any() {
+  const Lock lock(*this);
+  return worker_->lost_any() || (head_ && head_->lost() != 0);
 }
 
 bool Engine::uses_mpi() {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "exec/scratch.hpp"
+#include "exec/watch.hpp"
 #include "head/head.hpp"
 #include "mobula/run.hpp"
 #include "store/objects.hpp"
@@ -129,6 +130,13 @@ class Engine {
   // Called by the pump when the process got a signal; on the head it must not return.
   std::function<void(int signal)> on_signal;
   std::function<void(std::uint64_t communicator)> on_drop_communicator;
+  // Called by the pump when the rank must end at once: without the head, or since it was declared lost. Must not
+  // return.
+  std::function<void(const std::string& why)> on_must_end;
+  // To be set before the threads start; none where the rank is alone.
+  void set_watch(std::unique_ptr<Watch> watch) { watch_ = std::move(watch); }
+  // Ranks were lost: MPI can't be ended in order.
+  bool lost_any();
   void interrupt() { wire_.interrupt(); }
 
  private:
@@ -165,6 +173,7 @@ class Engine {
   store::ObjectTable objects_;
   std::unique_ptr<worker::Worker> worker_;
   std::unique_ptr<head::Head> head_;
+  std::unique_ptr<Watch> watch_;
   transport::Wire::OnFrame on_frame_;
 
   std::mutex mutex_;

@@ -60,20 +60,74 @@ void Head::handle(RankId from, const core::Join& m) {
                     "read the same file";
     }
   }
-  rank = {true, true, m.host, m.node, m.slots};
+  rank = {true, true, m.host, m.node, m.slots, ""};
   ++joined_;
   scheduler_.add_worker(from, m.node, m.offers);
 }
 
-void Head::worker_lost(RankId lost) {
+// The rank, and how it was lost, for people.
+std::string Head::lost_text(RankId rank) const {
+  const RankState& of = ranks_[rank];
+  return "rank " + std::to_string(rank) + " on " + of.host + " was lost" + (of.end.empty() ? "" : " (" + of.end + ")");
+}
+
+void Head::handle(RankId from, const core::Pulse& m) {
+  ++messages_;
+  heard_[ranks_[from].node] = now_;
+  transport_.send(from, core::PulseBack{});
+  for (const core::EndedRank& ended : m.ended) {
+    if (ended.rank >= ranks_.size() || ended.rank == kHeadRank)
+      detail::throw_damaged("the end of a rank is told that is none");
+    worker_lost(ended.rank, ended.how);
+  }
+  for (const core::QuietRank& quiet : m.quiet) {
+    if (quiet.rank >= ranks_.size() || quiet.rank == kHeadRank || settings_.lost_after == 0) continue;
+    if (quiet.quiet_ns > settings_.lost_after) worker_lost(quiet.rank, "it gave no sign of life");
+  }
+  fail_dependents();
+}
+
+bool Head::lost_a_node() const {
+  std::map<std::uint32_t, bool> alive;
+  for (const RankState& rank : ranks_) alive[rank.node] = alive[rank.node] || rank.alive;
+  return std::any_of(alive.begin(), alive.end(), [](const auto& node) { return !node.second; });
+}
+
+// Nodes of which nothing has been heard.
+void Head::check_nodes() {
+  constexpr Time kCheck = 100'000'000;
+  const Time since = now_ - nodes_checked_;
+  if (settings_.lost_after == 0 || since < kCheck) return;
+  nodes_checked_ = now_;
+  // Where this rank has not run for a while itself, it has not heard of others for as long.
+  const Time asleep = since > 10 * kCheck ? since : 0;
+  std::vector<RankId> silent;
+  for (RankId rank = 1; rank < ranks_.size(); ++rank) {
+    if (!ranks_[rank].alive) continue;
+    Time& heard = heard_.try_emplace(ranks_[rank].node, now_).first->second;
+    if (now_ - heard - asleep > settings_.lost_after) silent.push_back(rank);
+  }
+  if (asleep != 0) {
+    for (auto& [node, heard] : heard_) heard += asleep;
+  }
+  for (const RankId rank : silent) worker_lost(rank, "nothing was heard of its node");
+}
+
+void Head::worker_lost(RankId lost, const std::string& how) {
   if (!ranks_[lost].joined) {  // it died before it could join: the others start without it
     ranks_[lost].joined = true;
     ++joined_;
+    ++lost_;
+    news_.push_back("rank " + std::to_string(lost) + " was lost before it could join" +
+                    (how.empty() ? "" : ": " + how));
     transport_.abandon(lost);
     return;
   }
   if (!ranks_[lost].alive) return;
   ranks_[lost].alive = false;
+  ranks_[lost].end = how;
+  ++lost_;
+  if (!how.empty()) news_.push_back(lost_text(lost) + "; the job goes on without it");
   core::trace(Event::lost, now_, {}, 0, 0, lost);
 
   std::vector<Piece*> pieces(assigned_[lost].begin(), assigned_[lost].end());
@@ -162,25 +216,21 @@ void Head::worker_lost(RankId lost) {
   for (Piece* piece : pieces) {
     if (piece->promised) {
       const ObjectId id{piece->range.span, piece->range.begin};
-      fail(*piece, make_error(ErrorKind::worker_lost,
-                              "rank " + std::to_string(lost) + " on " + ranks_[lost].host +
-                                  " was lost while a call that it made was pending",
+      fail(*piece, make_error(ErrorKind::worker_lost, lost_text(lost) + " while a call that it made was pending",
                               task_name(*piece->work), id, lost, 1));
       continue;
     }
     if (piece->gang != 0) {
       const ObjectId id{piece->range.span, piece->range.begin};
       fail(*piece, make_error(ErrorKind::object_lost,
-                              "rank " + std::to_string(lost) + " on " + ranks_[lost].host +
-                                  " was lost with what its member of a gang returned, after the gang had ended",
+                              lost_text(lost) + " with what its member of a gang returned, after the gang had ended",
                               task_name(*piece->work), id, lost, static_cast<int>(piece->attempt)));
       continue;
     }
     const int retries = piece->work->options ? piece->work->options->retries : core::WireOptions().retries;
     if (static_cast<int>(piece->attempt) > retries) {
       fail(*piece, make_error(ErrorKind::worker_lost,
-                              "rank " + std::to_string(lost) + " on " + ranks_[lost].host +
-                                  " was lost while it ran the task, and its " + std::to_string(retries) +
+                              lost_text(lost) + " while it ran the task, and its " + std::to_string(retries) +
                                   " retries are used up",
                               task_name(*piece->work), {piece->range.span, piece->range.begin}, lost,
                               static_cast<int>(piece->attempt)));
@@ -573,6 +623,7 @@ void Head::placed(const Piece& piece) {
 
 void Head::step(Time now) {
   now_ = now;
+  check_nodes();
   if (!waiting_groups_.empty()) place_groups();
   while (auto decision = scheduler_.place(now)) {
     auto& piece = static_cast<Piece&>(*decision->piece);

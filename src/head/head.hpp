@@ -43,6 +43,7 @@ struct Settings {
   std::string version;
   std::uint64_t digest = 0;
   std::size_t inline_limit = 4096;
+  Time lost_after = 10'000'000'000;  // ns without a sign of life; 0: for ever
 };
 
 struct RankState {
@@ -51,6 +52,7 @@ struct RankState {
   std::string host;
   std::uint32_t node = 0;
   std::uint32_t slots = 0;
+  std::string end;  // how it was lost
 };
 
 class Head {
@@ -79,9 +81,10 @@ class Head {
   void handle(RankId from, const core::KillDone& message);
   void handle(RankId from, const core::Blocked& message);
   void handle(RankId from, const core::Member& message);
+  void handle(RankId from, const core::Pulse& message);
 
   // The rank is gone: what it ran runs elsewhere, what only it had is lost.
-  void worker_lost(RankId rank);
+  void worker_lost(RankId rank, const std::string& how = "");
   // Places what can be placed, evens out, and tells what is to be told. To be called after messages were handled.
   void step(Time now);
   // Seconds that the allocation has left, for time requests; negative: no limit.
@@ -105,6 +108,8 @@ class Head {
   std::size_t groups() const { return groups_.size() + scheduler_.pools(); }
   std::size_t gangs() const { return gangs_.size(); }
   std::size_t stuck() const { return stuck_.size(); }
+  std::uint32_t lost() const { return lost_; }  // ranks
+  bool lost_a_node() const;                     // all ranks of one
   std::uint64_t retried() const { return retried_; }
   std::uint64_t messages() const { return messages_; }
   const std::vector<RankState>& ranks() const { return ranks_; }
@@ -260,6 +265,8 @@ class Head {
   void group_forgotten(ObjectId id);
   bool give_pool(Piece& piece);
   void break_gang(std::uint64_t id, Gang& gang);
+  void check_nodes();
+  std::string lost_text(RankId rank) const;
   void settle_member(std::uint64_t id, std::uint32_t place, core::MemberState state);
   void lose_member(Piece& piece);
   void close_gang(std::uint64_t id);
@@ -303,6 +310,9 @@ class Head {
   sched::Scheduler scheduler_;
   std::vector<RankState> ranks_;
   std::uint32_t joined_ = 0;
+  std::uint32_t lost_ = 0;
+  std::map<std::uint32_t, Time> heard_;  // by node: when it last gave a sign of life
+  Time nodes_checked_ = 0;
   std::string join_error_;
 
   std::unordered_map<SpanId, Span> spans_;

@@ -66,6 +66,7 @@ class MpiWireImpl final : public MpiWire {
   const std::string& host() const override { return host_; }
   std::uint32_t node_size() const override { return node_size_; }
   std::uint32_t node_rank() const override { return node_rank_; }
+  const std::vector<RankId>& node_members() const override { return members_; }
   int thread_level() const override { return thread_level_; }
   MPI_Comm communicator() const override { return comm_; }
 

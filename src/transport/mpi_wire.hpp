@@ -23,6 +23,7 @@ class MpiWire : public Wire {
   // How many ranks share this node, and which of them this is.
   virtual std::uint32_t node_size() const = 0;
   virtual std::uint32_t node_rank() const = 0;
+  virtual const std::vector<RankId>& node_members() const = 0;  // in order
   // What each rank of this node gives, in order. Collective over the node.
   virtual std::vector<std::string> gather_on_node(const std::string& mine) = 0;
   // Gives this rank a segment of that size, aligned to pages and not touched, which all ranks of the node see.

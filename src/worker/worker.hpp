@@ -171,6 +171,7 @@ class Worker {
   // The calls of this rank that have not ended, actors here, and what is kept for others; for tests.
   std::size_t pending_calls() const { return calls_.size(); }
   std::size_t actors() const { return actors_.size(); }
+  bool lost_any() const { return !lost_.empty(); }  // ranks
   std::size_t loans() const { return loans_.size(); }
   std::size_t members() const { return members_.size(); }
   // Of them, those whose functions run; and those of gangs that broke, which have not come back.

@@ -46,6 +46,8 @@ int main(int argc, char** argv) {
   body.options = options;
   message(Member{1, 2, MemberState::failed, {}});
   message(GangOver{1, true});
+  message(Pulse{{{3, "killed by signal 9 (Killed)"}}, {{4, 5'000'000'000}}});
+  message(PulseBack{});
   message(Waits{{{1}, 2}, true});
   message(Result{{{1}, 0, 1}, 8, value.buffer.view(), {}, {{0, {}}}, {{1, 9}}, {2}, {{0, {{1}, 2}}}, 3});
   message(Call{{{1}, 0, 1}, {{2}, 3}, {{4}, 5}, true, body, {{{{1}, 2}, Where::rank, 1, {}}}});

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Mobula under a real Slurm of three nodes: slurm.sh API_TEST HELLO ENDINGS
+# Mobula under a real Slurm of three nodes: slurm.sh API_TEST HELLO ENDINGS SURVIVE
 set -u
 . "$(dirname "$0")/slurm_test_cluster.sh"
 trap cluster_down EXIT
@@ -20,6 +20,12 @@ timeout 60 srun -N 3 -n 3 "$3" return3 >"$cluster_dir/out" 2>&1
 timeout 60 srun -N 3 -n 3 "$3" throw >"$cluster_dir/out" 2>&1
 [ $? = 1 ] || fail "srun's code is not 1"
 grep -q "the driver is unhappy" "$cluster_dir/out" || fail "no message"
+echo "== ranks are killed"
+timeout 60 srun -N 3 --ntasks-per-node=2 "$4" kill 3 >"$cluster_dir/out" 2>&1
+[ $? = 7 ] || fail "with ranks killed, srun's code is not the driver's"
+grep "ranks killed" "$cluster_dir/out"
+timeout 60 srun -N 3 --ntasks-per-node=2 "$4" head >"$cluster_dir/out" 2>&1
+[ $? = 137 ] || fail "with the head killed, srun's code is not 137"
 echo "== salloc and mpirun"
 timeout 60 salloc -N 2 --ntasks-per-node=2 mpirun "$2" >"$cluster_dir/out" 2>&1 || fail "mpirun: $?"
 grep -q "sum of squares: 332833500" "$cluster_dir/out" || fail "wrong sum"

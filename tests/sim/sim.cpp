@@ -254,6 +254,7 @@ Cluster::Cluster(const Options& options)
     if (r == 0) {
       head::Settings head_settings;
       head_settings.ranks = options.ranks;
+      head_settings.lost_after = 0;
       rank.head = std::make_unique<head::Head>(*rank.transport, *rank.objects, head_settings);
     }
     core::Join join;
@@ -293,7 +294,7 @@ void Cluster::settle(RankId r) {
       ++outcome_.events;
       if constexpr (requires(head::Head & head) { head.handle(from, message); }) {
         rank.head->handle(from, message);
-      } else if constexpr (!std::is_same_v<M, core::Stop> && !std::is_same_v<M, core::DropCommunicator>) {
+      } else if constexpr (requires { rank.worker->handle(from, message); }) {
         rank.worker->handle(from, message);
       }
     });

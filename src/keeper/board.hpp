@@ -1,0 +1,60 @@
+// What the ranks of a node and their keepers tell each other, in memory that they share: a place for each rank, with
+// signs of life and, at last, how it ended. Everything is a number that one side writes and others read.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace mobula::keeper {
+
+// Of a place. Written by the rank itself, and by its keeper once the process has ended.
+enum class End : std::uint32_t { none, left, died };
+
+struct alignas(64) Place {
+  std::atomic<std::int64_t> beat{0};    // ns, CLOCK_MONOTONIC: when the rank last gave a sign of life
+  std::atomic<std::uint32_t> end{0};    // an End
+  std::atomic<std::int32_t> status{0};  // as waitpid tells, if it died under a keeper
+  std::atomic<std::uint32_t> lost{0};   // was declared lost: it is to end itself
+  // Of a rank without a keeper, which others look after: its process, and in which name space that number counts.
+  std::atomic<std::int32_t> pid{0};
+  std::atomic<std::uint64_t> pid_space{0};
+};
+
+class Board {
+ public:
+  // Made by one rank of the node, and opened by the others and by keepers. nullptr where the system refuses.
+  static std::unique_ptr<Board> make(const std::string& name, std::uint32_t places);
+  static std::unique_ptr<Board> open(const std::string& name);
+  static std::unique_ptr<Board> map(int file);
+  static void remove(const std::string& name);  // those who have it open keep it
+  Board(const Board&) = delete;
+  Board& operator=(const Board&) = delete;
+  ~Board();
+
+  std::uint32_t places() const { return shared_->places; }
+  Place& place(std::uint32_t i) { return reinterpret_cast<Place*>(shared_ + 1)[i]; }
+  // ns, CLOCK_MONOTONIC: when the head was last heard of on this node.
+  std::atomic<std::int64_t>& head_heard() { return shared_->head_heard; }
+  // The job ends: keepers whose ranks died may go.
+  std::atomic<std::uint32_t>& over() const { return shared_->over; }
+  int file() const { return file_; }
+
+ private:
+  struct alignas(64) Shared {
+    std::uint32_t places = 0;
+    std::atomic<std::uint32_t> over{0};
+    std::atomic<std::int64_t> head_heard{0};
+  };
+  Board(int file, Shared* shared, std::size_t size) : file_(file), shared_(shared), size_(size) {}
+
+  int file_;
+  Shared* shared_;
+  std::size_t size_;
+};
+
+// For people: "killed by signal 9 (Killed)".
+std::string describe_status(int status);
+
+}  // namespace mobula::keeper

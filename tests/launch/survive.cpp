@@ -1,0 +1,166 @@
+// What a job makes of ranks that are killed or stopped.
+//   survive kill N     N workers are killed, one after the other, while tasks, actors and gangs run
+//   survive stop       one is stopped for longer than the bound, and goes on later
+//   survive pause      one is stopped for less
+//   survive head       the head is killed
+#include <signal.h>
+#include <unistd.h>
+
+#include <boost/mpi.hpp>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <mobula/mobula.hpp>
+#include <random>
+#include <string>
+#include <thread>
+
+namespace {
+
+using namespace std::chrono_literals;
+using mobula::get;
+using mobula::remote;
+
+int pid_of_this() { return static_cast<int>(getpid()); }
+
+long work(long x, int ms) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+  return x * x;
+}
+
+long nested(int depth) {
+  if (depth == 0) return 1;
+  const auto a = remote<nested>(depth - 1);
+  const auto b = remote<nested>(depth - 1);
+  return get(a) + get(b);
+}
+
+std::vector<long> large(long x) { return std::vector<long>(100'000, x); }
+long sum_of(const std::vector<long>& values) {
+  long sum = 0;
+  for (const long v : values) sum += v;
+  return sum;
+}
+
+int member(const boost::mpi::communicator& ranks, int x) { return boost::mpi::all_reduce(ranks, x, std::plus<>()); }
+
+struct Counter {
+  long total = 0;
+  long add(long n) { return total += n; }
+};
+
+int g_wrong = 0;
+void expect(bool good, const std::string& what) {
+  if (good) return;
+  ++g_wrong;
+  std::fprintf(stderr, "survive: %s\n", what.c_str());
+}
+
+std::map<std::uint32_t, int> pids_of_workers() {
+  std::map<std::uint32_t, int> pids;
+  for (const auto& rank : mobula::cluster().ranks) {
+    if (rank.slots != 0 && rank.alive)
+      pids[rank.rank] = get(remote<pid_of_this>.with({.placement = mobula::on_rank(rank.rank)})());
+  }
+  return pids;
+}
+
+std::size_t alive() {
+  std::size_t n = 0;
+  for (const auto& rank : mobula::cluster().ranks) n += rank.slots != 0 && rank.alive ? 1 : 0;
+  return n;
+}
+
+void load(std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  const mobula::TaskOptions again{.retries = 100};
+  std::vector<long> xs(300);
+  for (std::size_t i = 0; i < xs.size(); ++i) xs[i] = static_cast<long>(i);
+  const auto batch = remote<work>.with(again).map(xs, mobula::same(3));
+  const auto tree = remote<nested>.with(again)(7);
+  std::vector<mobula::Ref<long>> sums;
+  for (int i = 0; i < 20; ++i) sums.push_back(remote<sum_of>.with(again)(remote<large>.with(again)(i)));
+  const auto counter = mobula::actor<Counter>.with({.restarts = 100, .call_retries = 100})();
+  for (int i = 0; i < 50; ++i) remote<&Counter::add>(counter, 1);
+  mobula::GangOptions of_gang;
+  of_gang.retries = 100;
+  const auto gang = mobula::gang<member>.with(of_gang)(2, 21);
+  for (std::size_t i = 0; i < xs.size(); ++i) {
+    const long got = get(batch[i]);
+    expect(got == xs[i] * xs[i], "task " + std::to_string(i) + " gave " + std::to_string(got));
+  }
+  expect(get(tree) == 128, "nested tasks count wrong");
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    try {
+      expect(get(sums[i]) == static_cast<long>(i) * 100'000, "a large value was wrong");
+    } catch (const mobula::ObjectLost&) {  // it was on the rank
+    }
+  }
+  try {
+    const long total = get(remote<&Counter::add>(counter, 0));
+    expect(total >= 0, "the actor counts wrong");
+  } catch (const mobula::ObjectLost&) {
+  }
+  try {
+    expect(get(gang[0]) == 42 && get(gang[1]) == 42, "a gang gave a wrong result");
+  } catch (const mobula::ObjectLost&) {
+  }
+}
+
+int kill_some(int n) {
+  const auto pids = pids_of_workers();
+  auto victim = pids.begin();
+  std::mt19937_64 random(static_cast<std::uint64_t>(getpid()));
+  for (int i = 0; i < n; ++i, ++victim) {
+    std::thread killer([&] {
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % 400'000));
+      kill(victim->second, SIGKILL);
+    });
+    load(static_cast<std::uint64_t>(i));
+    killer.join();
+  }
+  load(99);
+  for (int i = 0; i < 100 && alive() != pids.size() - static_cast<std::size_t>(n); ++i)
+    std::this_thread::sleep_for(10ms);
+  expect(alive() == pids.size() - static_cast<std::size_t>(n), "not as many ranks are left as should be");
+  try {
+    get(remote<pid_of_this>.with({.placement = mobula::on_rank(pids.begin()->first)})());
+    expect(false, "a task ran on a rank that is gone");
+  } catch (const mobula::Infeasible&) {
+  }
+  std::printf("%d ranks killed, %zu left\n", n, alive());
+  return g_wrong == 0 ? 7 : 1;
+}
+
+int stop_one(std::chrono::milliseconds how_long, bool is_lost) {
+  const auto pids = pids_of_workers();
+  const auto [rank, pid] = *pids.begin();
+  kill(pid, SIGSTOP);
+  const auto until = std::chrono::steady_clock::now() + how_long;
+  if (is_lost) load(1);  // otherwise it would wait for what is on the rank
+  std::this_thread::sleep_until(until);
+  const bool counts = mobula::cluster().ranks[rank].alive;
+  kill(pid, SIGCONT);
+  expect(counts != is_lost,
+         is_lost ? "a rank that gives no sign of life counts as alive" : "a short stop counts as a loss");
+  load(2);
+  for (int i = 0; is_lost && i < 500 && kill(pid, 0) == 0; ++i) std::this_thread::sleep_for(10ms);
+  expect((kill(pid, 0) == 0) != is_lost, is_lost ? "a rank that was declared lost goes on" : "the rank is gone");
+  return g_wrong == 0 ? 7 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return mobula::run(argc, argv, [&] {
+    const std::string what = argc > 1 ? argv[1] : "";
+    if (what == "kill") return kill_some(argc > 2 ? std::atoi(argv[2]) : 1);
+    if (what == "stop") return stop_one(3500ms, true);
+    if (what == "pause") return stop_one(700ms, false);
+    for (const auto& [rank, pid] : pids_of_workers()) std::printf("pid %d\n", pid);
+    std::fflush(stdout);
+    kill(getpid(), SIGKILL);
+    return 1;
+  });
+}
