@@ -23,6 +23,8 @@ struct Config {
   int spin_us = -1;
   // Custom resources that each worker rank offers, as in "license=4,scratch=100".
   std::map<std::string, double> resources;
+  // The same of what the ranks of each node have together.
+  std::map<std::string, double> node_resources;
   // GPUs and memory (bytes) that each worker rank offers to tasks. GPUs -1 ("found"): those that are found, shared out
   // among the ranks that see them. Memory 0: the node's share of this rank.
   double gpus = -1;
@@ -41,6 +43,9 @@ struct Config {
   // After how long without a sign of life a rank, or all of a node, counts as lost; and a rank that does not hear of
   // the head ends itself. A process that ends is noticed at once.
   std::chrono::milliseconds lost_after{10'000};
+  // How many ranks may be lost while they are at one task, whatever its retries: then it is taken for the cause, and
+  // fails with WorkerLost.
+  int crash_limit = 3;
   // How long a stopping rank waits for tasks that still run in it.
   std::chrono::milliseconds stop_grace{500};
   // "off", "error", "warn", "info" or "debug"; messages go to stderr.

@@ -161,6 +161,10 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
     offers.cpus = slots;
     offers.memory = config.memory != 0 ? config.memory : topology::usable_memory() / node.masks.size();
     offers.resources = config.resources;
+    for (const auto& [name, amount] : config.node_resources) {
+      offers.resources[name] = amount;
+      settings.worker.node_resources.push_back(name);
+    }
     if (config.gpus > 0) offer_gpus(settings, node, config.gpus);
     if (config.gpus < 0) offer_found_gpus(settings, node, gpus.variable, gpus.found);
   } else {

@@ -94,6 +94,7 @@ const std::map<std::string, Apply>& settings() {
       {"spin_us", [](Config& c, const auto& v,
                      const auto& s) { c.spin_us = number<int>(v, s, -1, 1'000'000, "a number of microseconds"); }},
       {"resources", [](Config& c, const auto& v, const auto& s) { c.resources = resources(v, s); }},
+      {"node_resources", [](Config& c, const auto& v, const auto& s) { c.node_resources = resources(v, s); }},
       {"gpus",
        [](Config& c, const auto& v, const auto& s) {
          c.gpus = v == "found" ? -1 : number<double>(v, s, 0.0, 1024.0, "a number of GPUs, or found");
@@ -112,6 +113,10 @@ const std::map<std::string, Apply>& settings() {
        [](Config& c, const auto& v, const auto& s) {
          c.lost_after =
              std::chrono::milliseconds(number<int>(v, s, 100, 86'400'000, "a number of milliseconds from 100"));
+       }},
+      {"crash_limit",
+       [](Config& c, const auto& v, const auto& s) {
+         c.crash_limit = number<int>(v, s, 1, 1'000'000, "a number of ranks from 1");
        }},
       {"stop_grace",
        [](Config& c, const auto& v, const auto& s) {
@@ -153,7 +158,8 @@ void apply_file(Config& config, const std::string& path) {
       value = std::to_string(real->get());
     } else if (const auto* boolean = node.as_boolean()) {
       value = boolean->get() ? "on" : "off";
-    } else if (const auto* inner = node.as_table(); inner != nullptr && name == "resources") {
+    } else if (const auto* inner = node.as_table();
+               inner != nullptr && (name == "resources" || name == "node_resources")) {
       for (const auto& [resource, amount] : *inner) {
         const auto n = amount.value<double>();
         if (!n) bad(source, std::string(resource.str()), "a resource with a number");
@@ -225,6 +231,11 @@ Config load_config(Config config, int& argc, char** argv, const std::vector<std:
       throw ConfigError("mobula: " + flag_name + " needs a value, as in " + flag_name + "=…");
     }
     apply_setting(config, to_name(flag_name.substr(9)), value, flag_name);
+  }
+  for (const auto& [name, amount] : config.node_resources) {
+    if (config.resources.contains(name)) {
+      throw ConfigError("mobula: bad settings: the resource " + name + " is both of each rank and of each node");
+    }
   }
   if (kept < argc) argv[kept] = nullptr;
   argc = kept;

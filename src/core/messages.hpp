@@ -133,10 +133,11 @@ struct Join {
   std::string host;
   std::uint32_t node = 0;
   std::uint32_t slots = 0;
-  WireDemand offers;  // cpus = slots
+  WireDemand offers;                        // cpus = slots
+  std::vector<std::string> node_resources;  // of those, what the ranks of the node have together
   template <class V>
   void fields(V&& visit) {
-    visit(digest, version, host, node, slots, offers);
+    visit(digest, version, host, node, slots, offers, node_resources);
   }
 };
 
@@ -244,9 +245,11 @@ struct Done {
 struct EndedRank {
   RankId rank = detail::kNoRank;
   std::string how;
+  bool tells = false;        // what it was at:
+  std::vector<Range> begun;  // tasks
   template <class V>
   void fields(V&& visit) {
-    visit(rank, how);
+    visit(rank, how, tells, begun);
   }
 };
 struct QuietRank {

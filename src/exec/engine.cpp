@@ -460,12 +460,15 @@ void Engine::bind_to(const worker::Run& run) {
 }
 
 void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
+  const bool tells = watch_ != nullptr && run->body->actor == nullptr;
+  const std::size_t cell = tells ? watch_->began(run->range) : 0;
   lock.unlock();
   bind_to(*run);
   worker::Run* const outer = std::exchange(t_run, run.get());
   run->body->function->invoke(run->task);
   t_run = outer;
   lock.lock();
+  if (tells) watch_->ended(cell);
   worker_->finish(std::move(run), core::now());
 }
 
@@ -597,6 +600,7 @@ void Engine::join(const std::string& version, std::uint64_t digest) {
   join.slots = settings_.worker.slots;
   join.offers = settings_.worker.offers;
   join.offers.cpus = settings_.worker.slots;
+  join.node_resources = settings_.worker.node_resources;
   transport_.send(kHeadRank, join);
   step();
   if (!head_) return;

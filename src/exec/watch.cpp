@@ -38,6 +38,31 @@ Watch::Watch(std::shared_ptr<keeper::Board> board, std::vector<RankId> ranks, Ra
     place(mine_).pid.store(getpid());
   }
   place(mine_).beat.store(now);
+  for (std::size_t cell = keeper::Place::kRunning; cell-- != 0;) free_cells_.push_back(cell);
+}
+
+std::size_t Watch::began(const core::Range& tasks) {
+  keeper::Place& mine = place(mine_);
+  if (free_cells_.empty()) {
+    mine.untold.fetch_add(1);
+    return keeper::Place::kRunning;
+  }
+  const std::size_t cell = free_cells_.back();
+  free_cells_.pop_back();
+  keeper::Running& running = mine.running.at(cell);
+  running.begin.store(tasks.begin, std::memory_order_relaxed);
+  running.end.store(tasks.end, std::memory_order_relaxed);
+  running.span.store(tasks.span.value, std::memory_order_release);
+  return cell;
+}
+
+void Watch::ended(std::size_t cell) {
+  if (cell == keeper::Place::kRunning) {
+    place(mine_).untold.fetch_sub(1);
+    return;
+  }
+  place(mine_).running.at(cell).span.store(0, std::memory_order_relaxed);
+  free_cells_.push_back(cell);
 }
 
 bool Watch::lives(std::size_t i) const {
@@ -67,7 +92,13 @@ std::optional<core::Pulse> Watch::look(Time now) {
       told_.insert(i);
       if (ranks_[i] == detail::kHeadRank) continue;
       const int status = place(i).status.load();
-      pulse.ended.push_back({ranks_[i], status != 0 ? keeper::describe_status(status) : "its process is gone"});
+      core::EndedRank ended{ranks_[i], status != 0 ? keeper::describe_status(status) : "its process is gone", {}, {}};
+      ended.tells = place(i).untold.load() == 0;
+      for (const keeper::Running& running : place(i).running) {
+        const detail::SpanId span{running.span.load(std::memory_order_acquire)};
+        if (span.value != 0) ended.begun.push_back({span, running.begin.load(), running.end.load()});
+      }
+      pulse.ended.push_back(std::move(ended));
     } else if (const Time quiet = now - std::max(place(i).beat.load(), began_); lives(i) && quiet > kQuiet) {
       pulse.quiet.push_back({ranks_[i], quiet});
     }

@@ -32,7 +32,9 @@ class Watch {
   std::optional<std::string> must_end(Time now) const;
   // Some rank of this node has ended out of order.
   bool any_died() const;
-  keeper::Board& board() { return *board_; }
+  // A thread is at these tasks from here on, until `ended` with what this gave.
+  std::size_t began(const core::Range& tasks);
+  void ended(std::size_t cell);
 
  private:
   keeper::Place& place(std::size_t i) const { return board_->place(static_cast<std::uint32_t>(i)); }
@@ -47,6 +49,7 @@ class Watch {
   Time last_pulse_ = 0;
   Time began_;
   std::set<std::size_t> told_;  // places
+  std::vector<std::size_t> free_cells_;
 };
 
 }  // namespace mobula::exec

@@ -19,6 +19,12 @@ using detail::kVariable;
 
 namespace {
 
+bool is_in(const std::vector<Range>& ranges, const Range& range) {
+  return std::any_of(ranges.begin(), ranges.end(), [&range](const Range& r) {
+    return r.span == range.span && r.begin <= range.begin && range.end <= r.end;
+  });
+}
+
 constexpr Time kOnTheWay = 2'000'000'000;  // ns after which a result has come, or its rank is lost
 
 }  // namespace
@@ -62,7 +68,7 @@ void Head::handle(RankId from, const core::Join& m) {
   }
   rank = {true, true, m.host, m.node, m.slots, ""};
   ++joined_;
-  scheduler_.add_worker(from, m.node, m.offers);
+  scheduler_.add_worker(from, m.node, m.offers, m.node_resources);
 }
 
 // The rank, and how it was lost, for people.
@@ -78,7 +84,7 @@ void Head::handle(RankId from, const core::Pulse& m) {
   for (const core::EndedRank& ended : m.ended) {
     if (ended.rank >= ranks_.size() || ended.rank == kHeadRank)
       detail::throw_damaged("the end of a rank is told that is none");
-    worker_lost(ended.rank, ended.how);
+    worker_lost(ended.rank, ended.how, ended.tells ? &ended.begun : nullptr);
   }
   for (const core::QuietRank& quiet : m.quiet) {
     if (quiet.rank >= ranks_.size() || quiet.rank == kHeadRank || settings_.lost_after == 0) continue;
@@ -113,7 +119,7 @@ void Head::check_nodes() {
   for (const RankId rank : silent) worker_lost(rank, "nothing was heard of its node");
 }
 
-void Head::worker_lost(RankId lost, const std::string& how) {
+void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Range>* begun) {
   if (!ranks_[lost].joined) {  // it died before it could join: the others start without it
     ranks_[lost].joined = true;
     ++joined_;
@@ -140,6 +146,17 @@ void Head::worker_lost(RankId lost, const std::string& how) {
     lose_member(*piece);
     return true;
   });
+  // Those that it was at are pieces of their own.
+  for (std::size_t i = 0; begun != nullptr && i < pieces.size(); ++i) {
+    for (const Range& at : *begun) {
+      for (const std::uint32_t cut : {at.begin, at.end}) {
+        Piece& piece = *pieces[i];
+        if (at.span == piece.range.span && piece.range.begin < cut && cut < piece.range.end) {
+          pieces.push_back(&split(piece, cut));
+        }
+      }
+    }
+  }
   for (Piece* piece : pieces) {
     unassign(*piece);
     piece->state = sched::Piece::State::waiting;
@@ -227,13 +244,16 @@ void Head::worker_lost(RankId lost, const std::string& how) {
                               task_name(*piece->work), id, lost, static_cast<int>(piece->attempt)));
       continue;
     }
+    // Others it may have run to their ends, of which nothing has been heard.
+    if (begun != nullptr && is_in(*begun, piece->range)) ++piece->crashes;
     const int retries = piece->work->options ? piece->work->options->retries : core::WireOptions().retries;
-    if (static_cast<int>(piece->attempt) > retries) {
-      fail(*piece, make_error(ErrorKind::worker_lost,
-                              lost_text(lost) + " while it ran the task, and its " + std::to_string(retries) +
-                                  " retries are used up",
-                              task_name(*piece->work), {piece->range.span, piece->range.begin}, lost,
-                              static_cast<int>(piece->attempt)));
+    const bool is_cause = piece->crashes >= settings_.crash_limit;
+    if (static_cast<int>(piece->attempt) > retries || is_cause) {
+      const std::string why = is_cause ? ", as others were before: it is taken for the cause"
+                                       : ", and its " + std::to_string(retries) + " retries are used up";
+      fail(*piece,
+           make_error(ErrorKind::worker_lost, lost_text(lost) + " while it ran the task" + why, task_name(*piece->work),
+                      {piece->range.span, piece->range.begin}, lost, static_cast<int>(piece->attempt)));
     } else {
       retried_ += piece->size();
       ++piece->attempt;
@@ -317,6 +337,7 @@ Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
   rest.bytes = piece.bytes;
   rest.preferred = piece.preferred;
   rest.attempt = piece.attempt;
+  rest.crashes = piece.crashes;
   rest.estimate_ns = piece.estimate_ns;
   const std::uint32_t n = piece.range.end - at;
   if (piece.state == sched::Piece::State::queued) {
@@ -668,6 +689,7 @@ Head::Piece& Head::add_front(Piece& piece, std::uint32_t n) {
   front.bytes = piece.bytes;
   front.preferred = piece.preferred;
   front.attempt = piece.attempt;
+  front.crashes = piece.crashes;
   return front;
 }
 

@@ -43,6 +43,7 @@ struct Settings {
   std::string version;
   std::uint64_t digest = 0;
   std::size_t inline_limit = 4096;
+  std::uint32_t crash_limit = 3;     // ranks lost at a task after which it is taken for the cause
   Time lost_after = 10'000'000'000;  // ns without a sign of life; 0: for ever
 };
 
@@ -84,7 +85,9 @@ class Head {
   void handle(RankId from, const core::Pulse& message);
 
   // The rank is gone: what it ran runs elsewhere, what only it had is lost.
-  void worker_lost(RankId rank, const std::string& how = "");
+  void worker_lost(RankId rank, const std::string& how = "") { worker_lost(rank, how, nullptr); }
+  // `begun`: the tasks that it was at, if that is known: one of them may be the cause.
+  void worker_lost(RankId rank, const std::string& how, const std::vector<Range>* begun);
   // Places what can be placed, evens out, and tells what is to be told. To be called after messages were handled.
   void step(Time now);
   // Seconds that the allocation has left, for time requests; negative: no limit.
@@ -137,6 +140,7 @@ class Head {
   struct Piece : sched::Piece {
     std::shared_ptr<Work> work;
     std::uint32_t attempt = 1;
+    std::uint32_t crashes = 0;   // ranks that were lost while they were at it
     std::uint32_t missing = 0;   // dependencies that have not ended
     std::uint32_t unplaced = 0;  // of those, not assigned yet
     bool promised = false;  // the result of a call: its caller tells when it ends, and the scheduler has no part in it

@@ -2,6 +2,7 @@
 // signs of life and, at last, how it ended. Everything is a number that one side writes and others read.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -12,7 +13,15 @@ namespace mobula::keeper {
 // Of a place. Written by the rank itself, and by its keeper once the process has ended.
 enum class End : std::uint32_t { none, left, died };
 
+// A stretch of tasks that a thread of the rank is at.
+struct Running {
+  std::atomic<std::uint64_t> span{0};  // 0: none
+  std::atomic<std::uint32_t> begin{0};
+  std::atomic<std::uint32_t> end{0};
+};
+
 struct alignas(64) Place {
+  static constexpr std::size_t kRunning = 64;
   std::atomic<std::int64_t> beat{0};    // ns, CLOCK_MONOTONIC: when the rank last gave a sign of life
   std::atomic<std::uint32_t> end{0};    // an End
   std::atomic<std::int32_t> status{0};  // as waitpid tells, if it died under a keeper
@@ -20,6 +29,9 @@ struct alignas(64) Place {
   // Of a rank without a keeper, which others look after: its process, and in which name space that number counts.
   std::atomic<std::int32_t> pid{0};
   std::atomic<std::uint64_t> pid_space{0};
+  // What the rank is at. Threads beyond these have not told.
+  std::atomic<std::uint32_t> untold{0};
+  std::array<Running, kRunning> running{};
 };
 
 class Board {

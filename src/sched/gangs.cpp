@@ -130,6 +130,24 @@ Scheduler::Members Scheduler::pick_wide(const Class& klass, RankId preferred, st
   return {};
 }
 
+// Those of the ranks that can run a member each, for all that their nodes have together.
+std::vector<RankId> Scheduler::within_nodes(const Class& klass, std::vector<RankId> ranks,
+                                            core::WireDemand Worker::*has) const {
+  if (klass.gang == 0 || node_resources_.empty()) return ranks;
+  for (const auto& [name, amount] : klass.demands.front().resources) {
+    if (!node_resources_.contains(name)) continue;
+    std::map<std::uint32_t, double> left;
+    std::erase_if(ranks, [&, &resource = name, n = amount](RankId rank) {
+      const Worker& worker = workers_[rank];
+      double& of_node = left.try_emplace(worker.node, (worker.*has).resources.at(resource)).first->second;
+      if (of_node + kSlack < n) return true;
+      of_node -= n;
+      return false;
+    });
+  }
+  return ranks;
+}
+
 std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece& piece) {
   const bool reserves = reserver_ == &piece;
   std::vector<RankId> idle;
@@ -151,6 +169,7 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
   }
   if (idle.size() >= klass.gang) {
     std::sort(idle.begin(), idle.end());
+    idle = within_nodes(klass, std::move(idle), &Worker::free);
     Members members =
         klass.wide ? pick_wide(klass, piece.preferred, idle, &Worker::free) : pick(klass, piece.preferred, idle);
     if (!members.empty()) {
@@ -163,10 +182,27 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
   }
   if (reserver_ != nullptr && !reserves && piece.priority <= reserver_priority_) return std::nullopt;
   if (reserves && give_up_reservation()) return std::nullopt;
+  if (reserves && reserved_in_vain(klass, piece)) {
+    end_reservation();
+    no_reserving_until_ = now_ + kReserveRest;
+    return std::nullopt;
+  }
   if (reserves && (!fresh || now_ - reserved_anew_ < kReserveAgain)) return std::nullopt;
   if (reserver_ == nullptr && now_ < no_reserving_until_) return std::nullopt;
   reserve(klass, piece);
   return std::nullopt;
+}
+
+// What else it asks for than cpus is not there. It may be held by a task that waits for others, and those for the
+// ranks.
+bool Scheduler::reserved_in_vain(const Class& klass, const Piece& piece) const {
+  if (klass.wide) return pick_wide(klass, piece.preferred, reserved_, &Worker::free).empty();
+  const auto has_rest = [&](RankId rank) {
+    return std::any_of(klass.demands.begin(), klass.demands.end(),
+                       [&](const auto& d) { return offers_besides_cpus(workers_[rank].free, d); });
+  };
+  return !std::all_of(reserved_.begin(), reserved_.end(), has_rest) ||
+         within_nodes(klass, reserved_, &Worker::free).size() != reserved_.size();
 }
 
 // Keeps those ranks free for it that will be so soonest, as far as one can see.
@@ -175,10 +211,11 @@ void Scheduler::reserve(const Class& klass, Piece& piece) {
   for (const RankId rank : members_) {
     const Worker& worker = workers_[rank];
     const double cpus = worker.slots - worker.held;  // what actors hold does not come back by waiting
-    const bool could =
-        klass.wide ? worker.held <= kSlack && may_lend(klass, rank)
-                   : allowed(klass, rank) && std::any_of(klass.demands.begin(), klass.demands.end(),
-                                                         [cpus](const auto& d) { return d.cpus <= cpus + kSlack; });
+    const bool could = klass.wide ? worker.held <= kSlack && may_lend(klass, rank)
+                                  : allowed(klass, rank) &&
+                                        std::any_of(klass.demands.begin(), klass.demands.end(), [&](const auto& d) {
+                                          return d.cpus <= cpus + kSlack && offers_besides_cpus(worker.free, d);
+                                        });
     if (could) ranks.push_back(rank);
   }
   std::sort(ranks.begin(), ranks.end(), [this](RankId a, RankId b) {
@@ -188,8 +225,9 @@ void Scheduler::reserve(const Class& klass, Piece& piece) {
     };
     return key(a) < key(b);
   });
+  ranks = within_nodes(klass, std::move(ranks), &Worker::free);
   std::vector<RankId> chosen;
-  const Members members = klass.wide ? pick_wide(klass, piece.preferred, std::move(ranks), &Worker::offers)
+  const Members members = klass.wide ? pick_wide(klass, piece.preferred, std::move(ranks), &Worker::free)
                                      : pick(klass, piece.preferred, ranks);
   for (const auto& [rank, demand] : members) chosen.push_back(rank);
   if (!chosen.empty()) reserve_for(&piece, chosen, piece.priority);

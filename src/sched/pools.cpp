@@ -50,7 +50,7 @@ void Scheduler::vacate(PoolId id) {
   if (!worker.alive) return;
   worker.held -= pool.all.cpus;
   if (worker.held < 1e-9) worker.held = 0;
-  change(worker.free, pool.all, 1);
+  change_free(rank, pool.all, 1);
   look_at_again(rank);
 }
 
@@ -93,6 +93,10 @@ std::vector<RankId> Scheduler::arrange(const std::vector<const core::WireDemand*
     }
     if (best == nullptr) return false;
     change(best->free, *bundles[bundle], -1);
+    for (const auto& [name, amount] : bundles[bundle]->resources) {
+      if (!node_resources_.contains(name)) continue;
+      for (Site* site : nodes.at(node)) site->free.resources[name] = best->free.resources[name];
+    }
     result[bundle] = best->worker;
     ++load[node];
     return true;
@@ -163,7 +167,7 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
       pool.worker = chosen[i];
       Worker& worker = workers_[chosen[i]];
       worker.held += pool.all.cpus;
-      change(worker.free, pool.all, -1);
+      change_free(chosen[i], pool.all, -1);
       if (!pool.queues.empty()) eager_.insert(missing[i]);
       update(chosen[i]);
     }
@@ -177,7 +181,11 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
   std::sort(wanted.begin(), wanted.end());
   wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
   const int priority = used.empty() ? 0 : std::numeric_limits<int>::max();
-  if (!wanted.empty()) reserve_for(who, wanted, priority);
+  if (!wanted.empty()) {
+    reserve_for(who, wanted, priority);
+  } else if (reserves) {
+    end_reservation();
+  }
   return false;
 }
 

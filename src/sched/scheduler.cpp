@@ -35,7 +35,9 @@ Scheduler::Scheduler(std::uint32_t ranks, std::uint32_t functions) : workers_(ra
   classes_[kPlain].demands.emplace_back();
 }
 
-void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offer) {
+void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offer,
+                           const std::vector<std::string>& node_resources) {
+  node_resources_.insert(node_resources.begin(), node_resources.end());
   Worker& worker = workers_[rank];
   worker = Worker();
   worker.alive = true;
@@ -163,15 +165,14 @@ std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
   core::WireDemand largest;
   largest.cpus = 0;
   bool any_place = false;
-  std::uint32_t fit = 0;
-  std::set<std::uint32_t> nodes;
   std::map<std::uint32_t, double> cpus;  // by node
+  std::vector<RankId> fit;
+  std::set<std::uint32_t> nodes;  // of those
+  const bool by_node = klass.placement == Placement::Kind::one_per_node;
   for (const RankId rank : members_) {
     if (allowed(klass, rank)) {
-      ++fit;
-      if (klass.placement == Placement::Kind::one_per_node) nodes.insert(workers_[rank].node);
-      const std::size_t have = klass.placement == Placement::Kind::one_per_node ? nodes.size() : fit;
-      if (have >= std::max<std::uint32_t>(klass.gang, 1)) return std::nullopt;
+      fit.push_back(rank);
+      if (klass.gang == 0) return std::nullopt;
     }
     const Worker& worker = workers_[rank];
     if (worker.slots == 0 || !is_at(klass, rank)) continue;
@@ -185,11 +186,13 @@ std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
     }
   }
   if (members_.empty()) return "there is no worker rank";
-  if (fit != 0) {
-    const bool by_node = klass.placement == Placement::Kind::one_per_node;
+  fit = within_nodes(klass, std::move(fit), &Worker::offers);
+  for (const RankId rank : fit) nodes.insert(workers_[rank].node);
+  const std::size_t have = by_node ? nodes.size() : fit.size();
+  if (have != 0) {
+    if (have >= klass.gang) return std::nullopt;
     return "a gang of " + std::to_string(klass.gang) + " needs as many " + (by_node ? "nodes" : "ranks") +
-           " with slots, each with " + describe_demand(klass.demands.front()) + "; there are " +
-           std::to_string(by_node ? nodes.size() : fit) +
+           " with slots, each with " + describe_demand(klass.demands.front()) + "; there are " + std::to_string(have) +
            (by_node ? "" : ": start the program with more, as in mpirun -n " + std::to_string(klass.gang + 1));
   }
   if (!any_place) {
@@ -420,10 +423,23 @@ double Scheduler::cpus_of(const Holding& holding) const {
 void Scheduler::charge(const Holding& holding, double tasks) {
   const Class& klass = classes_[holding.klass];
   if (klass.ordinary) return;
-  core::WireDemand& free = workers_[holding.worker].free;
   const core::WireDemand& demand = klass.demands[holding.demand];
-  change(free, demand, -tasks);
-  free.cpus += tasks * (demand.cpus - cpus_of(holding));
+  change_free(holding.worker, demand, -tasks);
+  workers_[holding.worker].free.cpus += tasks * (demand.cpus - cpus_of(holding));
+}
+
+// Of what the ranks of a node have together, the others have as much more or less.
+void Scheduler::change_free(RankId rank, const core::WireDemand& by, double sign) {
+  change(workers_[rank].free, by, sign);
+  if (node_resources_.empty()) return;
+  for (const auto& [name, amount] : by.resources) {
+    if (!node_resources_.contains(name)) continue;
+    for (const RankId other : nodes_[workers_[rank].node]) {
+      if (other == rank) continue;
+      workers_[other].free.resources[name] += sign * amount;
+      if (sign > 0) look_at_again(other);
+    }
+  }
 }
 
 void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand, std::vector<RankId> lenders) {
@@ -558,29 +574,29 @@ bool Scheduler::starved() const {
   return queued_tasks_ != 0 && any_held;
 }
 
-core::WireDemand Scheduler::total() const {
+core::WireDemand Scheduler::sum_of(core::WireDemand Worker::*has) const {
   core::WireDemand sum;
   sum.cpus = 0;
+  std::set<std::uint32_t> seen;
   for (const RankId rank : members_) {
-    const auto& offers = workers_[rank].offers;
-    sum.cpus += offers.cpus;
-    sum.gpus += offers.gpus;
-    sum.memory += offers.memory;
-    for (const auto& [name, amount] : offers.resources) sum.resources[name] += amount;
+    const core::WireDemand& of = workers_[rank].*has;
+    sum.cpus += of.cpus;
+    sum.gpus += of.gpus;
+    sum.memory += of.memory;
+    const bool first = seen.insert(workers_[rank].node).second;
+    for (const auto& [name, amount] : of.resources) {
+      if (first || !node_resources_.contains(name)) sum.resources[name] += amount;
+    }
   }
   return sum;
 }
 
+core::WireDemand Scheduler::total() const { return sum_of(&Worker::offers); }
+
 core::WireDemand Scheduler::free() const {
-  core::WireDemand sum;
+  core::WireDemand sum = sum_of(&Worker::free);
   sum.cpus = 0;
-  for (const RankId rank : members_) {
-    const Worker& worker = workers_[rank];
-    sum.cpus += std::max(0.0, worker.capacity() - worker.busy);
-    sum.gpus += worker.free.gpus;
-    sum.memory += worker.free.memory;
-    for (const auto& [name, amount] : worker.free.resources) sum.resources[name] += amount;
-  }
+  for (const RankId rank : members_) sum.cpus += std::max(0.0, workers_[rank].capacity() - workers_[rank].busy);
   return sum;
 }
 
@@ -609,6 +625,9 @@ void Scheduler::check_invariants() const {
     MOBULA_CHECK(worker.free.memory <= worker.offers.memory, "memory never goes negative");
     for (const auto& [name, amount] : worker.free.resources) {
       MOBULA_CHECK(amount > -1e-6, "resource " + name + " never goes negative");
+      if (!node_resources_.contains(name)) continue;
+      const Worker& first = workers_[nodes_.at(worker.node).front()];
+      MOBULA_CHECK(std::abs(first.free.resources.at(name) - amount) < 1e-6, "a node has one amount of " + name);
     }
   }
 }

@@ -66,7 +66,9 @@ class Scheduler {
  public:
   explicit Scheduler(std::uint32_t ranks, std::uint32_t functions);
 
-  void add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offers);
+  // `node_resources`: of what it offers, that which the ranks of its node have together. The same on all ranks.
+  void add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offers,
+                  const std::vector<std::string>& node_resources = {});
   void remove_worker(RankId rank);
   // Cpus of tasks there that wait.
   void set_lent(RankId rank, double cpus);
@@ -217,6 +219,7 @@ class Scheduler {
   void unload(const Piece& piece, std::uint32_t tasks);
   double cpus_of(const Holding& holding) const;
   void charge(const Holding& holding, double tasks);
+  void change_free(RankId rank, const core::WireDemand& by, double sign);
   void give_back(const Holding& holding, std::uint32_t tasks);
   void lend_rank(RankId rank, int times);
   bool allowed(const Class& klass, RankId rank) const;
@@ -232,12 +235,15 @@ class Scheduler {
   std::optional<std::pair<RankId, std::uint32_t>> choose(Class& klass, RankId preferred);
   using Members = std::vector<std::pair<RankId, std::uint32_t>>;
   std::optional<std::uint32_t> fits_now(const Class& klass, RankId rank) const;
+  std::vector<RankId> within_nodes(const Class& klass, std::vector<RankId> ranks, core::WireDemand Worker::*has) const;
+  core::WireDemand sum_of(core::WireDemand Worker::*has) const;
   bool may_take_part(const Class& klass, RankId rank) const;
   Members pick(const Class& klass, RankId preferred, const std::vector<RankId>& from) const;
   Members pick_wide(const Class& klass, RankId preferred, std::vector<RankId> from,
                     core::WireDemand Worker::*has) const;
   std::optional<Members> choose_together(Class& klass, Piece& piece);
   void reserve(const Class& klass, Piece& piece);
+  bool reserved_in_vain(const Class& klass, const Piece& piece) const;
   void reserve_for(const void* who, const std::vector<RankId>& workers, int priority);
   bool give_up_reservation();
   // ns; what it waits for may be held for ever.
@@ -256,6 +262,7 @@ class Scheduler {
   std::vector<Worker> workers_;
   std::vector<RankId> members_;
   std::unordered_map<std::uint32_t, std::vector<RankId>> nodes_;
+  std::set<std::string> node_resources_;
   std::vector<Class> classes_;
   std::map<std::string, ClassId> class_ids_;  // by the encoded demand and placement
   std::vector<std::uint64_t> estimates_;

@@ -268,7 +268,9 @@ std::unique_ptr<Run> Worker::run_from(std::deque<Piece*>& queue, Time now) {
       const Body& body = *piece->body;
       const std::uint32_t size = piece->range.end - piece->range.begin;
       std::uint32_t n = 1;
-      const bool one_by_one = body.options && (body.options->timeout_ns >= 0 || body.options->retry_exceptions);
+      // Tasks of a lost rank too: if one of them was the cause, it is the only one with it next time.
+      const bool one_by_one =
+          body.attempt > 1 || (body.options && (body.options->timeout_ns >= 0 || body.options->retry_exceptions));
       const std::uint64_t estimate = estimates_[body.function->index];
       if (size > 1 && !one_by_one && estimate != 0) {
         n = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(kRunTarget / estimate, 1, size));
@@ -341,6 +343,14 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
 void Worker::start_run(Run& run) {
   run.running_at = running_.size();
   running_.push_back(&run);
+}
+
+std::vector<Range> Worker::begun() const {
+  std::vector<Range> ranges;
+  for (const Run* run : running_) {
+    if (run->body->actor == nullptr) ranges.push_back(run->range);
+  }
+  return ranges;
 }
 
 // The cpus that a run itself holds, not those of one that lends to it.

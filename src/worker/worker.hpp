@@ -126,7 +126,8 @@ struct Run {
 struct Settings {
   std::uint32_t slots = 0;
   std::size_t inline_limit = 4096;
-  core::WireDemand offers;  // cpus = slots
+  core::WireDemand offers;                  // cpus = slots
+  std::vector<std::string> node_resources;  // as in Join
   std::string host;
   std::uint32_t node = 0;
   std::vector<std::set<int>> near_gpus;  // by GPU: the slots whose cores are near it
@@ -231,6 +232,7 @@ class Worker {
     return open_.count != 0 || !unannounced_.empty() || objects_.has_drops() || lent_changed_ || store_.has_news();
   }
   std::size_t running() const { return running_.size(); }
+  std::vector<Range> begun() const;  // the tasks that threads are at
   double cpus_in_use() const { return settings_.slots - free_.cpus; }
   std::size_t queued_tasks() const { return queued_tasks_; }
   std::size_t interests() const { return interests_.size(); }

@@ -36,7 +36,9 @@ int main(int argc, char** argv) {
     return out;
   }();
   TaskBody body{1, 3, value.buffer.view(), {8}, true, options};
-  message(Join{1, "0.1", "host", 0, 2, {}});
+  Join join{1, "0.1", "host", 0, 2, {}, {}};
+  join.node_resources.emplace_back("license");
+  message(join);
   message(Submit{{{1}, 0, 1}, true, body, {{{2}, 3}}, {{{4}, 5}}});
   message(Done{{{1}, 0, 2}, 9, {{1, {}}}, {{0, 4}}, {{0, {{5}, 6}}}});
   message(Assign{{{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}, {6, 7}, {}});
@@ -46,7 +48,7 @@ int main(int argc, char** argv) {
   body.options = options;
   message(Member{1, 2, MemberState::failed, {}});
   message(GangOver{1, true});
-  message(Pulse{{{3, "killed by signal 9 (Killed)"}}, {{4, 5'000'000'000}}});
+  message(Pulse{{{3, "killed by signal 9 (Killed)", true, {{{1}, 2, 3}}}}, {{4, 5'000'000'000}}});
   message(PulseBack{});
   message(Waits{{{1}, 2}, true});
   message(Result{{{1}, 0, 1}, 8, value.buffer.view(), {}, {{0, {}}}, {{1, 9}}, {2}, {{0, {{1}, 2}}}, 3});

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Mobula over four hosts, each with a TCP link and a /dev/shm of its own: hosts.sh API_TEST STORE_PRESSURE
+# Mobula over four hosts, each with a TCP link and a /dev/shm of its own: hosts.sh API_TEST STORE_PRESSURE SURVIVE
 set -u
 . "$(dirname "$0")/hosts_cluster.sh"
 trap hosts_down EXIT
@@ -32,6 +32,22 @@ done
 echo "== random use with little memory"
 hosts_mpirun -n 8 --map-by node "$2" random 10 --mobula-store=4MiB >"$hosts_dir/out" 2>&1 || fail "random: $?"
 cat "$hosts_dir/out"
+
+echo "== ranks are killed"
+hosts_mpirun --mca orte_allowed_exit_without_sync 1 -n 8 --map-by node "$3" kill 3 >"$hosts_dir/out" 2>&1
+[ $? = 7 ] || fail "with ranks killed, the code is not the driver's"
+
+echo "== a host is cut off: the others go on, and its ranks end"
+hosts_mpirun -n 8 --map-by node "$3" cut --mobula-lost-after=2000 >"$hosts_dir/out" 2>&1 &
+launcher=$!
+for _ in $(seq 200); do grep -q ready "$hosts_dir/out" && break; sleep 0.1; done
+nsenter -t "$(cat "$hosts_dir/switch")" -n ip link set p4 down
+for _ in $(seq 300); do grep -q "all is right" "$hosts_dir/out" && break; sleep 0.1; done
+grep "all is right" "$hosts_dir/out" || fail "the job did not go on"
+# Of the launcher nothing is asked: it has lost its daemon there.
+for _ in $(seq 60); do nsenter -t "$(cat "$hosts_dir/h4.pid")" --pid --mount pgrep -x survive >/dev/null || break; sleep 0.1; done
+nsenter -t "$(cat "$hosts_dir/h4.pid")" --pid --mount pgrep -x survive && fail "ranks that are cut off go on"
+kill -KILL -- "-$(pgrep -P $launcher)"  # timeout leads the launcher's group
 hosts_down
 
 echo "== hosts with a /dev/shm of 64 MiB"

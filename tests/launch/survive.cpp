@@ -2,6 +2,8 @@
 //   survive kill N     N workers are killed, one after the other, while tasks, actors and gangs run
 //   survive stop       one is stopped for longer than the bound, and goes on later
 //   survive pause      one is stopped for less
+//   survive poison     a task kills every rank that runs it
+//   survive cut        a host is cut off by whoever started this
 //   survive head       the head is killed
 #include <signal.h>
 #include <unistd.h>
@@ -21,6 +23,13 @@ namespace {
 using namespace std::chrono_literals;
 using mobula::get;
 using mobula::remote;
+
+void die_later(int ms) {
+  std::thread([ms] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+    kill(getpid(), SIGKILL);
+  }).detach();
+}
 
 int pid_of_this() { return static_cast<int>(getpid()); }
 
@@ -113,15 +122,12 @@ int kill_some(int n) {
   auto victim = pids.begin();
   std::mt19937_64 random(static_cast<std::uint64_t>(getpid()));
   for (int i = 0; i < n; ++i, ++victim) {
-    std::thread killer([&] {
-      std::this_thread::sleep_for(std::chrono::microseconds(random() % 400'000));
-      kill(victim->second, SIGKILL);
-    });
+    // By itself: its host may have processes of its own.
+    get(remote<die_later>.with({.placement = mobula::on_rank(victim->first)})(static_cast<int>(random() % 400)));
     load(static_cast<std::uint64_t>(i));
-    killer.join();
   }
   load(99);
-  for (int i = 0; i < 100 && alive() != pids.size() - static_cast<std::size_t>(n); ++i)
+  for (int i = 0; i < 300 && alive() != pids.size() - static_cast<std::size_t>(n); ++i)
     std::this_thread::sleep_for(10ms);
   expect(alive() == pids.size() - static_cast<std::size_t>(n), "not as many ranks are left as should be");
   try {
@@ -150,12 +156,45 @@ int stop_one(std::chrono::milliseconds how_long, bool is_lost) {
   return g_wrong == 0 ? 7 : 1;
 }
 
+int kill_this_rank() { return kill(getpid(), SIGKILL); }
+
+int poison() {
+  const std::size_t before = alive();
+  const auto bad = remote<kill_this_rank>.with({.retries = 100})();
+  std::vector<mobula::Ref<long>> good;
+  for (long i = 0; i < 200; ++i) good.push_back(remote<work>(i, 5));
+  try {
+    get(bad);
+    expect(false, "a task that kills its rank has a result");
+  } catch (const mobula::WorkerLost& e) {
+    expect(std::string(e.what()).find("taken for the cause") != std::string::npos, e.what());
+    expect(std::string(e.what()).find("signal 9") != std::string::npos, e.what());
+  }
+  for (long i = 0; i < 200; ++i) expect(get(good[static_cast<std::size_t>(i)]) == i * i, "a task beside it is wrong");
+  expect(alive() == before - 3, std::to_string(before - alive()) + " ranks were lost to one task");
+  return g_wrong == 0 ? 7 : 1;
+}
+
+int wait_for_loss() {
+  const std::size_t before = alive();
+  load(1);
+  std::printf("ready\n");
+  std::fflush(stdout);
+  for (int i = 0; i < 600 && alive() == before; ++i) std::this_thread::sleep_for(50ms);
+  expect(alive() < before, "nobody was lost");
+  load(2);
+  if (g_wrong == 0) std::printf("all is right with %zu of %zu ranks\n", alive(), before);
+  return g_wrong == 0 ? 7 : 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   return mobula::run(argc, argv, [&] {
     const std::string what = argc > 1 ? argv[1] : "";
     if (what == "kill") return kill_some(argc > 2 ? std::atoi(argv[2]) : 1);
+    if (what == "poison") return poison();
+    if (what == "cut") return wait_for_loss();
     if (what == "stop") return stop_one(3500ms, true);
     if (what == "pause") return stop_one(700ms, false);
     for (const auto& [rank, pid] : pids_of_workers()) std::printf("pid %d\n", pid);

@@ -248,6 +248,7 @@ Cluster::Cluster(const Options& options)
     width = (r % per_node_ == 0 ? 0 : width) + settings.slots;
     widest_ = std::max(widest_, width);
     if (r % 2 == 1 || options.ranks == 1) settings.offers.resources["x"] = 1;
+    settings.offers.resources["y"] = 2;  // of the node
     settings.host = "sim";
     settings.gang_grace = kGangGrace;
     rank.worker = std::make_unique<worker::Worker>(*rank.transport, *rank.objects, settings);
@@ -255,12 +256,14 @@ Cluster::Cluster(const Options& options)
       head::Settings head_settings;
       head_settings.ranks = options.ranks;
       head_settings.lost_after = 0;
+      head_settings.crash_limit = 1000;
       rank.head = std::make_unique<head::Head>(*rank.transport, *rank.objects, head_settings);
     }
     core::Join join;
     join.node = node_of(r);
     join.slots = settings.slots;
     join.offers = settings.offers;
+    join.node_resources = {"y"};
     rank.transport->send(kHeadRank, join);
   }
 }
@@ -383,8 +386,10 @@ void Cluster::lose(RankId r) {
   Rank& rank = ranks_[r];
   rank.alive = false;
   ++outcome_.losses;
-  at(now() + 200'000 + static_cast<Time>(random(3'000'000)), [this, r] {
-    ranks_[0].head->worker_lost(r);
+  // What it was at is known where its keeper has told.
+  const bool told = random(2) == 0;
+  at(now() + 200'000 + static_cast<Time>(random(3'000'000)), [this, r, told, begun = rank.worker->begun()] {
+    ranks_[0].head->worker_lost(r, "", told ? &begun : nullptr);
     note(r);
     ++activity_;
     settle(0);
@@ -646,6 +651,8 @@ Body Cluster::driver() {
     if (random(8) == 0) {
       options.resources["x"] = 1;
     } else if (random(8) == 0) {
+      options.resources["y"] = 1 + static_cast<double>(random(2));
+    } else if (random(8) == 0) {
       options.cpus = some_cpus();
     }
     const auto pick = [&]() -> const Known& { return known[random(known.size())]; };
@@ -896,6 +903,7 @@ Body Cluster::driver() {
         const auto k = static_cast<std::uint32_t>(1 + random(std::min(std::max(ranks, 2U) - 1, 12U)));
         TaskOptions wish;
         wish.priority = options.priority;
+        if (k <= 2 && random(2) == 0) wish.resources["y"] = 1;
         wish.placement = random(3) == 0 ? pack : random(2) == 0 ? spread : any;
         detail::Draft::State draft;
         if (random(4) == 0) {

@@ -68,6 +68,8 @@ TEST_F(ConfigTest, MistakesAreNamed) {
   EXPECT_NE(error({}, {"MOBULA_COLOUR=red"}).find("MOBULA_COLOUR"), std::string::npos);
   EXPECT_NE(error({}, {"MOBULA_CONFIG=/no/such/file"}).find("/no/such/file"), std::string::npos);
   EXPECT_NE(error({"--mobula-resources=license"}).find("license=4"), std::string::npos);
+  EXPECT_NE(error({"--mobula-resources=license=1", "--mobula-node-resources=license=2"}).find("both"),
+            std::string::npos);
   EXPECT_NE(error({"--mobula-log=loud"}).find("loud"), std::string::npos);
   std::ofstream("mobula.toml") << "slots = \n";
   EXPECT_NE(error({}).find("line 1"), std::string::npos);

@@ -128,6 +128,32 @@ TEST_F(SchedulerTest, ResourcesAreNeverOverdrawn) {
   EXPECT_EQ(place(), nullptr);
 }
 
+TEST_F(SchedulerTest, WhatANodeHasIsTakenByItsRanksTogether) {
+  core::WireDemand offers;
+  offers.resources["disk"] = 2;
+  for (RankId r = 1; r <= 6; ++r) scheduler.add_worker(r, (r - 1) / 3, offers, {"disk"});
+  EXPECT_EQ(scheduler.total().resources.at("disk"), 4);
+  const auto one = asks({0, 0, 0, {{"disk", 1}}});
+  tasks(6, 0, &one);
+  std::vector<Piece*> running;
+  while (Piece* p = place()) running.push_back(p);
+  EXPECT_EQ(running.size(), 4U);
+  EXPECT_EQ(scheduler.free().resources.at("disk"), 0);
+  scheduler.ended(*running[0], 1);
+  EXPECT_NE(place(), nullptr);
+  EXPECT_EQ(place(), nullptr);
+
+  auto gang = asks({0, 0, 0, {{"disk", 1}}});
+  gang.gang = 4;
+  EXPECT_FALSE(scheduler.why_infeasible(scheduler.classify(&gang)).has_value());
+  gang.gang = 5;
+  EXPECT_TRUE(scheduler.why_infeasible(scheduler.classify(&gang)).has_value()) << "six ranks, but disks for four";
+  const core::WireDemand bundle{0, 0, 0, {{"disk", 1}}};
+  EXPECT_FALSE(scheduler.why_infeasible(std::vector(4, bundle), Strategy::pack).has_value());
+  EXPECT_TRUE(scheduler.why_infeasible(std::vector(5, bundle), Strategy::pack).has_value());
+  EXPECT_TRUE(scheduler.why_infeasible(std::vector(3, bundle), Strategy::strict_pack).has_value());
+}
+
 TEST_F(SchedulerTest, InfeasibleSaysWhatTheLargestHas) {
   worker(1, 2, {{"x", 2}});
   const auto options = asks({1, 0, 0, {{"x", 3}}});
