@@ -63,12 +63,9 @@ void place_slots(exec::Settings& settings, const topology::Cores& cores, const s
 
 // Where the slots of the node's ranks are, for tasks that have their cores lent.
 void tell_slots(exec::Settings& settings, transport::MpiWire& mpi) {
-  const std::string text = std::to_string(mpi.rank()) + "\n" + topology::encode(settings.slot_cpus);
-  for (const std::string& of : mpi.gather_on_node(text)) {
-    const std::size_t line = of.find('\n');
-    const auto rank = static_cast<detail::RankId>(std::stoul(of.substr(0, line)));
-    settings.node_slots[rank] = topology::decode(of.substr(line + 1));
-  }
+  const auto slots = mpi.gather_on_node(topology::encode(settings.slot_cpus));
+  for (std::size_t i = 0; i < slots.size(); ++i)
+    settings.node_slots[mpi.node_members()[i]] = topology::decode(slots[i]);
 }
 
 // What is started in this process, and libraries that have not looked yet, see these only.
@@ -117,10 +114,7 @@ void offer_found_gpus(exec::Settings& settings, const Node& node, const std::str
     names.push_back(gpu.name);
     std::set<int>& near = settings.worker.near_gpus.emplace_back();
     for (std::size_t slot = 0; slot < settings.slot_cpus.size(); ++slot) {
-      const auto& cpus = settings.slot_cpus[slot];
-      if (std::find_first_of(cpus.begin(), cpus.end(), gpu.cpus.begin(), gpu.cpus.end()) != cpus.end()) {
-        near.insert(static_cast<int>(slot));
-      }
+      if (topology::is_near(gpu, settings.slot_cpus[slot])) near.insert(static_cast<int>(slot));
     }
   }
   settings.worker.offers.gpus = static_cast<double>(names.size());

@@ -129,11 +129,4 @@ std::optional<std::string> Watch::must_end(Time now) const {
   return "nothing was heard of the head for " + std::to_string(silent / 1'000'000'000) + " s";
 }
 
-bool Watch::any_died() const {
-  for (std::size_t i = 0; i < ranks_.size(); ++i) {
-    if (place(i).end.load() == static_cast<std::uint32_t>(End::died)) return true;
-  }
-  return false;
-}
-
 }  // namespace mobula::exec

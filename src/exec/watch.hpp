@@ -30,8 +30,6 @@ class Watch {
   void declared_lost(RankId rank);
   // Why this rank must end, if it must.
   std::optional<std::string> must_end(Time now) const;
-  // Some rank of this node has ended out of order.
-  bool any_died() const;
   // A thread is at these tasks from here on, until `ended` with what this gave.
   std::size_t began(const core::Range& tasks);
   void ended(std::size_t cell);

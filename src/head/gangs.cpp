@@ -148,8 +148,7 @@ void Head::lose_member(Piece& piece) {
     const RankId lost = gang.members[place];
     gang.again = static_cast<int>(piece.attempt) <= retries;
     gang.error = make_error(ErrorKind::worker_lost,
-                            "rank " + std::to_string(lost) + " on " + ranks_[lost].host +
-                                " was lost while it ran a member of the gang, and the gang's " +
+                            lost_text(lost) + " while it ran a member of the gang, and the gang's " +
                                 std::to_string(retries) + " retries are used up",
                             task_name(*piece.work), {piece.range.span, piece.range.begin}, lost,
                             static_cast<int>(piece.attempt));

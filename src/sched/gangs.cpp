@@ -27,8 +27,10 @@ std::optional<std::uint32_t> Scheduler::fits_now(const Class& klass, RankId rank
 }
 
 // As many of the ranks, the first ones preferred, as the gang has members: as its placement wants them. In order, so
-// that gangs of the same ranks have the same communicator. Empty if there are too few.
+// that gangs of the same ranks have the same communicator. Empty if there are too few. For a task of a class that is
+// wide: its rank, and its lenders.
 Scheduler::Members Scheduler::pick(const Class& klass, RankId preferred, const std::vector<RankId>& from) const {
+  if (klass.wide) return pick_wide(klass, preferred, from, &Worker::free);
   std::vector<RankId> chosen;
   if (klass.placement == Placement::Kind::any && preferred == detail::kNoRank) {
     chosen.assign(from.begin(), from.begin() + std::min<std::ptrdiff_t>(klass.gang, std::ssize(from)));
@@ -170,8 +172,7 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
   if (idle.size() >= klass.gang) {
     std::sort(idle.begin(), idle.end());
     idle = within_nodes(klass, std::move(idle), &Worker::free);
-    Members members =
-        klass.wide ? pick_wide(klass, piece.preferred, idle, &Worker::free) : pick(klass, piece.preferred, idle);
+    Members members = pick(klass, piece.preferred, idle);
     if (!members.empty()) {
       if (reserves) {
         no_reserving_until_ = now_ + std::min(now_ - reserved_since_, kReserveRest);
@@ -196,7 +197,7 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
 // What else it asks for than cpus is not there. It may be held by a task that waits for others, and those for the
 // ranks.
 bool Scheduler::reserved_in_vain(const Class& klass, const Piece& piece) const {
-  if (klass.wide) return pick_wide(klass, piece.preferred, reserved_, &Worker::free).empty();
+  if (klass.wide) return pick(klass, piece.preferred, reserved_).empty();
   const auto has_rest = [&](RankId rank) {
     return std::any_of(klass.demands.begin(), klass.demands.end(),
                        [&](const auto& d) { return offers_besides_cpus(workers_[rank].free, d); });
@@ -227,9 +228,7 @@ void Scheduler::reserve(const Class& klass, Piece& piece) {
   });
   ranks = within_nodes(klass, std::move(ranks), &Worker::free);
   std::vector<RankId> chosen;
-  const Members members = klass.wide ? pick_wide(klass, piece.preferred, std::move(ranks), &Worker::free)
-                                     : pick(klass, piece.preferred, ranks);
-  for (const auto& [rank, demand] : members) chosen.push_back(rank);
+  for (const auto& [rank, demand] : pick(klass, piece.preferred, ranks)) chosen.push_back(rank);
   if (!chosen.empty()) reserve_for(&piece, chosen, piece.priority);
 }
 

@@ -100,12 +100,6 @@ std::vector<Gpu> find_amd(const std::string& root) {
   return sorted;
 }
 
-bool is_near(const Gpu& gpu, const Cores& cores) {
-  return std::any_of(cores.begin(), cores.end(), [&](const auto& core) {
-    return std::find_first_of(core.begin(), core.end(), gpu.cpus.begin(), gpu.cpus.end()) != core.end();
-  });
-}
-
 }  // namespace
 
 Gpus find_gpus(const std::string& root) {
@@ -140,12 +134,18 @@ std::vector<Gpu> named_gpus(const std::vector<Gpu>& found, const char* value) {
   return named;
 }
 
+bool is_near(const Gpu& gpu, const std::vector<int>& cpus) {
+  return std::find_first_of(cpus.begin(), cpus.end(), gpu.cpus.begin(), gpu.cpus.end()) != cpus.end();
+}
+
 std::vector<std::size_t> divide_gpus(const std::vector<Gpu>& gpus, const std::vector<Cores>& ranks, std::size_t mine) {
   const std::size_t most = (gpus.size() + ranks.size() - 1) / ranks.size();
   std::vector<std::vector<std::size_t>> of(ranks.size());
   for (std::size_t g = 0; g < gpus.size(); ++g) {
     const auto key = [&](std::size_t r) {
-      return std::tuple(of[r].size() >= most, !is_near(gpus[g], ranks[r]), of[r].size());
+      const bool near =
+          std::any_of(ranks[r].begin(), ranks[r].end(), [&](const auto& core) { return is_near(gpus[g], core); });
+      return std::tuple(of[r].size() >= most, !near, of[r].size());
     };
     std::size_t best = 0;
     for (std::size_t r = 1; r < ranks.size(); ++r) {

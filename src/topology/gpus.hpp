@@ -27,6 +27,9 @@ Gpus find_gpus(const std::string& root = "");
 // Those that the variable's value names, in its order; all if it is not set (nullptr).
 std::vector<Gpu> named_gpus(const std::vector<Gpu>& found, const char* value);
 
+// Whether one of the CPUs lies beside it.
+bool is_near(const Gpu& gpu, const std::vector<int>& cpus);
+
 // Divides GPUs among ranks that see the same ones, each rank's near its cores where that can be. None has more than one
 // above another. Returns the indexes of those of rank `mine`.
 std::vector<std::size_t> divide_gpus(const std::vector<Gpu>& gpus, const std::vector<Cores>& ranks, std::size_t mine);
