@@ -5,6 +5,6 @@ target_compile_options(mobula_options INTERFACE
   $<BUILD_INTERFACE:-Wall;-Wextra;-Wpedantic;$<IF:$<CXX_COMPILER_ID:GNU>,-Wshadow=local,-Wshadow>;-Wconversion;-Wnon-virtual-dtor;-Woverloaded-virtual;-Wold-style-cast;$<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>>
   $<$<BOOL:${MOBULA_WERROR}>:-Werror>)
 if(MOBULA_SANITIZE)
-  add_compile_options(-fsanitize=${MOBULA_SANITIZE} -fno-omit-frame-pointer -g)
+  add_compile_options(-fsanitize=${MOBULA_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${MOBULA_SANITIZE})
 endif()

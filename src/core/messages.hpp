@@ -269,7 +269,7 @@ struct Pulse {
 };
 
 // How a member of a gang stands. `timed_out` ones still run. `stuck` ones have not come back since the gang broke, and
-// keep what they hold; `freed` is said when they do.
+// keep what they hold but for their cpus; `freed` is said when they do.
 enum class MemberState : std::uint8_t { runs, ended, failed, timed_out, dropped, stuck, freed, last = freed };
 struct Member {
   std::uint64_t gang = 0;

@@ -3,6 +3,7 @@
 #include <linux/membarrier.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -38,7 +39,10 @@ constexpr std::uint32_t kSubmitsPerStep = 64;
 constexpr Time kGather = 10'000;  // ns that submissions gather while workers are hungry
 
 thread_local worker::Run* t_run = nullptr;
-constexpr int kUnbound = -2;  // or to some set of slots
+thread_local const int t_thread = static_cast<int>(gettid());
+thread_local bool t_slow = false;  // it may not take its priority back
+constexpr int kLowest = 19;        // of the system's priorities
+constexpr int kUnbound = -2;       // or to some set of slots
 thread_local int t_bound_slot = kUnbound;
 thread_local int t_openmp_threads = 0;  // unknown
 
@@ -67,6 +71,9 @@ Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* h
       objects_(wire.rank(), store_),
       scratch_(settings_.scratch) {
   settings_.worker.fence = fence();
+  settings_.worker.slow_down = [](const worker::Run& run) {
+    setpriority(PRIO_PROCESS, static_cast<id_t>(run.thread), kLowest);
+  };
   worker_ = std::make_unique<worker::Worker>(transport_, objects_, settings_.worker);
   if (head_settings != nullptr) head_ = std::make_unique<head::Head>(transport_, objects_, *head_settings);
   on_frame_ = [this](detail::RankId from, detail::ByteView frame) { dispatch(from, frame); };
@@ -462,12 +469,14 @@ void Engine::bind_to(const worker::Run& run) {
 void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   const bool tells = watch_ != nullptr && run->body->actor == nullptr;
   const std::size_t cell = tells ? watch_->began(run->range) : 0;
+  run->thread = t_thread;
   lock.unlock();
   bind_to(*run);
   worker::Run* const outer = std::exchange(t_run, run.get());
   run->body->function->invoke(run->task);
   t_run = outer;
   lock.lock();
+  t_slow = t_slow || run->left_behind;
   if (tells) watch_->ended(cell);
   worker_->finish(std::move(run), core::now());
 }
@@ -496,6 +505,7 @@ void Engine::slot_main(Thread& self) {
       step();
     }
     if (!waiters_.empty()) wake();
+    if (t_slow) break;
   }
   --idle_;
   --threads_;

@@ -293,9 +293,8 @@ std::optional<std::string> Head::complaint(Time now) {
   if (now - starved_since_ < kPatience) return std::nullopt;
   starved_since_ = std::numeric_limits<Time>::max() / 2;  // said
   return std::to_string(scheduler_.queued_tasks()) + " tasks wait, and " +
-         (stuck_.empty() ? "actors and placement groups hold all cpus: give actors fewer of their own "
-                           "(ActorOptions::cpus), or start more ranks"
-                         : "actors and members of gangs that broke, which are still blocked in MPI, hold all cpus");
+         "actors and placement groups hold all cpus: give actors fewer of their own (ActorOptions::cpus), or start "
+         "more ranks";
 }
 
 // ---- deadlocks ---------------------------------------------------------------------------------------------------

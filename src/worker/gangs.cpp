@@ -71,11 +71,15 @@ void Worker::handle(RankId, const core::GangOver& m) {
   redirect(id);
 }
 
-// Those who wait for a member whose gang is over wait no longer than the grace.
+// Those who wait for a member whose gang is over wait no longer than the grace. Its cpus go to others, as those of a
+// task that waits; what else it holds it keeps, since it may be using it.
 void Worker::check_members(Time now) {
   for (auto& [gang, member] : members_) {
     if (member.broken_at == 0 || member.stuck || now - member.broken_at < settings_.gang_grace) continue;
     member.stuck = true;
+    member.run->left_behind = true;
+    lend(*member.run);
+    settings_.slow_down(*member.run);
     tell_member(member, gang, MemberState::stuck);
   }
 }

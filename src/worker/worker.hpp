@@ -117,6 +117,8 @@ struct Run {
   ObjectId awaits;       // the object that it waits for, if it is one
   Time awaits_since = 0;
   bool broken = false;         // the gang of which it is a member
+  bool left_behind = false;    // and it has not come back since: others have its place
+  int thread = 0;              // the system's id of the one that executes it
   std::uint64_t blocked = 0;   // the token by which the head knows that it waits for another actor
   ErrorPtr deadlock;           // it would wait for ever
   std::size_t running_at = 0;  // position in the list of runs
@@ -133,6 +135,7 @@ struct Settings {
   std::vector<std::set<int>> near_gpus;  // by GPU: the slots whose cores are near it
   // Has all threads of the process pass a memory barrier; false: the system can't.
   std::function<bool()> fence = [] { return true; };
+  std::function<void(const Run&)> slow_down = [](const Run&) {};  // has its thread leave the cpus to others
   Time gang_grace = 1'000'000'000;  // ns that a member has to come back once its gang is broken
 };
 

@@ -21,7 +21,7 @@ timeout 60 srun -N 3 -n 3 "$3" throw >"$cluster_dir/out" 2>&1
 [ $? = 1 ] || fail "srun's code is not 1"
 grep -q "the driver is unhappy" "$cluster_dir/out" || fail "no message"
 echo "== ranks are killed"
-timeout 60 srun -N 3 --ntasks-per-node=2 "$4" kill 3 >"$cluster_dir/out" 2>&1
+timeout 100 srun -N 3 --ntasks-per-node=2 "$4" kill 3 >"$cluster_dir/out" 2>&1
 [ $? = 7 ] || fail "with ranks killed, srun's code is not the driver's"
 grep "ranks killed" "$cluster_dir/out"
 timeout 60 srun -N 3 --ntasks-per-node=2 "$4" head >"$cluster_dir/out" 2>&1
