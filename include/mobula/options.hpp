@@ -87,6 +87,9 @@ struct ActorOptions {
   std::uint32_t max_pending = 0;  // calls of one rank that have not ended; more throw Backpressure; 0: no limit
   std::uint32_t concurrency = 1;  // calls that may run at once, on threads of their own
   Placement placement = any;
+  // If not 0: after so many calls the object's state is saved by its `serialize` and kept by the head, and a restart
+  // goes on from there: constructed from the same arguments, then read. Needs restarts and concurrency 1.
+  std::uint32_t checkpoint_every = 0;
 };
 
 }  // namespace mobula

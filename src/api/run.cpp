@@ -458,6 +458,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   head_settings.digest = core::function_digest();
   head_settings.inline_limit = job->config.inline_limit;
   head_settings.crash_limit = static_cast<std::uint32_t>(job->config.crash_limit);
+  head_settings.lineage_limit = job->config.lineage_limit;
   head_settings.lost_after = std::chrono::nanoseconds(job->config.lost_after).count();
   job->engine = std::make_unique<exec::Engine>(*wire, std::move(settings), is_head ? &head_settings : nullptr);
   job->communicators = std::make_unique<transport::Communicators>(job->mpi ? job->mpi->communicator() : MPI_COMM_NULL);

@@ -118,6 +118,7 @@ const std::map<std::string, Apply>& settings() {
        [](Config& c, const auto& v, const auto& s) {
          c.crash_limit = number<int>(v, s, 1, 1'000'000, "a number of ranks from 1");
        }},
+      {"lineage_limit", [](Config& c, const auto& v, const auto& s) { c.lineage_limit = bytes(v, s); }},
       {"stop_grace",
        [](Config& c, const auto& v, const auto& s) {
          c.stop_grace = std::chrono::milliseconds(number<int>(v, s, 0, 3'600'000, "a number of milliseconds"));

@@ -102,7 +102,7 @@ CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t d
 namespace mobula::detail {
 
 FunctionInfo::FunctionInfo(std::string_view signature_, Invoke invoke_, std::uint32_t args, std::uint32_t result,
-                           Kind kind_, const FunctionInfo* klass_)
+                           Kind kind_, const FunctionInfo* klass_, Save save_)
     : name(core::short_name(signature_)),
       signature(signature_),
       invoke(invoke_),
@@ -110,6 +110,7 @@ FunctionInfo::FunctionInfo(std::string_view signature_, Invoke invoke_, std::uin
       fixed_result(result),
       kind(kind_),
       klass(klass_),
+      save(save_),
       index(core::function_count()) {
   core::table().push_back(this);
 }

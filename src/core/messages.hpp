@@ -69,9 +69,10 @@ struct ActorTraits {
   std::uint32_t concurrency = 1;
   detail::CallLimits limits;
   std::uint32_t klass = 0;  // the index of its destructor
+  std::uint32_t checkpoint_every = 0;
   template <class V>
   void fields(V&& visit) {
-    visit(name, get_if_exists, detached, restarts, concurrency, limits, klass);
+    visit(name, get_if_exists, detached, restarts, concurrency, limits, klass, checkpoint_every);
   }
 };
 
@@ -310,6 +311,27 @@ struct Copied {  // the sender keeps a copy of a large object until told to free
   }
 };
 
+// The state of an actor, and the objects that it holds.
+struct Checkpoint {
+  ObjectId id;
+  ByteView state;
+  std::vector<ObjectId> refs;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id, state, refs);
+  }
+};
+
+// The answer to RankLost with `ended`: those of its results that have not come here and are wanted.
+struct Unheard {
+  RankId lost = detail::kNoRank;
+  std::vector<ObjectId> ids;
+  template <class V>
+  void fields(V&& visit) {
+    visit(lost, ids);
+  }
+};
+
 struct Uncopied {  // copies that the sender dropped to make room
   std::vector<ObjectId> ids;
   template <class V>
@@ -416,10 +438,12 @@ struct Assign {
   std::vector<DepSource> deps;
   std::vector<RankId> lenders;  // ranks of the node that leave it their cores, of a task with more cpus than slots
   GangPart gang;                // if the body's options say so
+  ByteView checkpoint;          // the state of an actor that is made again
   template <class V>
   void fields(V&& visit) {
     visit(range, attempt, estimate_ns, body, deps, lenders);
     if (body.has_options && body.options.gang != 0) visit(gang);
+    if (body.has_options && body.options.is_actor) visit(checkpoint);
   }
 };
 
@@ -687,11 +711,11 @@ struct MessageList {
   }
 };
 
-using Messages =
-    MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Copied, Uncopied, GaveBack, Lending, Waits,
-                Ask, StoreReport, ActorEnded, KillDone, Blocked, Member, Pulse, PulseBack, Assign, GangOver,
-                DropCommunicator, TakeBack, CancelTask, CancelResult, Returned, EndActor, Deadlock, AskStore, Located,
-                Keep, Free, RankLost, Answer, Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
+using Messages = MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Unheard, Copied, Uncopied,
+                             GaveBack, Lending, Waits, Ask, StoreReport, ActorEnded, Checkpoint, KillDone, Blocked,
+                             Member, Pulse, PulseBack, Assign, GangOver, DropCommunicator, TakeBack, CancelTask,
+                             CancelResult, Returned, EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost,
+                             Answer, Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

@@ -474,11 +474,26 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   bind_to(*run);
   worker::Run* const outer = std::exchange(t_run, run.get());
   run->body->function->invoke(run->task);
+  if (run->save_at != 0 && run->task.next == run->save_at) save_actor(*run);
   t_run = outer;
   lock.lock();
   t_slow = t_slow || run->left_behind;
   if (tells) watch_->ended(cell);
   worker_->finish(std::move(run), core::now());
+}
+
+// The thread that has run the actor's call is the only one that uses the object.
+void Engine::save_actor(worker::Run& run) {
+  const worker::LocalActor& actor = *run.body->actor;
+  try {
+    detail::Encoder state;
+    actor.klass->save(state, run.task.actor.get());
+    run.saved = std::move(state);
+  } catch (const std::exception& e) {
+    core::log_warn("the state of actor " + actor.klass->name + " could not be saved: " + e.what());
+  } catch (...) {
+    core::log_warn("the state of actor " + actor.klass->name + " could not be saved");
+  }
 }
 
 void Engine::slot_main(Thread& self) {

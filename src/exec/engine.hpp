@@ -164,6 +164,7 @@ class Engine {
   void spawn();
   void execute(Lock& lock, std::unique_ptr<worker::Run> run);
   void bind_to(const worker::Run& run);
+  static void save_actor(worker::Run& run);
   bool sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns);
 
   Settings settings_;

@@ -61,6 +61,7 @@ void Head::actor_failed(ObjectId id, const ErrorPtr& error) {
   killed(std::exchange(actor.killing, 0));
   if (std::exchange(actor.state, Actor::State::ended) == Actor::State::ended) return;
   actor.error = error;
+  drop_checkpoint(actor);
   free_name(id, actor);
   if (actor.work != nullptr) {
     const std::shared_ptr<Work> work = std::exchange(actor.work, nullptr);
@@ -79,10 +80,28 @@ void Head::actor_failed(ObjectId id, const ErrorPtr& error) {
 void Head::actor_forgotten(ObjectId id) {
   Actor& actor = *find_actor(id);
   const RankId worker = actor.holding.worker;
+  drop_checkpoint(actor);
   free_name(id, actor);
   if (actor.work != nullptr) release_work(*std::exchange(actor.work, nullptr));
   actor.forgotten = true;
   if (worker == kNoRank) actors_.erase(id);
+}
+
+void Head::drop_checkpoint(Actor& actor) {
+  actor.checkpoint = Buffer();
+  for (const ObjectId& id : std::exchange(actor.checkpoint_refs, {})) unhold(id);
+}
+
+void Head::handle(RankId from, const core::Checkpoint& m) {
+  ++messages_;
+  Actor* actor = find_actor(m.id);
+  const bool lives = actor != nullptr && actor->state == Actor::State::alive && !actor->forgotten;
+  if (!lives || actor->holding.worker != from) return;
+  for (const ObjectId& id : m.refs) hold(id);
+  drop_checkpoint(*actor);
+  actor->checkpoint = Buffer(m.state);
+  actor->checkpoint_refs = m.refs;
+  free_queued();
 }
 
 void Head::handle(RankId from, const core::ActorEnded& m) {

@@ -19,12 +19,6 @@ using detail::kVariable;
 
 namespace {
 
-bool is_in(const std::vector<Range>& ranges, const Range& range) {
-  return std::any_of(ranges.begin(), ranges.end(), [&range](const Range& r) {
-    return r.span == range.span && r.begin <= range.begin && range.end <= r.end;
-  });
-}
-
 constexpr Time kOnTheWay = 2'000'000'000;  // ns after which a result has come, or its rank is lost
 
 }  // namespace
@@ -69,219 +63,6 @@ void Head::handle(RankId from, const core::Join& m) {
   rank = {true, true, m.host, m.node, m.slots, ""};
   ++joined_;
   scheduler_.add_worker(from, m.node, m.offers, m.node_resources);
-}
-
-// The rank, and how it was lost, for people.
-std::string Head::lost_text(RankId rank) const {
-  const RankState& of = ranks_[rank];
-  return "rank " + std::to_string(rank) + " on " + of.host + " was lost" + (of.end.empty() ? "" : " (" + of.end + ")");
-}
-
-void Head::handle(RankId from, const core::Pulse& m) {
-  ++messages_;
-  heard_[ranks_[from].node] = now_;
-  transport_.send(from, core::PulseBack{});
-  for (const core::EndedRank& ended : m.ended) {
-    if (ended.rank >= ranks_.size() || ended.rank == kHeadRank)
-      detail::throw_damaged("the end of a rank is told that is none");
-    worker_lost(ended.rank, ended.how, ended.tells ? &ended.begun : nullptr);
-  }
-  for (const core::QuietRank& quiet : m.quiet) {
-    if (quiet.rank >= ranks_.size() || quiet.rank == kHeadRank || settings_.lost_after == 0) continue;
-    if (quiet.quiet_ns > settings_.lost_after) worker_lost(quiet.rank, "it gave no sign of life");
-  }
-  fail_dependents();
-}
-
-bool Head::lost_a_node() const {
-  std::map<std::uint32_t, bool> alive;
-  for (const RankState& rank : ranks_) alive[rank.node] = alive[rank.node] || rank.alive;
-  return std::any_of(alive.begin(), alive.end(), [](const auto& node) { return !node.second; });
-}
-
-// Nodes of which nothing has been heard.
-void Head::check_nodes() {
-  constexpr Time kCheck = 100'000'000;
-  const Time since = now_ - nodes_checked_;
-  if (settings_.lost_after == 0 || since < kCheck) return;
-  nodes_checked_ = now_;
-  // Where this rank has not run for a while itself, it has not heard of others for as long.
-  const Time asleep = since > 10 * kCheck ? since : 0;
-  std::vector<RankId> silent;
-  for (RankId rank = 1; rank < ranks_.size(); ++rank) {
-    if (!ranks_[rank].alive) continue;
-    Time& heard = heard_.try_emplace(ranks_[rank].node, now_).first->second;
-    if (now_ - heard - asleep > settings_.lost_after) silent.push_back(rank);
-  }
-  if (asleep != 0) {
-    for (auto& [node, heard] : heard_) heard += asleep;
-  }
-  for (const RankId rank : silent) worker_lost(rank, "nothing was heard of its node");
-}
-
-void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Range>* begun) {
-  if (!ranks_[lost].joined) {  // it died before it could join: the others start without it
-    ranks_[lost].joined = true;
-    ++joined_;
-    ++lost_;
-    news_.push_back("rank " + std::to_string(lost) + " was lost before it could join" +
-                    (how.empty() ? "" : ": " + how));
-    transport_.abandon(lost);
-    return;
-  }
-  if (!ranks_[lost].alive) return;
-  ranks_[lost].alive = false;
-  ranks_[lost].end = how;
-  ++lost_;
-  if (!how.empty()) news_.push_back(lost_text(lost) + "; the job goes on without it");
-  core::trace(Event::lost, now_, {}, 0, 0, lost);
-
-  std::vector<Piece*> pieces(assigned_[lost].begin(), assigned_[lost].end());
-  // In a fixed order, so that a simulated run repeats exactly.
-  std::sort(pieces.begin(), pieces.end(), [](const Piece* a, const Piece* b) {
-    return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
-  });
-  std::erase_if(pieces, [this](Piece* piece) {
-    if (!gangs_.contains(piece->gang)) return false;
-    lose_member(*piece);
-    return true;
-  });
-  // Those that it was at are pieces of their own.
-  for (std::size_t i = 0; begun != nullptr && i < pieces.size(); ++i) {
-    for (const Range& at : *begun) {
-      for (const std::uint32_t cut : {at.begin, at.end}) {
-        Piece& piece = *pieces[i];
-        if (at.span == piece.range.span && piece.range.begin < cut && cut < piece.range.end) {
-          pieces.push_back(&split(piece, cut));
-        }
-      }
-    }
-  }
-  for (Piece* piece : pieces) {
-    unassign(*piece);
-    piece->state = sched::Piece::State::waiting;
-    piece->worker = kNoRank;
-  }
-  scheduler_.remove_worker(lost);
-  transport_.abandon(lost);
-  for (RankId rank = 0; rank < ranks_.size(); ++rank) {
-    if (!ranks_[rank].alive) continue;
-    core::RankLost message{lost, {}};
-    for (const auto& [range, when] : recent_[lost]) {
-      if (range.span.owner() == rank) message.ended.push_back(range);
-    }
-    transport_.send(rank, message);
-  }
-  recent_[lost].clear();
-
-  // What only the lost rank held goes; tasks that nobody else wants with it: their parent's retry makes them anew.
-  std::vector<ObjectId> ids;
-  for (const auto& [id, entry] : entries_) ids.push_back(id);
-  std::sort(ids.begin(), ids.end());
-  for (const ObjectId& id : ids) {
-    Entry* entry = find_entry(id);
-    if (entry == nullptr) continue;
-    std::erase_if(entry->copies, [lost](const Copy& copy) { return copy.rank == lost; });
-    std::erase(entry->locators, lost);
-    const bool was_there = entry->stored ? entry->at == lost : id.span.owner() == lost;
-    if (was_there && standing(id) == Standing::ended && entry->error == nullptr && find_actor(id) == nullptr) {
-      value_gone(id, *entry, lost);
-    }
-    std::erase_if(entry->ranks, [lost](const auto& holder) { return holder.first == lost; });
-    maybe_free(id);
-  }
-  std::vector<SpanId> orphaned;
-  for (const auto& [id, span] : spans_) {
-    if (id.owner() == lost) orphaned.push_back(id);
-  }
-  std::sort(orphaned.begin(), orphaned.end());
-  for (const SpanId& id : orphaned) {
-    owner_dropped(id);
-    const auto span = spans_.find(id);
-    if (span == spans_.end()) continue;
-    std::vector<ObjectId> unwanted;
-    for (const auto& [begin, piece] : span->second.pieces) {
-      for (std::uint32_t i = piece->range.begin; i < piece->range.end; ++i) {
-        const Entry* entry = find_entry({id, i});
-        if (entry == nullptr || !entry->held()) unwanted.push_back({id, i});
-      }
-    }
-    for (const ObjectId& task : unwanted) {
-      Piece* piece = piece_with(task);
-      if (piece == nullptr) continue;
-      // Runs elsewhere; its result is dropped. Gangs are not taken apart.
-      if (piece->state == sched::Piece::State::assigned || piece->work->is_gang()) continue;
-      if (piece->range.begin != task.index) piece = &split(*piece, task.index);
-      if (piece->size() > 1) split(*piece, task.index + 1);
-      std::erase(pieces, piece);
-      fail(*piece, make_error(ErrorKind::cancelled, "the task that made it was lost", task_name(*piece->work), task,
-                              lost, static_cast<int>(piece->attempt)));
-    }
-  }
-  // Pieces may have been split or dropped above: run again what is left of the lost ones.
-  for (auto& [id, span] : spans_) {
-    for (auto& [begin, piece] : span.pieces) {
-      if (piece->state == sched::Piece::State::waiting && piece->missing == 0 && piece->worker == kNoRank &&
-          std::find(pieces.begin(), pieces.end(), piece.get()) == pieces.end() && piece->deferred_to == kNoRank) {
-        pieces.push_back(piece.get());
-      }
-    }
-  }
-  std::sort(pieces.begin(), pieces.end(), [](const Piece* a, const Piece* b) {
-    return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
-  });
-  for (Piece* piece : pieces) {
-    if (piece->promised) {
-      const ObjectId id{piece->range.span, piece->range.begin};
-      fail(*piece, make_error(ErrorKind::worker_lost, lost_text(lost) + " while a call that it made was pending",
-                              task_name(*piece->work), id, lost, 1));
-      continue;
-    }
-    if (piece->gang != 0) {
-      const ObjectId id{piece->range.span, piece->range.begin};
-      fail(*piece, make_error(ErrorKind::object_lost,
-                              lost_text(lost) + " with what its member of a gang returned, after the gang had ended",
-                              task_name(*piece->work), id, lost, static_cast<int>(piece->attempt)));
-      continue;
-    }
-    // Others it may have run to their ends, of which nothing has been heard.
-    if (begun != nullptr && is_in(*begun, piece->range)) ++piece->crashes;
-    const int retries = piece->work->options ? piece->work->options->retries : core::WireOptions().retries;
-    const bool is_cause = piece->crashes >= settings_.crash_limit;
-    if (static_cast<int>(piece->attempt) > retries || is_cause) {
-      const std::string why = is_cause ? ", as others were before: it is taken for the cause"
-                                       : ", and its " + std::to_string(retries) + " retries are used up";
-      fail(*piece,
-           make_error(ErrorKind::worker_lost, lost_text(lost) + " while it ran the task" + why, task_name(*piece->work),
-                      {piece->range.span, piece->range.begin}, lost, static_cast<int>(piece->attempt)));
-    } else {
-      retried_ += piece->size();
-      ++piece->attempt;
-      set_up(*piece);
-    }
-  }
-  for (const ObjectId& id : deferred_[lost]) {
-    if (Piece* piece = piece_with(id); piece != nullptr && piece->deferred_to == lost) {
-      piece->deferred_to = kNoRank;
-      consider(*piece);
-    }
-  }
-  deferred_[lost].clear();
-  groups_lost();
-  actors_lost(lost);
-  gangs_lost(lost);
-  while (auto* piece = static_cast<Piece*>(scheduler_.hopeless())) fail(*piece, too_few_ranks(*piece));
-  fail_dependents();
-  for (auto it = surveys_.begin(); it != surveys_.end();) {
-    it->second.missing.erase(lost);
-    it = finish_survey(it->second) ? surveys_.erase(it) : std::next(it);
-  }
-  // Cancels that the lost rank was to carry out.
-  for (auto it = cancels_.begin(); it != cancels_.end();) {
-    const Asked asked = it->second;
-    it = asked.worker == lost ? cancels_.erase(it) : std::next(it);
-    if (asked.worker == lost && ranks_[asked.from].alive) cancel(asked.from, asked.token, asked.id);
-  }
 }
 
 void Head::handle(RankId from, const core::Lending& m) {
@@ -474,8 +255,9 @@ void Head::set_up(Piece& piece) {
         deps.begin() + static_cast<std::ptrdiff_t>(i))
       continue;
     Entry& of = entry(dep);
+    if (of.gone) make_again(dep);
     const Standing stands = standing(dep);
-    if (stands == Standing::ended) {
+    if (stands == Standing::ended && (!of.gone || of.error != nullptr)) {
       if (of.error != nullptr) {
         unhook(piece);  // nobody places it any more
         failing_.emplace_back(&piece, of.error);
@@ -586,6 +368,10 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangP
     if (demands.size() > 1) demands = {core::WireDemand(demands[demand])};
   }
   message.lenders = lenders;
+  if (work.options && work.options->is_actor) {
+    if (const Actor* actor = find_actor({piece.range.span, piece.range.begin}))
+      message.checkpoint = actor->checkpoint.view();
+  }
   std::vector<store::ValuePtr> keep;
   for (const ObjectId& dep : work.deps) {
     core::DepSource source{dep, core::Where::maker, kNoRank, {}};
@@ -645,6 +431,8 @@ void Head::placed(const Piece& piece) {
 void Head::step(Time now) {
   now_ = now;
   check_nodes();
+  forget_recent();
+  if (!late_.empty()) make_late_again();
   if (!waiting_groups_.empty()) place_groups();
   while (auto decision = scheduler_.place(now)) {
     auto& piece = static_cast<Piece&>(*decision->piece);
@@ -673,6 +461,14 @@ void Head::step(Time now) {
     if (ranks_[rank].alive) transport_.send(rank, message);
   }
   frees_.clear();  // holds only those that were told something since the last step
+}
+
+void Head::forget_recent() {
+  if (now_ - recent_checked_ < kOnTheWay / 2) return;
+  recent_checked_ = now_;
+  for (auto& recent : recent_) {
+    while (!recent.empty() && now_ - recent.front().when > kOnTheWay) recent.pop_front();
+  }
 }
 
 // Splits n tasks off the front of a queued piece.
@@ -723,10 +519,9 @@ void Head::handle(RankId from, const core::Done& m) {
   if (m.range.end <= m.range.begin) detail::throw_damaged("no task is done");
   std::unordered_map<std::uint32_t, const ErrorRecord*> errors;
   for (const auto& e : m.errors) errors.emplace(e.index, &e.error);
-  bool any = false;
+  std::shared_ptr<Work> work;
   const RankId owner = m.range.span.owner();
   for_each_part(m.range, from, [&](Piece& piece) {
-    any = true;
     const Range range = piece.range;
     const auto& options = piece.work->options;
     if (options && options->is_actor && errors.empty()) {
@@ -753,17 +548,20 @@ void Head::handle(RankId from, const core::Done& m) {
     if (options && options->is_actor && !errors.empty()) {
       actor_failed({range.span, range.begin}, std::make_shared<ErrorRecord>(*errors.begin()->second));
     }
-    finish_tasks(piece, piece.size());
-    erase_piece(piece);
-    const bool orphan = !ranks_[owner].alive || spans_.find(range.span) == spans_.end();
+    work = piece.work;
     for (const auto& stored : m.stored) {
       if (stored.index < range.begin || stored.index >= range.end) continue;
       Entry& of = entry({range.span, stored.index});
       of.stored = true;
+      of.gone = false;
       of.at = from;
       of.size = stored.size;
+      keep_maker(of, work);
       to_free_.push_back({range.span, stored.index});
     }
+    finish_tasks(piece, piece.size());
+    erase_piece(piece);
+    const bool orphan = !ranks_[owner].alive || spans_.find(range.span) == spans_.end();
     for (const auto& held : m.refs) {
       if (held.index < range.begin || held.index >= range.end) continue;
       hold(held.object);
@@ -784,12 +582,11 @@ void Head::handle(RankId from, const core::Done& m) {
     }
   });
   // On the way to this rank a result comes before its Done; on the way to others either may be first.
-  if (any && owner != from && owner != kHeadRank) {
+  if (work != nullptr && owner != from && owner != kHeadRank) {
     auto& recent = recent_[from];
-    recent.emplace_back(m.range, now_);
-    while (now_ - recent.front().second > kOnTheWay) recent.pop_front();
+    recent.push_back({m.range, now_, work});
   }
-  if (any && m.elapsed_ns != 0) {
+  if (work != nullptr && m.elapsed_ns != 0) {
     scheduler_.measured(last_function_, m.elapsed_ns, m.range.end - m.range.begin);
   }
   if (from < deferred_.size()) {
@@ -819,12 +616,6 @@ void Head::finish_tasks(Piece& piece, std::uint32_t n) {
   if (work.unfinished == 0 && (actor == nullptr || actor->work == nullptr)) release_work(work);
 }
 
-void Head::release_work(Work& work) {
-  queued_bytes_ -= work.args.size();
-  for (const ObjectId& id : work.holds) unhold(id);
-  work.holds.clear();
-}
-
 // The elements have their final state: wakes those who wait for them.
 void Head::elements_ended(const Range& range, const ErrorPtr& error) {
   const auto span = spans_.find(range.span);
@@ -839,6 +630,7 @@ void Head::elements_ended(const Range& range, const ErrorPtr& error) {
     Entry* of = find_entry(id);
     if (of == nullptr) continue;
     of->error = error;
+    if (error == nullptr && std::exchange(of->gone, false)) settle_again(id, *of);
     const std::vector<Piece*> dependents = std::exchange(of->dependents, {});
     for (const RankId locator : std::exchange(of->locators, {})) {
       if (error != nullptr) {
@@ -1008,6 +800,7 @@ void Head::free_queued() {
     for (const Copy& copy : of->copies) {
       if (copy.here) to.push_back(copy.rank);
     }
+    if (of->lineage != 0 && of->gone && of->gone_with == kNoRank) continue;  // was freed already
     if (of->stored) to.push_back(of->at);
     if (std::find(to.begin(), to.end(), owner) == to.end()) to.push_back(owner);
     for (const RankId rank : to) frees_[rank].ids.push_back(id);
@@ -1017,7 +810,14 @@ void Head::free_queued() {
                                  *make_error(ErrorKind::object_lost, "object " + core::to_string(id) + " was freed", "",
                                              id, owner, 0)});
     }
-    const std::vector<ObjectId> contains = std::move(of->contains);
+    const std::vector<ObjectId> contains = std::exchange(of->contains, {});
+    if (of->lineage != 0) {
+      for (const ObjectId& held : contains) unhold(held);
+      of->locators.clear();
+      if (of->error == nullptr) forget_value(*of);
+      continue;
+    }
+    forget_maker(*of);
     if (find_actor(id) != nullptr) actor_forgotten(id);
     if (groups_.contains(id)) group_forgotten(id);
     entries_.erase(id);
@@ -1122,6 +922,14 @@ void Head::handle(RankId from, const core::Locate& m) {
     if (from != m.id.span.owner()) transport_.send(from, core::Located{m.id, m.id.span.owner(), {}});
   } else if (stands != Standing::ended) {
     of->locators.push_back(from);
+  } else if (of != nullptr && of->gone && of->error == nullptr) {
+    make_again(m.id);
+    if (of->error == nullptr) {
+      of->locators.push_back(from);
+    } else {
+      transport_.send(from, core::Located{m.id, kNoRank, *of->error});
+    }
+    fail_dependents();
   } else if (of != nullptr && of->error != nullptr) {
     transport_.send(from, core::Located{m.id, kNoRank, *of->error});
   } else if (const RankId at = source_for(m.id, from, m.not_at); at < ranks_.size() && ranks_[at].alive) {
@@ -1146,6 +954,11 @@ void Head::handle(RankId from, const core::Copied& m) {
   if (copy == nullptr) copy = &of->copies.emplace_back(Copy{from});
   if (!copy->here) fetched(*of, *copy);
   copy->here = true;
+  if (of->gone && standing(m.id) == Standing::ended) {  // it came there just before
+    of->gone = false;
+    value_gone(m.id, *of, of->gone_with);
+    to_free_.push_back(m.id);
+  }
 }
 
 void Head::handle(RankId from, const core::Uncopied& m) {
@@ -1157,23 +970,6 @@ void Head::handle(RankId from, const core::Uncopied& m) {
     // It was taken for the value itself since, and the word of that is still on its way.
     if (of->stored && of->at == from) value_gone(id, *of, from);
   }
-}
-
-// The rank that had the value of an ended object has it no more: a copy takes its place.
-void Head::value_gone(ObjectId id, Entry& of, RankId rank) {
-  const auto copy = std::find_if(of.copies.begin(), of.copies.end(), [](const Copy& c) { return c.here; });
-  if (copy != of.copies.end()) {
-    of.stored = true;
-    of.at = copy->rank;
-    of.serving = copy->serving;
-    of.copies.erase(copy);
-    transport_.send(of.at, core::Keep{id});
-    return;
-  }
-  of.error = make_error(ErrorKind::object_lost,
-                        "the value of object " + core::to_string(id) + " was on rank " + std::to_string(rank) +
-                            ", which is gone, and there is no copy",
-                        "", id, rank, 0);
 }
 
 // ---- questions ---------------------------------------------------------------------------------------------------
@@ -1413,6 +1209,13 @@ void Head::check_invariants() const {
       MOBULA_CHECK(entries_.contains({id, index}), "a span lists its entries");
   }
   MOBULA_CHECK(unfinished == unfinished_, "unfinished tasks are counted");
+  std::uint64_t ties = 0;
+  for (const Work* work : lineage_) {
+    MOBULA_CHECK(work->makes != 0 && work->unfinished == 0, "lineage is of what may be made again");
+    ties += static_cast<std::uint64_t>(std::count(work->ties.begin(), work->ties.end(), Tie::way));
+  }
+  for (const auto& entry : entries_) ties -= entry.second.lineage;
+  MOBULA_CHECK(ties == 0, "what lineage needs is counted");
 }
 
 }  // namespace mobula::head

@@ -45,6 +45,7 @@ struct Settings {
   std::size_t inline_limit = 4096;
   std::uint32_t crash_limit = 3;     // ranks lost at a task after which it is taken for the cause
   Time lost_after = 10'000'000'000;  // ns without a sign of life; 0: for ever
+  std::size_t lineage_limit = 256 << 20;
 };
 
 struct RankState {
@@ -68,6 +69,7 @@ class Head {
   void handle(RankId from, const core::Done& message);
   void handle(RankId from, const core::Holds& message);
   void handle(RankId from, const core::Locate& message);
+  void handle(RankId from, const core::Unheard& message);
   void handle(RankId from, const core::Copied& message);
   void handle(RankId from, const core::Uncopied& message);
   void handle(RankId from, const core::GaveBack& message);
@@ -79,6 +81,7 @@ class Head {
   void handle(RankId from, const core::Counted& message);
   void handle(RankId from, const core::Promised& message);
   void handle(RankId from, const core::ActorEnded& message);
+  void handle(RankId from, const core::Checkpoint& message);
   void handle(RankId from, const core::KillDone& message);
   void handle(RankId from, const core::Blocked& message);
   void handle(RankId from, const core::Member& message);
@@ -110,6 +113,7 @@ class Head {
   std::size_t actors() const { return actors_.size(); }
   std::size_t groups() const { return groups_.size() + scheduler_.pools(); }
   std::size_t gangs() const { return gangs_.size(); }
+  std::size_t lineage_bytes() const { return lineage_bytes_; }
   std::size_t stuck() const { return stuck_.size(); }
   std::uint32_t lost() const { return lost_; }  // ranks
   bool lost_a_node() const;                     // all ranks of one
@@ -122,6 +126,7 @@ class Head {
   std::string describe_pieces() const;
 
  private:
+  enum class Tie : std::uint8_t { none, holds, way };  // way: to what makes it again
   // What the tasks of one Submit share.
   struct Work {
     std::uint32_t function = 0;
@@ -132,8 +137,13 @@ class Head {
     std::uint32_t fixed = 0;  // bytes of one task's arguments where `ends` is empty
     std::uint64_t dep_mask = 0;
     std::vector<ObjectId> deps;
-    std::vector<ObjectId> holds;  // deps, and objects in argument values: released with the last task
+    std::vector<ObjectId> holds;  // deps, and objects in argument values: until the last task has ended
     std::uint32_t unfinished = 0;
+    std::uint32_t makes = 0;  // Entries that name it as what makes them again
+    bool in_lineage = false;
+    bool forgotten = false;
+    std::vector<Tie> ties;  // in lineage: how it is tied to each of `holds`
+    std::list<Work*>::iterator kept_at;
     bool is_gang() const { return options != nullptr && options->gang != 0; }
     ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
   };
@@ -175,7 +185,16 @@ class Head {
     std::vector<Piece*> dependents;
     std::vector<RankId> locators;
     ErrorPtr error;
+    std::shared_ptr<Work> maker;         // can make it again
+    std::uint32_t lineage = 0;           // Works in lineage that need it to run again
+    bool gone = false;                   // the value is nowhere
+    RankId gone_with = detail::kNoRank;  // that rank; none: it was freed
     bool held() const;
+  };
+  struct Recent {  // what a rank ended a short while ago, and whose results may still be on their way
+    Range range;
+    Time when = 0;
+    std::shared_ptr<Work> work;
   };
   struct Survey {  // of all ranks' stores
     RankId from;
@@ -197,6 +216,8 @@ class Head {
     ErrorPtr error;                  // ended
     std::uint64_t killing = 0;       // the key in kills_ of who waits for the constructor to end first
     sched::Holding holding;          // what it has, where it is
+    Buffer checkpoint;               // its last state that is known, and what that holds
+    std::vector<ObjectId> checkpoint_refs;
   };
   // Tasks that run together, from the moment that they are given out until all have ended. A queued gang is one piece,
   // a running one has a piece for each member. Members say how they end; when all have ended well, all are told that
@@ -245,6 +266,18 @@ class Head {
   RankId where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes) const;
   RankId source_for(ObjectId id, RankId to, RankId not_at = detail::kNoRank);
   void value_gone(ObjectId id, Entry& of, RankId rank);
+  static std::size_t weight(const Work& work);
+  void keep_maker(Entry& of, const std::shared_ptr<Work>& work);
+  void forget_maker(Entry& of);
+  void drop_lineage(Work& work);
+  static void forget_value(Entry& of);
+  std::string why_not_again(const Entry& of);
+  bool any_unfinished(const Range& range) const;
+  void make_late_again();
+  void make_again(ObjectId id);
+  void settle_again(ObjectId id, Entry& of);
+  void forget_recent();
+  void revive(Work& work);
   static void fetched(Entry& of, const Copy& copy);
 
   Piece& add_piece(const Range& range, std::shared_ptr<Work> work);
@@ -297,6 +330,7 @@ class Head {
   void kill(RankId from, std::uint64_t token, ObjectId id);
   void killed(std::uint64_t key);
   void free_name(ObjectId id, const Actor& actor);
+  void drop_checkpoint(Actor& actor);
   void answer_found(RankId to, const core::Ask& ask, ObjectId id);
   void locate_actor(RankId from, ObjectId id, const Actor& actor);
   void end_here(Actor& actor, ObjectId id, std::uint64_t token);
@@ -317,13 +351,17 @@ class Head {
   std::uint32_t lost_ = 0;
   std::map<std::uint32_t, Time> heard_;  // by node: when it last gave a sign of life
   Time nodes_checked_ = 0;
+  Time recent_checked_ = 0;
   std::string join_error_;
 
   std::unordered_map<SpanId, Span> spans_;
   std::unordered_map<ObjectId, Entry> entries_;
-  std::vector<std::vector<Piece*>> assigned_;  // by rank, in no order
-  // By rank: what it ended a short while ago for others, whose results may still be on their way.
-  std::vector<std::deque<std::pair<Range, Time>>> recent_;
+  std::vector<std::vector<Piece*>> assigned_;                         // by rank, in no order
+  std::vector<std::deque<Recent>> recent_;                            // by rank: what it ended for others
+  std::map<std::pair<RankId, RankId>, std::vector<Recent>> unheard_;  // the same of lost ranks, by that and the owner
+  std::list<Work*> lineage_;                                          // the oldest first
+  std::size_t lineage_bytes_ = 0;
+  std::vector<ObjectId> late_;                  // to be made again once the rest of their gangs has ended
   std::vector<std::deque<ObjectId>> deferred_;  // by rank: first tasks of pieces that wait for room there
   std::unordered_map<RankId, core::Free> frees_;
   std::vector<ObjectId> to_free_;

@@ -338,6 +338,24 @@ std::optional<std::string> Worker::explain_call(ObjectId id) {
 
 // ---- the actor's side --------------------------------------------------------------------------------------------
 
+// Calls of an actor that is saved now and then have ended. What the head has of it is as old as `checkpoint_every`
+// calls at most, unless its state could not be saved.
+void Worker::tell_state(const Run& run) {
+  LocalActor& actor = *run.body->actor;
+  actor.since_saved += run.task.next - run.first;
+  if (!run.saved) {
+    if (actor.since_saved >= actor.options->actor.checkpoint_every) actor.since_saved = 0;
+    return;
+  }
+  actor.since_saved = 0;
+  core::Checkpoint checkpoint;
+  checkpoint.id = actor.id;
+  checkpoint.state = run.saved->buffer.view();
+  checkpoint.refs = pass_on_all(run.saved->refs);
+  if (objects_.has_holds()) tell_holds();
+  transport_.send(kHeadRank, checkpoint);
+}
+
 // The run has made an actor, which keeps what the run held.
 void Worker::start_actor(Run& run) {
   auto actor = std::make_unique<LocalActor>();

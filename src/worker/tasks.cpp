@@ -325,8 +325,13 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
       run->task.actor = std::exchange(actor.object, nullptr);
     } else {
       Piece& piece = *actor.ready.front();
-      const std::uint32_t end = actor.options->actor.concurrency == 1 ? piece.range.end : piece.range.begin + 1;
-      run = carve(piece, {piece.range.span, piece.range.begin, end}, false, now);
+      const std::uint32_t first = piece.range.begin;
+      std::uint32_t end = actor.options->actor.concurrency == 1 ? piece.range.end : first + 1;
+      const std::uint32_t every = actor.options->actor.checkpoint_every;
+      if (every != 0) end = std::min(end, first + every - actor.since_saved);
+      run = carve(piece, {piece.range.span, first, end}, false, now);
+      run->first = first;
+      if (every != 0 && actor.since_saved + (end - first) == every) run->save_at = end;
       run->task.actor = actor.object;
     }
     run->slots = actor.slots;
@@ -430,6 +435,7 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, bool holds, Time n
     if (body.options) run->gpus = take_gpus(body.options->demands.front().gpus);
     take_slots(*run, static_cast<std::size_t>(cpus_of(*run)));
   }
+  run->task.checkpoint = body.checkpoint.view();
   if (body.options && body.options->timeout_ns >= 0) run->deadline = now + body.options->timeout_ns;
   run->task.next = range.begin;
   run->task.end = range.end;
@@ -502,6 +508,7 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   } else {
     release(*run);
   }
+  if (actor != nullptr && actor->options->actor.checkpoint_every != 0) tell_state(*run);
   task.actor.reset();
   if (run->body->function->kind == FunctionInfo::Kind::destructor) {
     erase_actor(*actor);

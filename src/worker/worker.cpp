@@ -78,6 +78,13 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
     throw std::invalid_argument(
         "mobula: ActorOptions: restarts and call_retries must not be negative, and concurrency is at least 1");
   }
+  if (options.checkpoint_every != 0 && (options.restarts == 0 || options.concurrency != 1)) {
+    throw std::invalid_argument("mobula: ActorOptions: checkpoint_every needs restarts, and concurrency = 1");
+  }
+  if (options.checkpoint_every != 0 && constructor.klass->save == nullptr) {
+    throw std::invalid_argument("mobula: ActorOptions: checkpoint_every needs a class with a serialize, and " +
+                                constructor.klass->name + " has none");
+  }
   wire->is_actor = true;
   wire->actor = {options.name,
                  options.get_if_exists,
@@ -85,7 +92,8 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
                  options.restarts,
                  options.concurrency,
                  {options.max_pending, options.call_retries},
-                 constructor.klass->index};
+                 constructor.klass->index,
+                 options.checkpoint_every};
   set_placement(*wire, options.placement);
   return wire;
 }
@@ -410,6 +418,7 @@ void Worker::handle(RankId, const core::Assign& m) {
   auto body = body_of(m.body, m.range, m.deps, core::kind_of(m.body));
   body->attempt = m.attempt;
   body->lenders = m.lenders;
+  body->checkpoint = Buffer(m.checkpoint);
   if (body->options && body->options->gang != 0) {
     if (m.range.end - m.range.begin != 1) detail::throw_damaged("a rank is to be two members of a gang");
     body->gang = std::make_unique<core::GangPart>(m.gang);
@@ -589,21 +598,19 @@ void Worker::handle(RankId, const core::RankLost& m) {
   for (const ObjectId& id : again) ask_for(id, kNoRank);
   callers_lost(m.rank);
   actors_lost(m.rank);
+  if (m.ended.empty()) return;
+  core::Unheard unheard{m.rank, {}};
   for (const Range& range : m.ended) {
     Record* record = objects_.find({range.span, range.begin});
     if (record == nullptr || !record->mine || range.end > record->count()) continue;
     for (std::uint32_t i = range.begin; i < range.end; ++i) {
-      if (record->ready(i)) continue;
       const ObjectId id{range.span, i};
-      const ErrorPtr error =
-          core::make_error(ErrorKind::object_lost,
-                           "the value of object " + core::to_string(id) + " was on its way here when rank " +
-                               std::to_string(m.rank) + " was lost",
-                           "", id, m.rank, 0);
-      objects_.set_error(*record, i, error);
-      deliver(id, nullptr, error, kNoRank);
+      if (record->ready(i) || (!objects_.is_held(id) && !objects_.is_tracked(*record, i))) continue;
+      objects_.track(*record, i);
+      unheard.ids.push_back(id);
     }
   }
+  transport_.send(kHeadRank, unheard);
 }
 
 void Worker::handle(RankId, const core::Answer& m) { answers_[m.token] = m; }

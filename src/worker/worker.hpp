@@ -29,6 +29,7 @@ using core::Range;
 using core::Time;
 using detail::Buffer;
 using detail::ByteView;
+using detail::Encoder;
 using detail::FunctionInfo;
 using detail::Handle;
 using detail::ObjectId;
@@ -51,6 +52,7 @@ struct LocalActor {
   std::deque<struct Piece*> ready;
   std::unordered_map<ObjectId, std::deque<struct Piece*>> lines;  // by caller
   std::uint32_t active = 0;                                       // runs of its calls
+  std::uint32_t since_saved = 0;                                  // calls
   bool listed = false;                                            // among those that may run a call
   bool ending = false;
   ErrorPtr dead;  // killed
@@ -77,6 +79,7 @@ struct Body {
   ObjectId caller;
   bool holding = false;  // their arguments hold objects
   std::unique_ptr<core::GangPart> gang;
+  Buffer checkpoint;            // of an actor that is made again
   std::vector<RankId> lenders;  // whose cores its one task has besides those of this rank
   const std::vector<RankId>& all_lenders() const { return actor != nullptr ? actor->lenders : lenders; }
 
@@ -116,9 +119,12 @@ struct Run {
   bool waits = false;    // waits for others
   ObjectId awaits;       // the object that it waits for, if it is one
   Time awaits_since = 0;
-  bool broken = false;         // the gang of which it is a member
-  bool left_behind = false;    // and it has not come back since: others have its place
-  int thread = 0;              // the system's id of the one that executes it
+  bool broken = false;        // the gang of which it is a member
+  bool left_behind = false;   // and it has not come back since: others have its place
+  int thread = 0;             // the system's id of the one that executes it
+  std::uint32_t first = 0;    // of an actor that is saved now and then: the call that it began with,
+  std::uint32_t save_at = 0;  // and the one after which that is due; 0: not in this run
+  std::optional<Encoder> saved;
   std::uint64_t blocked = 0;   // the token by which the head knows that it waits for another actor
   ErrorPtr deadlock;           // it would wait for ever
   std::size_t running_at = 0;  // position in the list of runs
@@ -320,6 +326,7 @@ class Worker {
   void fail_calls(LocalActor& actor, const ErrorPtr& error);
   void refuse_calls(const Range& range, bool holding, const ErrorPtr& error);
   void erase_actor(LocalActor& actor);
+  void tell_state(const Run& run);
   void tell_blocked(Run& run, Time now);
   void actors_made(const Range& range);
   void dispatch_call(PendingCall& call, ByteView args, const std::vector<std::uint32_t>& ends);

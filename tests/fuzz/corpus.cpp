@@ -62,6 +62,7 @@ int main(int argc, char** argv) {
   message(Data{{{1}, 2}, false, {}, value.buffer.view(), 0, 0});
   message(Data{{{1}, 2}, false, {}, {}, 100, 0, 4096, true});
   message(Uncopied{{{{1}, 2}}});
+  message(Unheard{3, {{{1}, 2}}});
   message(StoreReport{1, "stats"});
   message(AskStore{1, 10});
   message(Located{{{1}, 2}, 3, {}, 7});

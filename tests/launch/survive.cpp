@@ -3,6 +3,8 @@
 //   survive stop       one is stopped for longer than the bound, and goes on later
 //   survive pause      one is stopped for less
 //   survive poison     a task kills every rank that runs it
+//   survive again      large values that were lost with their rank are made again
+//   survive state      an actor goes on from its last checkpoint
 //   survive cut        a host is cut off by whoever started this
 //   survive head       the head is killed
 #include <signal.h>
@@ -101,20 +103,10 @@ void load(std::uint64_t seed) {
   }
   expect(get(tree) == 128, "nested tasks count wrong");
   for (std::size_t i = 0; i < sums.size(); ++i) {
-    try {
-      expect(get(sums[i]) == static_cast<long>(i) * 100'000, "a large value was wrong");
-    } catch (const mobula::ObjectLost&) {  // it was on the rank
-    }
+    expect(get(sums[i]) == static_cast<long>(i) * 100'000, "a large value was wrong");
   }
-  try {
-    const long total = get(remote<&Counter::add>(counter, 0));
-    expect(total >= 0, "the actor counts wrong");
-  } catch (const mobula::ObjectLost&) {
-  }
-  try {
-    expect(get(gang[0]) == 42 && get(gang[1]) == 42, "a gang gave a wrong result");
-  } catch (const mobula::ObjectLost&) {
-  }
+  expect(get(remote<&Counter::add>(counter, 0)) >= 0, "the actor counts wrong");
+  expect(get(gang[0]) == 42 && get(gang[1]) == 42, "a gang gave a wrong result");
 }
 
 int kill_some(int n) {
@@ -123,7 +115,7 @@ int kill_some(int n) {
   std::mt19937_64 random(static_cast<std::uint64_t>(getpid()));
   for (int i = 0; i < n; ++i, ++victim) {
     // By itself: its host may have processes of its own.
-    get(remote<die_later>.with({.placement = mobula::on_rank(victim->first)})(static_cast<int>(random() % 400)));
+    get(remote<die_later>.with({.placement = mobula::on_rank(victim->first)})(static_cast<int>(100 + random() % 400)));
     load(static_cast<std::uint64_t>(i));
   }
   load(99);
@@ -175,6 +167,98 @@ int poison() {
   return g_wrong == 0 ? 7 : 1;
 }
 
+void kill_rank(std::uint32_t rank) {
+  try {
+    get(remote<kill_this_rank>.with({.retries = 0, .placement = mobula::on_rank(rank)})());
+    expect(false, "a rank kills itself and goes on");
+  } catch (const mobula::WorkerLost&) {
+  }
+}
+
+// [0]: the rank that made it.
+std::vector<long> one_more(std::vector<long> values) {
+  values[0] = mobula::here().rank;
+  ++values[1];
+  return values;
+}
+mobula::Ref<std::vector<long>> puts(long x) {
+  auto values = large(x);
+  values[0] = mobula::here().rank;
+  return mobula::put(std::move(values));
+}
+long maker(const std::vector<long>& values) { return values[0]; }
+long second(const std::vector<long>& values) { return values[1]; }
+
+int lose_values() {
+  constexpr long kChain = 1000;
+  for (const bool keeps : {true, false}) {
+    std::vector<mobula::Ref<std::vector<long>>> chain{remote<one_more>(remote<large>(0))};
+    for (long i = 1; i < kChain; ++i) {
+      chain.push_back(remote<one_more>(chain.back()));
+      if (!keeps) chain.front() = std::move(chain.back()), chain.pop_back();
+    }
+    const auto rank = static_cast<std::uint32_t>(get(remote<maker>(chain.back())));
+    kill_rank(rank);
+    expect(get(remote<second>(chain.back())) == kChain, "a chain that was made again has another end");
+    expect(mobula::view(chain.back())[1] == kChain, "a value that was made again is another");
+    for (std::size_t i = 0; keeps && i < chain.size(); i += 100) {
+      expect(get(chain[i])[1] == static_cast<long>(i) + 1, "a value in the middle is wrong");
+    }
+  }
+  auto end = get(remote<puts>(0));
+  const auto rank = static_cast<std::uint32_t>(mobula::get(end)[0]);
+  for (int i = 0; i < 100; ++i) end = remote<one_more>.with({.placement = mobula::near(end)})(end);
+  expect(get(remote<second>(end)) == 100, "a chain from a put is wrong");
+  const auto last = static_cast<std::uint32_t>(get(remote<maker>(end)));
+  kill_rank(rank);
+  if (last != rank) kill_rank(last);
+  try {
+    get(end);
+    expect(false, "a value is made again of what was put on a rank that is gone");
+  } catch (const mobula::ObjectLost& e) {
+    expect(std::string(e.what()).find("a put") != std::string::npos, e.what());
+  }
+  return g_wrong == 0 ? 7 : 1;
+}
+
+struct Ledger {
+  std::vector<long> entries;
+  std::map<std::string, mobula::Ref<long>> refs;
+  int opened = 0;
+  explicit Ledger(int first) : entries{first} {}
+  long add(long x) {
+    entries.push_back(x);
+    return static_cast<long>(entries.size());
+  }
+  std::uint32_t rank() const { return mobula::here().rank; }
+  void keep(const std::string& name, mobula::Ref<long> ref) { refs[name] = std::move(ref); }
+  long read(const std::string& name) const { return get(refs.at(name)); }
+
+ private:
+  friend class boost::serialization::access;
+  template <class Archive>
+  void serialize(Archive& archive, unsigned) {
+    archive& entries& refs;
+  }
+};
+
+int lose_state() {
+  for (const auto every : {1U, 10U}) {
+    const auto ledger = mobula::actor<Ledger>.with({.restarts = 3, .call_retries = 3, .checkpoint_every = every})(41);
+    const auto rank = get(remote<&Ledger::rank>(ledger));
+    get(remote<&Ledger::keep>(ledger, std::string("nine"), remote<work>(3, 1)));
+    for (long i = 0; i < 93; ++i) remote<&Ledger::add>(ledger, i);
+    expect(get(remote<&Ledger::add>(ledger, 1000)) == 95, "calls are lost");
+    kill_rank(rank);
+    const long left = get(remote<&Ledger::add>(ledger, 1001));
+    // 96 calls were made, two of which add nothing.
+    expect(left == (every == 1 ? 96 : 90), "the state is not that of the last checkpoint: " + std::to_string(left));
+    expect(get(remote<&Ledger::read>(ledger, std::string("nine"))) == 9, "what the state holds is lost");
+    expect(get(remote<&Ledger::rank>(ledger)) != rank, "the actor is where it was");
+  }
+  return g_wrong == 0 ? 7 : 1;
+}
+
 int wait_for_loss() {
   const std::size_t before = alive();
   load(1);
@@ -194,6 +278,8 @@ int main(int argc, char** argv) {
     const std::string what = argc > 1 ? argv[1] : "";
     if (what == "kill") return kill_some(argc > 2 ? std::atoi(argv[2]) : 1);
     if (what == "poison") return poison();
+    if (what == "again") return lose_values();
+    if (what == "state") return lose_state();
     if (what == "cut") return wait_for_loss();
     if (what == "stop") return stop_one(3500ms, true);
     if (what == "pause") return stop_one(700ms, false);

@@ -408,6 +408,36 @@ T decode(Decoder& in) {
   return value;
 }
 
+// Has `serialize`, as a member (which may be private, with boost::serialization::access as a friend) or beside it.
+// Looked up by name: a base that has it too makes the name ambiguous.
+struct WithSerialize {
+  void serialize() {}
+};
+template <class T>
+struct AlsoSerialize : T, WithSerialize {};
+template <class T>
+concept NamesSerialize = std::is_class_v<T> && !std::is_final_v<T> && !requires {
+  &AlsoSerialize<T>::serialize;
+};
+template <class T>
+inline constexpr bool has_serialize = NamesSerialize<T> || requires(T& value, OutArchive& archive) {
+  value.serialize(archive, 0U);
+}
+|| requires(T& value, OutArchive& archive) { serialize(archive, value, 0U); };
+
+// By `serialize`, whatever else the type is.
+template <class T>
+void save_state(Encoder& out, T& value) {
+  OutArchive archive(out);
+  boost::serialization::serialize_adl(archive, value, boost::serialization::version<T>::value);
+}
+template <class T>
+void restore_state(Decoder& in, T& value) {
+  InArchive archive(in);
+  boost::serialization::serialize_adl(archive, value, boost::serialization::version<T>::value);
+  in.finish();
+}
+
 // Bytes that encoding will take, where that is known without encoding; 0 where it is not.
 template <class T>
 std::size_t encoded_size(const T& value) {

@@ -27,9 +27,11 @@ Buffer room_for(std::size_t n);
 struct FunctionInfo {
   using Invoke = void (*)(TaskRun&);
   enum class Kind : std::uint8_t { task, constructor, method, destructor, member };
-  // `klass`: of constructors and methods, the class's destructor, which stands for the class.
+  using Save = void (*)(Encoder&, void* object);
+  // `klass`: of constructors and methods, the class's destructor, which stands for the class. `save`: of a class whose
+  // state can be saved.
   FunctionInfo(std::string_view signature, Invoke invoke, std::uint32_t args, std::uint32_t result,
-               Kind kind = Kind::task, const FunctionInfo* klass = nullptr);
+               Kind kind = Kind::task, const FunctionInfo* klass = nullptr, Save save = nullptr);
 
   std::string name;            // short, for people
   std::string_view signature;  // full, for the digest
@@ -38,6 +40,7 @@ struct FunctionInfo {
   std::uint32_t fixed_result;  // bytes of one encoded result, or kVariable
   Kind kind = Kind::task;
   const FunctionInfo* klass = nullptr;
+  Save save = nullptr;
   std::uint32_t index = 0;  // in the table
 };
 
@@ -65,6 +68,7 @@ struct TaskRun {
   std::vector<std::uint32_t> ends;  // where each result ends, if fixed_result is kVariable
   std::vector<Oddity> oddities;     // ascending by index
   std::shared_ptr<void> actor;      // what a constructor has made, or a method is called on
+  ByteView checkpoint;              // of a constructor: the state that the object is to have
   std::atomic<bool> stop{false};    // set by the runtime: end after the task that runs
 
   // To be called before each task, and to move on after it.
@@ -245,8 +249,13 @@ struct Function : Runnable<Function<F>, Signature<std::decay_t<decltype(F)>>> {
 template <class F>
 struct ActorClass {
   static void end(TaskRun& run) { run.actor.reset(); }
+  static constexpr FunctionInfo::Save saver() {
+    if constexpr (has_serialize<F>)
+      return [](Encoder& out, void* object) { save_state(out, *static_cast<F*>(object)); };
+    return nullptr;
+  }
   static constexpr std::string_view signature() { return __PRETTY_FUNCTION__; }
-  static inline const FunctionInfo info{signature(), &end, 0, 0, FunctionInfo::Kind::destructor};
+  static inline const FunctionInfo info{signature(), &end, 0, 0, FunctionInfo::Kind::destructor, nullptr, saver()};
 };
 
 template <class S>
@@ -282,11 +291,19 @@ template <class F, class... P>
 struct Constructor<std::tuple<P...>, F> : Runnable<Constructor<std::tuple<P...>, F>, Signature<void (*)(P...)>> {
   template <class... A>
   static void apply(TaskRun& run, A&&... arguments) {
+    std::shared_ptr<F> made;
     if constexpr (std::is_constructible_v<F, A...>) {
-      run.actor = std::make_shared<F>(std::forward<A>(arguments)...);
+      made = std::make_shared<F>(std::forward<A>(arguments)...);
     } else {
-      run.actor = std::shared_ptr<F>(new F{std::forward<A>(arguments)...});
+      made = std::shared_ptr<F>(new F{std::forward<A>(arguments)...});
     }
+    if constexpr (has_serialize<F>) {
+      if (!run.checkpoint.empty()) {
+        Decoder in(run.checkpoint);
+        restore_state(in, *made);
+      }
+    }
+    run.actor = std::move(made);
   }
   static constexpr std::string_view signature() { return __PRETTY_FUNCTION__; }
   static inline const FunctionInfo info{
