@@ -41,10 +41,10 @@ int main(int argc, char** argv) {
   message(join);
   message(Submit{{{1}, 0, 1}, true, body, {{{2}, 3}}, {{{4}, 5}}});
   message(Done{{{1}, 0, 2}, 9, {{1, {}}}, {{0, 4}}, {{0, {{5}, 6}}}});
-  message(Assign{{{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}, {6, 7}, {}});
+  message(Assign{{{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}, {6, 7}, {}, value.buffer.view()});
   body.options.is_actor = false;
   body.options.gang = 3;
-  message(Assign{{{1}, 0, 1}, 2, 3, body, {}, {}, {4, 5, 1, {0, 3}}});
+  message(Assign{{{1}, 0, 1}, 2, 3, body, {}, {}, {4, 5, 1, {0, 3}}, {}});
   body.options = options;
   message(Member{1, 2, MemberState::failed, {}});
   message(GangOver{1, true});
@@ -63,6 +63,7 @@ int main(int argc, char** argv) {
   message(Data{{{1}, 2}, false, {}, {}, 100, 0, 4096, true});
   message(Uncopied{{{{1}, 2}}});
   message(Unheard{3, {{{1}, 2}}});
+  message(Checkpoint{{{1}, 2}, value.buffer.view(), {{{3}, 4}}});
   message(StoreReport{1, "stats"});
   message(AskStore{1, 10});
   message(Located{{{1}, 2}, 3, {}, 7});
