@@ -64,6 +64,14 @@ class Backpressure : public Error {  // too many calls of this rank are pending 
  public:
   using Error::Error;
 };
+class TaskCrashed : public Error {  // a sandboxed task was ended by a signal, `exit`, or a limit; with its last output
+ public:
+  using Error::Error;
+};
+class CommandFailed : public Error {  // a program could not be started, or ended with another code than 0 (`check`)
+ public:
+  using Error::Error;
+};
 class ConfigError : public Error {  // a setting is unknown or malformed; the job does not start
  public:
   using Error::Error;

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "mobula/actor.hpp"
+#include "mobula/command.hpp"
 #include "mobula/config.hpp"
 #include "mobula/error.hpp"
 #include "mobula/gang.hpp"

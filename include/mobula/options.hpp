@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "mobula/detail/handle.hpp"
@@ -53,6 +54,37 @@ inline Placement on_rank(std::uint32_t index) { return {Placement::Kind::on_rank
 // The rank that holds, or will make, the object; the rank of an actor.
 inline Placement near(const detail::RefBase& ref) { return {Placement::Kind::near, 0, ref.handle()}; }
 
+// In the rank's process, beside others.
+struct InProcess {
+  bool operator==(const InProcess&) const = default;
+};
+inline constexpr InProcess in_process{};
+
+// In a process of its own, without MPI: what ends it (a signal, `exit`, a limit) is an error of the task, TaskCrashed,
+// and no harm to the rank. Its arguments and its result travel as they do between ranks; it can't use Refs, nor start
+// tasks. What it prints is passed on, and the last lines travel with the error.
+struct sandbox {
+  std::size_t memory = 0;  // bytes of address space that it may add; 0: TaskOptions::memory, if set
+  Duration time = none;    // from its start; then TaskCrashed
+  std::string cwd = {};    // its working directory
+  std::map<std::string, std::string> env = {};  // set besides what the rank has
+  bool reuse = true;                            // tasks with the same sandbox take turns in warm processes
+  bool operator==(const sandbox&) const = default;
+};
+
+// In a container of an image: of commands. The runtime is the first that is there of Apptainer, Charliecloud, Podman
+// and Docker.
+struct container {
+  std::string image;                    // as the runtime names it: a file, a folder, or a name with a tag
+  std::vector<std::string> binds = {};  // "/host/path" or "/host/path:/path/in/container"
+  std::map<std::string, std::string> env = {};
+  bool gpus = false;         // show the node's GPUs
+  std::string runtime = {};  // "apptainer", "charliecloud", "podman" or "docker"; "": the first one
+  bool operator==(const container&) const = default;
+};
+
+using Isolation = std::variant<InProcess, sandbox, container>;
+
 struct TaskOptions {
   double cpus = 1;
   double gpus = 0;
@@ -66,6 +98,7 @@ struct TaskOptions {
   Duration timeout = none;                // from the start of execution; then TimedOut
   Duration time_request = none;           // not started where less of the allocation's time is left
   Placement placement = any;
+  Isolation isolation = in_process;
 
   bool operator==(const TaskOptions&) const = default;
 };
@@ -87,6 +120,7 @@ struct ActorOptions {
   std::uint32_t max_pending = 0;  // calls of one rank that have not ended; more throw Backpressure; 0: no limit
   std::uint32_t concurrency = 1;  // calls that may run at once, on threads of their own
   Placement placement = any;
+  Isolation isolation = in_process;  // in_process only
   // If not 0: after so many calls the object's state is saved by its `serialize` and kept by the head, and a restart
   // goes on from there: constructed from the same arguments, then read. Needs restarts and concurrency 1.
   std::uint32_t checkpoint_every = 0;

@@ -6,6 +6,7 @@
 #include "api/runtime.hpp"
 #include "core/cluster.hpp"
 #include "core/functions.hpp"
+#include "nursery/nursery.hpp"
 
 namespace mobula::detail {
 
@@ -287,6 +288,11 @@ BatchHandle BatchWriter::finish() {
 }
 
 Buffer room_for(std::size_t n) {
+  if (nursery::context() != nullptr) {
+    Buffer buffer;
+    buffer.reserve(n);
+    return buffer;
+  }
   Engine& engine = api::engine();
   if (n > engine.settings().worker.inline_limit) return engine.room(n);
   Buffer buffer;
@@ -489,6 +495,9 @@ std::size_t StoreStats::objects() const {
   return n;
 }
 
-Context here() { return api::engine().context(); }
+Context here() {
+  if (const Context* context = nursery::context()) return *context;
+  return api::engine().context();
+}
 
 }  // namespace mobula

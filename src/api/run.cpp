@@ -25,6 +25,7 @@
 #include "keeper/board.hpp"
 #include "keeper/keeper.hpp"
 #include "mobula/mpi.hpp"
+#include "nursery/nursery.hpp"
 #include "store/pages.hpp"
 #include "topology/topology.hpp"
 #include "transport/communicators.hpp"
@@ -40,6 +41,7 @@ exec::Engine* g_engine = nullptr;
 // signal.
 struct Job {
   std::unique_ptr<keeper::Link> keeper;
+  std::unique_ptr<nursery::Nursery> nursery;
   std::unique_ptr<transport::MpiWire> mpi;
   std::unique_ptr<transport::LocalHub> hub;
   std::unique_ptr<store::PrivatePages> pages;  // of the store, where no memory is shared
@@ -384,7 +386,9 @@ transport::Communicators& communicators() { return *g_job->communicators; }
 
 exec::Engine& engine() {
   if (g_engine == nullptr)
-    throw Error("mobula: this must be called while mobula::run is going on, by the driver or a task");
+    throw Error(nursery::context() != nullptr
+                    ? "mobula: a sandboxed task can't use Refs, nor start tasks: give it values, and return them"
+                    : "mobula: this must be called while mobula::run is going on, by the driver or a task");
   return *g_engine;
 }
 
@@ -404,9 +408,12 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
     // MPI may take flags of its own; it starts first, so that only rank 0 speaks.
     if (over != MPI_COMM_NULL || launched_by_mpi()) {
       if (over == MPI_COMM_NULL && wants_keeper(given, argc, argv)) job->keeper = keeper::Link::start();
+      if (over == MPI_COMM_NULL) job->nursery = nursery::Nursery::start();
       job->mpi = transport::MpiWire::start(over);
       if (job->keeper) job->keeper->hold_pmix();
       says = job->mpi->rank() == 0;
+    } else {
+      job->nursery = nursery::Nursery::start();
     }
     if (over == MPI_COMM_NULL) check_slurm_step(job->mpi ? job->mpi->size() : 1);
     job->config = core::load_config(given, argc, argv, core::process_environment());
@@ -463,6 +470,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   job->engine = std::make_unique<exec::Engine>(*wire, std::move(settings), is_head ? &head_settings : nullptr);
   job->communicators = std::make_unique<transport::Communicators>(job->mpi ? job->mpi->communicator() : MPI_COMM_NULL);
   job->engine->on_drop_communicator = [job](std::uint64_t id) { job->communicators->drop(id); };
+  job->engine->set_nursery(job->nursery.get());
   if (job->mpi) set_up_watch(*job);
   g_engine = job->engine.get();
   g_job = job;
@@ -473,6 +481,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   restore_signals();
   g_engine = nullptr;
   job->pages.reset();
+  job->nursery.reset();
   return code;
 }
 

@@ -143,7 +143,9 @@ void describe(ErrorRecord& record, const std::exception& e) {
                keep_kind<ProtocolError>(record, e, ErrorKind::protocol) ||
                keep_kind<ActorDied>(record, e, ErrorKind::actor_died) ||
                keep_kind<NoSuchActor>(record, e, ErrorKind::no_such_actor) ||
-               keep_kind<Backpressure>(record, e, ErrorKind::backpressure))) {
+               keep_kind<Backpressure>(record, e, ErrorKind::backpressure) ||
+               keep_kind<TaskCrashed>(record, e, ErrorKind::task_crashed) ||
+               keep_kind<CommandFailed>(record, e, ErrorKind::command_failed))) {
     record.kind = ErrorKind::task;
   }
   if (const auto* regex = dynamic_cast<const std::regex_error*>(&e)) record.code = regex->code();
@@ -240,6 +242,8 @@ void raise(const ErrorRecord& record) {
     case ErrorKind::actor_died: throw CarriedError<ActorDied>(record);
     case ErrorKind::no_such_actor: throw CarriedError<NoSuchActor>(record);
     case ErrorKind::backpressure: throw CarriedError<Backpressure>(record);
+    case ErrorKind::task_crashed: throw CarriedError<TaskCrashed>(record);
+    case ErrorKind::command_failed: throw CarriedError<CommandFailed>(record);
     case ErrorKind::deadlock: throw CarriedError<Error>(record);
   }
   throw CarriedError<TaskError>(record);

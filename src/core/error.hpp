@@ -26,7 +26,9 @@ enum class ErrorKind : std::uint8_t {
   no_such_actor,
   backpressure,
   deadlock,  // Error itself
-  last = deadlock,
+  task_crashed,
+  command_failed,
+  last = command_failed,
 };
 
 struct ErrorRecord {

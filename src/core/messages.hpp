@@ -76,6 +76,19 @@ struct ActorTraits {
   }
 };
 
+struct WireSandbox {
+  std::uint64_t memory = 0;
+  std::int64_t time_ns = -1;
+  std::string cwd;
+  std::vector<std::string> env;  // NAME=value
+  bool reuse = true;
+  template <class V>
+  void fields(V&& visit) {
+    visit(memory, time_ns, cwd, env, reuse);
+  }
+  bool operator==(const WireSandbox&) const = default;
+};
+
 struct WireOptions {
   std::vector<WireDemand> demands;  // first choice first; never empty
   std::int32_t retries = 3;
@@ -90,12 +103,15 @@ struct WireOptions {
   std::uint32_t gang = 0;  // ranks that run it together, one task each; 0: an ordinary task
   bool is_actor = false;
   ActorTraits actor;
+  bool is_sandboxed = false;
+  WireSandbox sandbox;
 
   template <class V>
   void fields(V&& visit) {
     visit(demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index, near,
-          gang, is_actor);
+          gang, is_actor, is_sandboxed);
     if (is_actor) visit(actor);
+    if (is_sandboxed) visit(sandbox);
   }
 };
 

@@ -473,13 +473,38 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   lock.unlock();
   bind_to(*run);
   worker::Run* const outer = std::exchange(t_run, run.get());
-  run->body->function->invoke(run->task);
+  if (run->body->is_sandboxed()) {
+    invoke_sandboxed(*run);
+  } else {
+    run->body->function->invoke(run->task);
+  }
   if (run->save_at != 0 && run->task.next == run->save_at) save_actor(*run);
   t_run = outer;
   lock.lock();
   t_slow = t_slow || run->left_behind;
   if (tells) watch_->ended(cell);
   worker_->finish(std::move(run), core::now());
+}
+
+void Engine::invoke_sandboxed(worker::Run& run) {
+  if (nursery_ == nullptr) {
+    run.task.begin();
+    try {
+      throw Error(
+          "mobula: this rank has no sandboxes: they need a process that is forked before MPI and threads are started, "
+          "so mobula::run must come first, and run_on can't have them");
+    } catch (...) {
+      run.task.fail();
+    }
+    run.task.advance();
+    return;
+  }
+  nursery::Nursery::Task task;
+  task.function = run.body->function;
+  task.sandbox = run.body->options->sandbox;
+  task.context = context();
+  task.is_unwanted = [&run] { return run.task.stop.load(std::memory_order_relaxed); };
+  nursery_->invoke(task, run.task);
 }
 
 // The thread that has run the actor's call is the only one that uses the object.
@@ -658,6 +683,7 @@ bool Engine::stop_threads() {
   {
     Lock lock(*this);
     if (ending_.exchange(true)) return true;
+    worker_->stop_running();
     for (Waiter* waiter : waiters_) waiter->changed.notify_one();
     wire_.interrupt();
   }

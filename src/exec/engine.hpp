@@ -21,6 +21,7 @@
 #include "exec/watch.hpp"
 #include "head/head.hpp"
 #include "mobula/run.hpp"
+#include "nursery/nursery.hpp"
 #include "store/objects.hpp"
 #include "transport/transport.hpp"
 #include "worker/worker.hpp"
@@ -135,6 +136,8 @@ class Engine {
   std::function<void(const std::string& why)> on_must_end;
   // To be set before the threads start; none where the rank is alone.
   void set_watch(std::unique_ptr<Watch> watch) { watch_ = std::move(watch); }
+  // Where sandboxed tasks run; none: they fail.
+  void set_nursery(nursery::Nursery* nursery) { nursery_ = nursery; }
   // Ranks were lost: MPI can't be ended in order.
   bool lost_any();
   void interrupt() { wire_.interrupt(); }
@@ -165,6 +168,7 @@ class Engine {
   void execute(Lock& lock, std::unique_ptr<worker::Run> run);
   void bind_to(const worker::Run& run);
   static void save_actor(worker::Run& run);
+  void invoke_sandboxed(worker::Run& run);
   bool sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns);
 
   Settings settings_;
@@ -175,6 +179,7 @@ class Engine {
   std::unique_ptr<worker::Worker> worker_;
   std::unique_ptr<head::Head> head_;
   std::unique_ptr<Watch> watch_;
+  nursery::Nursery* nursery_ = nullptr;
   transport::Wire::OnFrame on_frame_;
 
   std::mutex mutex_;

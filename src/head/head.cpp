@@ -1064,8 +1064,8 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
     if (piece->range.begin != id.index) piece = &split(*piece, id.index);
     if (piece->size() > 1) split(*piece, id.index + 1);
   }
-  fail(*piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece->work), id,
-                          kNoRank, static_cast<int>(piece->attempt) - 1));
+  fail(*piece, make_error(ErrorKind::cancelled, "the task was cancelled", task_name(*piece->work), id, kNoRank,
+                          static_cast<int>(piece->attempt) - 1));
   fail_dependents();
   answer(from, token, true);
 }
@@ -1077,8 +1077,8 @@ void Head::handle(RankId from, const core::CancelResult& m) {
     for_each_part({m.id.span, m.id.index, m.id.index + 1}, from, [&](Piece& piece) {
       unassign(piece);
       piece.state = sched::Piece::State::waiting;
-      fail(piece, make_error(ErrorKind::cancelled, "the task was cancelled before it ran", task_name(*piece.work), m.id,
-                             from, static_cast<int>(piece.attempt) - 1));
+      fail(piece, make_error(ErrorKind::cancelled, "the task was cancelled", task_name(*piece.work), m.id, from,
+                             static_cast<int>(piece.attempt) - 1));
     });
     fail_dependents();
   }

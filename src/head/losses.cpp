@@ -337,7 +337,8 @@ void Head::forget_value(Entry& of) {
 
 // Why a value that is gone can't be made again; empty: it can.
 std::string Head::why_not_again(const Entry& of) {
-  if (of.maker == nullptr) return "no task that can run again has made it (it was put, or a call of an actor or a task of that rank gave it)";
+  if (of.maker == nullptr)
+    return "no task that can run again has made it (it was put, or a call of an actor or a task of that rank gave it)";
   Work& work = *of.maker;
   if (work.forgotten) return "what made it is forgotten (setting lineage_limit)";
   if (work.options && work.options->retries == 0) return "its task may not run again (retries = 0)";

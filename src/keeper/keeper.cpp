@@ -18,6 +18,7 @@
 #include <string>
 
 #include "keeper/board.hpp"
+#include "keeper/children.hpp"
 
 namespace mobula::keeper {
 namespace {
@@ -156,12 +157,20 @@ bool receive(int socket, Note& note, int& file) {
       continue;
     }
     int status = 0;
-    if (waitpid(child, &status, WNOHANG) != child) continue;
+    bool ended = false;
+    int of = 0;
+    for (pid_t pid = 0; (pid = waitpid(-1, &of, WNOHANG)) > 0;) {
+      if (pid != child) continue;  // one that the rank has left to us
+      ended = true;
+      status = of;
+    }
+    if (!ended) continue;
     take_notes();
     if (leaves || board == nullptr) end_like(status);
     Place& mine = board->place(place);
     mine.status.store(status);
     mine.end.store(static_cast<std::uint32_t>(End::died));
+    kill_children();  // what the rank had started
     if (is_head) end_like(status);
     wait_for_end(*board, pmix, signals);
   }
@@ -197,6 +206,7 @@ std::unique_ptr<Link> Link::start() {
   }
   close(sockets[1]);
   prctl(PR_SET_NAME, "mobula-keeper");
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
   keep(child, sockets[0], signalfd(-1, &all, SFD_CLOEXEC));
 }
 

@@ -269,8 +269,8 @@ std::unique_ptr<Run> Worker::run_from(std::deque<Piece*>& queue, Time now) {
       const std::uint32_t size = piece->range.end - piece->range.begin;
       std::uint32_t n = 1;
       // Tasks of a lost rank too: if one of them was the cause, it is the only one with it next time.
-      const bool one_by_one =
-          body.attempt > 1 || (body.options && (body.options->timeout_ns >= 0 || body.options->retry_exceptions));
+      const bool one_by_one = body.attempt > 1 || body.stops() ||
+                              (body.options && (body.options->timeout_ns >= 0 || body.options->retry_exceptions));
       const std::uint64_t estimate = estimates_[body.function->index];
       if (size > 1 && !one_by_one && estimate != 0) {
         n = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(kRunTarget / estimate, 1, size));

@@ -48,6 +48,18 @@ void Worker::set_placement(core::WireOptions& wire, const Placement& placement) 
   pass_on(placement.object);
 }
 
+void Worker::set_isolation(core::WireOptions& wire, const TaskOptions& options) {
+  if (std::holds_alternative<container>(options.isolation)) {
+    throw std::invalid_argument(
+        "mobula: TaskOptions: a container is for commands (mobula::command); a C++ task can have a sandbox");
+  }
+  const auto* box = std::get_if<sandbox>(&options.isolation);
+  if (box == nullptr) return;
+  wire.is_sandboxed = true;
+  wire.sandbox = {box->memory != 0 ? box->memory : options.memory, box->time.nanoseconds, box->cwd, {}, box->reuse};
+  for (const auto& [name, value] : box->env) wire.sandbox.env.push_back(name + "=" + value);
+}
+
 std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions* options) {
   if (options == nullptr) return nullptr;
   if (options_wire_ != nullptr && options_copy_ == *options) return options_wire_;
@@ -62,6 +74,7 @@ std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions*
   wire->name = options->name;
   wire->timeout_ns = options->timeout.nanoseconds;
   wire->time_request_ns = options->time_request.nanoseconds;
+  set_isolation(*wire, *options);
   set_placement(*wire, options->placement);
   if (options->placement.object) return wire;  // not kept: it would keep the object
   options_copy_ = *options;
@@ -77,6 +90,9 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
   if (options.restarts < 0 || options.call_retries < 0 || options.concurrency == 0) {
     throw std::invalid_argument(
         "mobula: ActorOptions: restarts and call_retries must not be negative, and concurrency is at least 1");
+  }
+  if (!std::holds_alternative<InProcess>(options.isolation)) {
+    throw std::invalid_argument("mobula: ActorOptions: actors run in the rank's process only; isolation is for tasks");
   }
   if (options.checkpoint_every != 0 && (options.restarts == 0 || options.concurrency != 1)) {
     throw std::invalid_argument("mobula: ActorOptions: checkpoint_every needs restarts, and concurrency = 1");
@@ -101,6 +117,7 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
 std::shared_ptr<const core::WireOptions> Worker::gang_options(const TaskOptions* options, std::uint32_t members) {
   const TaskOptions ordinary;
   auto wire = std::make_shared<core::WireOptions>(*wire_options(options != nullptr ? options : &ordinary));
+  if (wire->is_sandboxed) throw std::invalid_argument("mobula: a gang can't run in a sandbox, where there is no MPI");
   if (wire->placement == Placement::Kind::bundle) {
     throw std::invalid_argument("mobula: a gang can't run in a bundle, which is on one rank");
   }
@@ -499,8 +516,24 @@ void Worker::handle(RankId, const core::TakeBack& m) {
   transport_.send(kHeadRank, back);
 }
 
+void Worker::stop_running() {
+  for (Run* run : running_) {
+    if (run->body->stops()) run->task.stop.store(true, std::memory_order_relaxed);
+  }
+}
+
 void Worker::handle(RankId, const core::CancelTask& m) {
   Piece* piece = piece_with(m.id);
+  for (Run* run : running_) {
+    const bool is_it =
+        run->range.span == m.id.span && run->range.begin == m.id.index && run->range.end == m.id.index + 1;
+    if (!is_it || !run->body->stops() || run->expired) continue;
+    run->task.stop.store(true, std::memory_order_relaxed);
+    run->expired = true;
+    transport_.send(kHeadRank, core::CancelResult{m.token, m.id, true});
+    redirect(m.id);
+    return;
+  }
   if (piece == nullptr || piece->body->actor != nullptr) {
     transport_.send(kHeadRank, core::CancelResult{m.token, m.id, false});
     return;
@@ -708,9 +741,12 @@ void Worker::tick(Time now) {
       ErrorRecord error;
       error.kind = ErrorKind::timed_out;
       error.failure = where(*run, run->range.begin);
-      error.message = "the task ran longer than its timeout of " +
-                      std::to_string(static_cast<double>(run->body->options->timeout_ns) / 1e9) +
-                      " s; it goes on without a reader, since a task in a rank's process can't be stopped";
+      error.message =
+          "the task ran longer than its timeout of " +
+          std::to_string(static_cast<double>(run->body->options->timeout_ns) / 1e9) +
+          (run->body->stops() ? " s"
+                              : " s; it goes on without a reader, since a task in a rank's process can't be stopped");
+      if (run->body->stops()) run->task.stop.store(true, std::memory_order_relaxed);
       if (const auto& part = run->body->gang) {
         tell_member(members_.at(part->gang), part->gang, core::MemberState::timed_out, error);
       } else {

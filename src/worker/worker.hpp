@@ -84,6 +84,9 @@ struct Body {
   const std::vector<RankId>& all_lenders() const { return actor != nullptr ? actor->lenders : lenders; }
 
   ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
+  bool is_sandboxed() const { return options != nullptr && options->is_sandboxed; }
+  // A task of it can be stopped while it runs.
+  bool stops() const { return is_sandboxed() || function->stops; }
   // That it may use, those of lenders included.
   double cpus() const { return actor != nullptr ? actor->cpus() : options ? options->demands.front().cpus : 1.0; }
   int priority() const { return options ? options->priority : 0; }
@@ -233,6 +236,8 @@ class Worker {
   void lend(Run& run);
   bool resume(Run& run, bool force = false);
   void want_resume(int change) { resuming_ += change; }
+  // The job ends: stops what can be stopped.
+  void stop_running();
 
   // ---- progress
   void tick(Time now);   // deadlines, long runs, late announcements
@@ -331,6 +336,7 @@ class Worker {
   void actors_made(const Range& range);
   void dispatch_call(PendingCall& call, ByteView args, const std::vector<std::uint32_t>& ends);
   void set_placement(core::WireOptions& wire, const Placement& placement);
+  static void set_isolation(core::WireOptions& wire, const TaskOptions& options);
   void close_open_unless_before(ObjectId id);
   void add_to_open(ObjectId id, const detail::Draft::State& draft);
   static std::vector<std::uint32_t> ends_of(const FunctionInfo& function, const detail::Draft::State& draft);

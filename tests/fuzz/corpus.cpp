@@ -41,7 +41,8 @@ int main(int argc, char** argv) {
   message(join);
   message(Submit{{{1}, 0, 1}, true, body, {{{2}, 3}}, {{{4}, 5}}});
   message(Done{{{1}, 0, 2}, 9, {{1, {}}}, {{0, 4}}, {{0, {{5}, 6}}}});
-  message(Assign{{{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}, {6, 7}, {}, value.buffer.view()});
+  message(Assign{
+      {{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}, {6, 7}, {}, value.buffer.view()});
   body.options.is_actor = false;
   body.options.gang = 3;
   message(Assign{{{1}, 0, 1}, 2, 3, body, {}, {}, {4, 5, 1, {0, 3}}, {}});

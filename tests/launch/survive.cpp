@@ -5,6 +5,7 @@
 //   survive poison     a task kills every rank that runs it
 //   survive again      large values that were lost with their rank are made again
 //   survive state      an actor goes on from its last checkpoint
+//   survive children   what a killed rank has started goes with it
 //   survive cut        a host is cut off by whoever started this
 //   survive head       the head is killed
 #include <signal.h>
@@ -14,6 +15,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <mobula/mobula.hpp>
 #include <random>
@@ -259,6 +262,46 @@ int lose_state() {
   return g_wrong == 0 ? 7 : 1;
 }
 
+int endless() {
+  while (getpid() != 0) std::this_thread::sleep_for(10ms);
+  return 0;
+}
+
+// Of programs that run `sleep 9731`, and of sandboxes of this job.
+std::size_t count_children() {
+  std::size_t n = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    std::string words;
+    std::getline(std::ifstream(entry.path() / "cmdline") >> std::noskipws, words);
+    std::string name;
+    std::getline(std::ifstream(entry.path() / "comm"), name);
+    if (words == std::string("sleep\0"
+                             "9731\0",
+                             11) ||
+        name == "mobula-sandbox")
+      ++n;
+  }
+  return n;
+}
+
+int lose_children() {
+  const auto others = count_children();
+  const auto boxed =
+      remote<endless>.with({.retries = 0, .placement = mobula::on_rank(1), .isolation = mobula::sandbox{}})();
+  const auto program = mobula::command({"sh", "-c", "sleep 9731 & setsid sleep 9731 & sleep 9731"},
+                                       {.cpus = 0, .retries = 0, .placement = mobula::on_rank(1)});
+  for (int i = 0; i < 500 && count_children() != others + 4; ++i) std::this_thread::sleep_for(10ms);
+  expect(count_children() == others + 4, "the sandbox and the programs don't run");
+  try {
+    get(remote<kill_this_rank>.with({.cpus = 0, .retries = 0, .placement = mobula::on_rank(1)})());
+    expect(false, "a rank kills itself and goes on");
+  } catch (const mobula::WorkerLost&) {
+  }
+  for (int i = 0; i < 500 && count_children() != others; ++i) std::this_thread::sleep_for(10ms);
+  expect(count_children() == others, std::to_string(count_children() - others) + " children outlived their rank");
+  return g_wrong == 0 ? 7 : 1;
+}
+
 int wait_for_loss() {
   const std::size_t before = alive();
   load(1);
@@ -280,6 +323,7 @@ int main(int argc, char** argv) {
     if (what == "poison") return poison();
     if (what == "again") return lose_values();
     if (what == "state") return lose_state();
+    if (what == "children") return lose_children();
     if (what == "cut") return wait_for_loss();
     if (what == "stop") return stop_one(3500ms, true);
     if (what == "pause") return stop_one(700ms, false);

@@ -20,6 +20,7 @@ for _ in 1 2 3; do run 7 5 "$1" kill 2; done
 run 7 9 "$1" kill 6
 run 7 7 "$1" again
 run 7 4 "$1" state
+run 7 3 "$1" children
 run 7 6 "$1" poison --mobula-slots=1
 run 7 4 "$1" stop --mobula-lost-after=1500
 run 7 4 "$1" pause --mobula-lost-after=3000

@@ -42,6 +42,7 @@ struct FunctionInfo {
   const FunctionInfo* klass = nullptr;
   Save save = nullptr;
   std::uint32_t index = 0;  // in the table
+  bool stops = false;       // looks at TaskRun::stop while it runs
 };
 
 // A stretch of tasks of one span, run one after the other by one thread. Results are appended in order; those that

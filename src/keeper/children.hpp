@@ -1,0 +1,9 @@
+#pragma once
+
+namespace mobula::keeper {
+
+// Kills all children of this process, and whoever becomes its child by that, and waits for their ends. Of one that is a
+// subreaper: all that was ever started below it.
+void kill_children();
+
+}  // namespace mobula::keeper

@@ -1,0 +1,254 @@
+// Tasks in processes of their own, and programs.
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <stdexcept>
+#include <thread>
+
+#include "support.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using mobula::command;
+using mobula::container;
+using mobula::get;
+using mobula::Ref;
+using mobula::remote;
+using mobula::sandbox;
+using mobula::TaskCrashed;
+using mobula::TaskOptions;
+
+int twice(int x) { return 2 * x; }
+std::vector<long> sevens(long n) { return std::vector<long>(static_cast<std::size_t>(n), 7); }
+long sum(const std::vector<long>& values) {
+  long s = 0;
+  for (const long v : values) s += v;
+  return s;
+}
+int pid() { return static_cast<int>(getpid()); }
+std::string where() {
+  const mobula::Context context = mobula::here();
+  return context.task + " " + std::to_string(context.attempt) + " " + std::filesystem::current_path().string() + " " +
+         (std::getenv("MOBULA_TEST_WORD") != nullptr ? std::getenv("MOBULA_TEST_WORD") : "");
+}
+int nested() { return get(remote<twice>(3)); }
+int throws(int) { throw std::out_of_range("mine"); }
+
+enum class How { segfault, abort, exit, memory, loop, forks, kill };
+int crash(How how) {
+  std::printf("on the way down\n");
+  switch (how) {
+    case How::segfault: return raise(SIGSEGV);
+    case How::abort: std::abort();
+    case How::exit: std::exit(3);
+    case How::memory: {
+      std::vector<std::vector<char>> all;
+      while (true) all.emplace_back(64 << 20, 'x');
+    }
+    case How::loop:
+      while (getpid() != 0) std::this_thread::yield();
+      return 0;
+    case How::forks:
+      for (int i = 0; i < 20; ++i) {
+        if (fork() == 0) {
+          while (true) pause();
+        }
+      }
+      std::abort();
+    case How::kill: return kill(getpid(), SIGKILL);
+  }
+  return 0;
+}
+
+bool has_sandboxes() {
+  static const bool has = [] {
+    try {
+      return get(remote<twice>.with({.isolation = sandbox{}})(1)) == 2;
+    } catch (const mobula::Error& e) {
+      return std::string(e.what()).find("has no sandboxes") == std::string::npos;
+    }
+  }();
+  return has;
+}
+#define NEEDS_SANDBOXES() \
+  if (!has_sandboxes()) GTEST_SKIP() << "SKIPPED: threads run before mobula::run, so no process can be forked for it"
+
+TEST(Sandbox, RunsTasks) {
+  NEEDS_SANDBOXES();
+  const TaskOptions boxed{.isolation = sandbox{}};
+  EXPECT_EQ(get(remote<twice>.with(boxed)(21)), 42);
+  EXPECT_NE(get(remote<pid>.with(boxed)()), get(remote<pid>()));
+  EXPECT_EQ(get(remote<sum>.with(boxed)(remote<sevens>.with(boxed)(300'000))), 2'100'000);
+  std::vector<int> xs(200);
+  for (int i = 0; i < 200; ++i) xs[static_cast<std::size_t>(i)] = i;
+  const auto doubled = get(remote<twice>.with(boxed).map(xs));
+  for (int i = 0; i < 200; ++i) EXPECT_EQ(doubled[static_cast<std::size_t>(i)], 2 * i);
+}
+
+TEST(Sandbox, ReusesProcessesOrNot) {
+  NEEDS_SANDBOXES();
+  const auto distinct = [](bool reuse) {
+    std::vector<Ref<int>> refs;
+    for (int i = 0; i < 30; ++i) refs.push_back(remote<pid>.with({.isolation = sandbox{.reuse = reuse}})());
+    const std::vector<int> pids = get(refs);
+    return std::set<int>(pids.begin(), pids.end()).size();
+  };
+  EXPECT_EQ(distinct(false), 30U);
+  std::size_t slots = 0;
+  for (const auto& rank : mobula::cluster().ranks) slots += static_cast<std::size_t>(rank.slots);
+  EXPECT_LE(distinct(true), slots);
+}
+
+TEST(Sandbox, HasAFolderAnEnvironmentAndAContext) {
+  NEEDS_SANDBOXES();
+  const sandbox box{.cwd = "/usr", .env = {{"MOBULA_TEST_WORD", "hello"}}};
+  EXPECT_EQ(get(remote<where>.with({.isolation = box})()), "where 1 /usr hello");
+}
+
+TEST(Sandbox, CrashesAreErrorsOfTheTask) {
+  NEEDS_SANDBOXES();
+  for (const How how : {How::segfault, How::abort, How::exit, How::memory, How::loop, How::forks, How::kill}) {
+    const auto crashed =
+        remote<crash>.with({.retries = 0, .isolation = sandbox{.memory = 512 << 20, .time = 500ms}})(how);
+    try {
+      get(crashed);
+      ADD_FAILURE() << "nothing was thrown by " << static_cast<int>(how);
+    } catch (const TaskCrashed& e) {
+      const std::string text = e.what();
+      if (how == How::exit) {
+        EXPECT_NE(text.find("code 3"), std::string::npos) << text;
+      }
+      if (how == How::kill) {
+        EXPECT_NE(text.find("SIGKILL"), std::string::npos) << text;
+      }
+      if (how == How::loop) {
+        EXPECT_NE(text.find("limit of 0.5"), std::string::npos) << text;
+      }
+      if (how == How::kill || how == How::loop) {
+        EXPECT_NE(text.find("on the way down"), std::string::npos) << text;
+      }
+      ASSERT_NE(mobula::failure_of(e), nullptr);
+      EXPECT_EQ(mobula::failure_of(e)->task, "crash");
+    }
+    EXPECT_EQ(get(remote<twice>.with({.isolation = sandbox{.memory = 512 << 20, .time = 500ms}})(4)), 8);
+  }
+}
+
+TEST(Sandbox, ExceptionsTravel) {
+  NEEDS_SANDBOXES();
+  EXPECT_THROW(get(remote<throws>.with({.isolation = sandbox{}})(1)), std::out_of_range);
+  try {
+    get(remote<nested>.with({.isolation = sandbox{}})());
+    FAIL();
+  } catch (const mobula::Error& e) {
+    EXPECT_NE(std::string(e.what()).find("give it values"), std::string::npos);
+  }
+}
+
+TEST(Sandbox, IsStopped) {
+  NEEDS_SANDBOXES();
+  EXPECT_THROW(get(remote<crash>.with({.timeout = 100ms, .isolation = sandbox{}})(How::loop)), mobula::TimedOut);
+  const auto endless = remote<crash>.with({.isolation = sandbox{}})(How::loop);
+  std::this_thread::sleep_for(100ms);
+  EXPECT_TRUE(mobula::cancel(endless));
+  EXPECT_THROW(get(endless), mobula::Cancelled);
+  EXPECT_EQ(get(remote<twice>.with({.isolation = sandbox{}})(2)), 4);
+}
+
+TEST(Sandbox, OnlyForTasks) {
+  EXPECT_THROW(remote<twice>.with({.isolation = container{.image = "x"}})(1), std::invalid_argument);
+  EXPECT_THROW(command({"true"}, {.isolation = sandbox{}}), std::invalid_argument);
+}
+
+std::string word(int n) { return "word" + std::to_string(n); }
+
+TEST(Command, TakesWordsNumbersAndRefs) {
+  EXPECT_EQ(get(command({"echo", "hello", 42, 2.5, remote<word>(3), 'c'})).out, "hello 42 2.5 word3 c\n");
+  EXPECT_EQ(get(command({"echo", command({"echo", "inner"}), "outer"})).out, "inner outer\n");
+  EXPECT_EQ(get(command(std::vector<std::string>{"echo", "a  b"})).out, "a  b\n");
+  const auto many = [] {
+    std::vector<mobula::CommandText> words{"echo"};
+    for (int i = 0; i < 61; ++i) words.emplace_back(remote<word>(i));
+    return command(words);
+  };
+  EXPECT_THROW(many(), std::invalid_argument);
+  EXPECT_THROW(command({}), std::invalid_argument);
+}
+
+TEST(Command, ReadsItsInput) {
+  EXPECT_EQ(get(command({"cat"}, {.stdin_bytes = "some text"})).out, "some text");
+  EXPECT_EQ(get(command({"cat"}, {.stdin_bytes = remote<word>(7)})).out, "word7");
+  EXPECT_EQ(get(command({"cat"})).out, "");
+  EXPECT_EQ(get(command({"wc", "-c"}, {.stdin_bytes = std::string(3'000'000, 'x')})).out, "3000000\n");
+  EXPECT_EQ(get(command({"true"}, {.stdin_bytes = std::string(3'000'000, 'x')})).exit_code, 0);  // unread
+}
+
+TEST(Command, TellsHowItEnded) {
+  const auto three = get(command({"sh", "-c", "echo out; echo err >&2; exit 3"}));
+  EXPECT_EQ(three.exit_code, 3);
+  EXPECT_EQ(three.signal, 0);
+  EXPECT_EQ(three.out, "out\n");
+  EXPECT_EQ(three.err, "err\n");
+  EXPECT_GT(three.wall, 0);
+  EXPECT_GT(three.max_rss, 0U);
+  const auto killed = get(command({"sh", "-c", "kill -9 $$"}));
+  EXPECT_EQ(killed.signal, 9);
+  EXPECT_EQ(killed.exit_code, 137);
+  try {
+    get(command({"sh", "-c", "echo it went wrong >&2; exit 4"}, {.check = true}));
+    FAIL();
+  } catch (const mobula::CommandFailed& e) {
+    EXPECT_NE(std::string(e.what()).find("code 4"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("it went wrong"), std::string::npos) << e.what();
+  }
+  EXPECT_THROW(get(command({"there-is-no-such-program"})), mobula::CommandFailed);
+  EXPECT_THROW(get(command({"true"}, {.cwd = "/there/is/no/such/folder"})), mobula::CommandFailed);
+}
+
+TEST(Command, HasAFolderAndAnEnvironment) {
+  EXPECT_EQ(get(command({"pwd"}, {.cwd = "/usr"})).out, "/usr\n");
+  EXPECT_EQ(get(command({"sh", "-c", "echo $MOBULA_TEST_WORD"}, {.env = {{"MOBULA_TEST_WORD", "bird"}}})).out,
+            "bird\n");
+  // Nothing there would make another MPI program take itself for one of our ranks.
+  EXPECT_EQ(get(command({"sh", "-c", "env | grep -cE '^(OMPI_COMM_WORLD|PMIX_|OMPI_MCA_orte|SLURM_PROCID)'"})).out,
+            "0\n");
+}
+
+TEST(Command, KeepsMuchOutputInAFile) {
+  const auto folder = std::filesystem::temp_directory_path() / ("mobula-test-" + std::to_string(getpid()));
+  std::filesystem::create_directory(folder);
+  const auto much = get(command({"seq", 1, 100'000}, {.cwd = folder.string(), .capture_limit = 1000}));
+  EXPECT_EQ(much.out.size(), 1000U);
+  EXPECT_EQ(std::filesystem::path(much.out_file).parent_path(), folder);
+  EXPECT_EQ(std::filesystem::file_size(much.out_file), 588'895U);
+  EXPECT_EQ(much.err_file, "");
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Command, IsStopped) {
+  EXPECT_THROW(get(command({"sleep", 100}, {.timeout = 100ms})), mobula::TimedOut);
+  const auto start = std::chrono::steady_clock::now();
+  const auto sleeps = command({"sleep", 100});
+  std::this_thread::sleep_for(100ms);
+  EXPECT_TRUE(mobula::cancel(sleeps));
+  EXPECT_THROW(get(sleeps), mobula::Cancelled);
+  // What is left of its group goes with it.
+  EXPECT_EQ(get(command({"sh", "-c", "sleep 100 & echo started"})).out, "started\n");
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 30s);
+}
+
+TEST(Command, ContainersThatAreNotThere) {
+  EXPECT_THROW(get(command({"true"}, {.isolation = container{.image = "/no/such.sif", .runtime = "apptainer"}})),
+               mobula::CommandFailed);
+  EXPECT_THROW(get(command({"true"}, {.isolation = container{.image = "x", .runtime = "no-such-runtime"}})),
+               mobula::CommandFailed);
+  EXPECT_THROW(command({"true"}, {.isolation = container{}}), std::invalid_argument);
+}
+
+}  // namespace
