@@ -2,9 +2,10 @@
 //
 //   kmers [-k 21] [-o counts] READS…
 //
-// The driver reads the files in blocks, as a lazy range; one task counts the k-mers of a block, divided into parts by a
-// hash of the k-mer; a reduce over each part merges the counts. Writes counts.tsv, and counts.h5 with the datasets
-// /kmers (2 bits a base), /counts, /histogram (how many distinct k-mers occur n times).
+// The driver reads the files in blocks, as a lazy range; one task counts the k-mers of a block, in parts by a hash of
+// the k-mer; others take the parts out, and a reduce over each part merges the counts. No task puts anything: so
+// whatever is lost with a rank can be made again. Writes counts.tsv, and counts.h5 with the datasets /kmers (2 bits a
+// base), /counts, /histogram (how many distinct k-mers occur n times).
 #include <hdf5.h>
 #include <zlib.h>
 
@@ -32,7 +33,6 @@ struct KmerCount {
   std::uint64_t count;
 };
 using Part = std::vector<KmerCount>;  // ascending by k-mer
-using Parts = std::vector<mobula::Ref<Part>>;
 
 struct Block {
   std::string bases;  // reads, each ended by a newline
@@ -70,8 +70,8 @@ std::string text_of(std::uint64_t kmer, int k) {
   return text;
 }
 
-// One task: the counts of a block, a Ref for each part.
-Parts count_block(const Block& block, int k) {
+// The counts of a block, one part behind the other.
+Part count_block(const Block& block, int k) {
   const std::uint64_t mask = k == 32 ? ~std::uint64_t{0} : (std::uint64_t{1} << (2 * k)) - 1;
   std::vector<std::vector<std::uint64_t>> found(kParts);
   std::uint64_t forward = 0;
@@ -89,17 +89,21 @@ Parts count_block(const Block& block, int k) {
     const std::uint64_t canonical = std::min(forward, backward);
     found[hash(canonical) % kParts].push_back(canonical);
   }
-  Parts parts;
+  Part counts;
   for (auto& kmers : found) {
     std::sort(kmers.begin(), kmers.end());
-    Part part;
     for (const std::uint64_t kmer : kmers) {
-      if (part.empty() || part.back().kmer != kmer) part.push_back({kmer, 0});
-      ++part.back().count;
+      if (counts.empty() || counts.back().kmer != kmer) counts.push_back({kmer, 0});
+      ++counts.back().count;
     }
-    parts.push_back(mobula::put(std::move(part)));
   }
-  return parts;
+  return counts;
+}
+
+Part part_of(std::span<const KmerCount> counts, std::size_t part) {
+  const auto found = std::ranges::equal_range(counts, part, std::less<>(),
+                                              [](const KmerCount& entry) { return hash(entry.kmer) % kParts; });
+  return {found.begin(), found.end()};
 }
 
 Part merge(const Part& a, const Part& b) {
@@ -291,8 +295,7 @@ int count(const std::vector<std::string>& paths, int k, const std::string& outpu
   const auto counted = mobula::remote<count_block>.map(blocks, mobula::same(k));
   std::vector<std::vector<mobula::Ref<Part>>> by_part(kParts);
   for (const auto& block : counted) {
-    const Parts parts = mobula::get(block);
-    for (std::size_t p = 0; p < kParts; ++p) by_part[p].push_back(parts[p]);
+    for (std::size_t p = 0; p < kParts; ++p) by_part[p].push_back(mobula::remote<part_of>(block, p));
   }
   Part all;
   for (auto& parts : by_part) {

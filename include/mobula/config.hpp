@@ -46,9 +46,9 @@ struct Config {
   // How many ranks may be lost while they are at one task, whatever its retries: then it is taken for the cause, and
   // fails with WorkerLost.
   int crash_limit = 3;
-  // Bytes of arguments that the head keeps of tasks that have ended, to run them again where their large results are
-  // lost with a rank. The oldest are forgotten first.
-  std::size_t lineage_limit = 256 << 20;
+  // Bytes of arguments, and of values that were put for them, that are kept of tasks that have ended, to run them again
+  // where their large results are lost with a rank. The oldest are forgotten first.
+  std::size_t lineage_limit = 1 << 30;
   // How long a stopping rank waits for tasks that still run in it.
   std::chrono::milliseconds stop_grace{500};
   // "off", "error", "warn", "info" or "debug"; messages go to stderr.

@@ -313,9 +313,10 @@ struct Holds {
 struct Locate {  // answered by Located once the object exists or its task has a rank
   ObjectId id;
   RankId not_at = detail::kNoRank;  // a rank that was asked and does not have it
+  bool for_task = false;            // that the head gave to the sender, and that has not begun
   template <class V>
   void fields(V&& visit) {
-    visit(id, not_at);
+    visit(id, not_at, for_task);
   }
 };
 

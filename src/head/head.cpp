@@ -449,9 +449,7 @@ void Head::step(Time now) {
     }
   }
   if (!waits_.empty()) find_deadlocks();
-  for (const RankId rank : scheduler_.take_reserved()) {
-    transport_.send(rank, core::TakeBack{std::numeric_limits<std::uint32_t>::max(), true});
-  }
+  for (const RankId rank : scheduler_.take_reserved()) take_all_back(rank);
   if (scheduler_.may_rebalance()) {
     while (const auto take = scheduler_.rebalance(now))
       transport_.send(take->worker, core::TakeBack{take->tasks, false});
@@ -922,10 +920,12 @@ void Head::handle(RankId from, const core::Locate& m) {
     if (from != m.id.span.owner()) transport_.send(from, core::Located{m.id, m.id.span.owner(), {}});
   } else if (stands != Standing::ended) {
     of->locators.push_back(from);
+    if (m.for_task) take_all_back(from);
   } else if (of != nullptr && of->gone && of->error == nullptr) {
     make_again(m.id);
     if (of->error == nullptr) {
       of->locators.push_back(from);
+      if (m.for_task) take_all_back(from);
     } else {
       transport_.send(from, core::Located{m.id, kNoRank, *of->error});
     }
@@ -1174,8 +1174,9 @@ std::string Head::describe_entries() const {
     text += core::to_string(id) + ": " + std::to_string(of.inner) + " inner, ranks";
     for (const auto& [rank, n] : of.ranks) text += " " + std::to_string(rank) + "x" + std::to_string(n);
     text += ", " + std::to_string(of.dependents.size()) + " dependents, " + std::to_string(of.contains.size()) +
-            " contained" + (of.stored ? ", at " + std::to_string(of.at) : "") + (of.error ? ", failed" : "") +
-            (standing(id) == Standing::ended ? "" : ", unfinished") + (actors_.contains(id) ? ", an actor" : "") + "; ";
+            " contained" + (of.stored ? ", at " + std::to_string(of.at) : "") + (of.gone ? ", gone" : "") +
+            (of.error ? ", failed" : "") + (standing(id) == Standing::ended ? "" : ", unfinished") +
+            (actors_.contains(id) ? ", an actor" : "") + "; ";
   }
   return text;
 }

@@ -45,7 +45,7 @@ struct Settings {
   std::size_t inline_limit = 4096;
   std::uint32_t crash_limit = 3;     // ranks lost at a task after which it is taken for the cause
   Time lost_after = 10'000'000'000;  // ns without a sign of life; 0: for ever
-  std::size_t lineage_limit = 256 << 20;
+  std::size_t lineage_limit = 1 << 30;
 };
 
 struct RankState {
@@ -142,7 +142,8 @@ class Head {
     std::uint32_t makes = 0;  // Entries that name it as what makes them again
     bool in_lineage = false;
     bool forgotten = false;
-    std::vector<Tie> ties;  // in lineage: how it is tied to each of `holds`
+    std::size_t weight = 0;  // in lineage: bytes that are kept for it
+    std::vector<Tie> ties;   // in lineage: how it is tied to each of `holds`
     std::list<Work*>::iterator kept_at;
     bool is_gang() const { return options != nullptr && options->gang != 0; }
     ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
@@ -266,7 +267,6 @@ class Head {
   RankId where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes) const;
   RankId source_for(ObjectId id, RankId to, RankId not_at = detail::kNoRank);
   void value_gone(ObjectId id, Entry& of, RankId rank);
-  static std::size_t weight(const Work& work);
   void keep_maker(Entry& of, const std::shared_ptr<Work>& work);
   void forget_maker(Entry& of);
   void drop_lineage(Work& work);
@@ -274,6 +274,7 @@ class Head {
   std::string why_not_again(const Entry& of);
   bool any_unfinished(const Range& range) const;
   void make_late_again();
+  void take_all_back(RankId rank);
   void make_again(ObjectId id);
   void settle_again(ObjectId id, Entry& of);
   void forget_recent();

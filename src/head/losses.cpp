@@ -2,10 +2,11 @@
 // made again.
 //
 // What made a value that may be lost is kept while the value is wanted: its lineage. That is the Work, and with it its
-// inputs: small ones stay held; large ones are freed as if nothing was, but their Entries stay, with what made those in
-// turn, and so on up to what no task has made. A lost value is made again when somebody asks for it. Works above the
-// limit are forgotten, the oldest first.
+// inputs: small ones stay held, and so do those that no task has made, as large arguments; other large ones are freed
+// as if nothing was, but their Entries stay, with what made those in turn. A lost value is made again when somebody
+// asks for it. Works above the limit are forgotten, the oldest first.
 #include <algorithm>
+#include <limits>
 
 #include "head/head.hpp"
 
@@ -264,11 +265,6 @@ void Head::value_gone(ObjectId id, Entry& of, RankId rank) {
   transport_.send(of.at, core::Keep{id});
 }
 
-// Bytes that the Work takes while it is kept.
-std::size_t Head::weight(const Work& work) {
-  return sizeof(Work) + work.args.size() + work.holds.size() * (sizeof(ObjectId) + sizeof(Entry));
-}
-
 void Head::keep_maker(Entry& of, const std::shared_ptr<Work>& work) {
   if (of.maker == work || (work->options && work->options->is_actor)) return;
   forget_maker(of);
@@ -289,21 +285,24 @@ void Head::release_work(Work& work) {
     for (const ObjectId& id : work.holds) unhold(id);
     return;
   }
+  work.weight = sizeof(Work) + work.args.size() + work.holds.size() * (sizeof(ObjectId) + sizeof(Entry));
   for (const ObjectId& id : work.holds) {
     Entry& of = entry(id);
     Tie tie = Tie::holds;
     if (find_actor(id) != nullptr || groups_.contains(id)) {
       tie = Tie::none;  // it ends with the last who wants it
-    } else if (of.gone || (of.stored && of.size > settings_.inline_limit) || standing(id) != Standing::ended) {
+    } else if (of.gone || of.maker != nullptr || standing(id) != Standing::ended) {
       tie = Tie::way;
       ++of.lineage;
+    } else if (of.stored) {
+      work.weight += of.size;
     }
     if (tie != Tie::holds) unhold(id);
     work.ties.push_back(tie);
   }
   work.in_lineage = true;
   work.kept_at = lineage_.insert(lineage_.end(), &work);
-  lineage_bytes_ += weight(work);
+  lineage_bytes_ += work.weight;
   while (lineage_bytes_ > settings_.lineage_limit) {
     Work& oldest = *lineage_.front();
     drop_lineage(oldest);
@@ -313,7 +312,7 @@ void Head::release_work(Work& work) {
 }
 
 void Head::drop_lineage(Work& work) {
-  lineage_bytes_ -= weight(work);
+  lineage_bytes_ -= work.weight;
   lineage_.erase(work.kept_at);
   work.in_lineage = false;
   for (std::size_t i = 0; i < work.holds.size(); ++i) {
@@ -346,6 +345,12 @@ std::string Head::why_not_again(const Entry& of) {
   const bool complete =
       std::all_of(work.holds.begin(), work.holds.end(), [this](const ObjectId& input) { return find_entry(input); });
   return complete ? "" : "what its task was given has ended";
+}
+
+// All that the rank has not begun, since some of it waits for what nobody makes yet, and holds the room that the making
+// of it needs.
+void Head::take_all_back(RankId rank) {
+  transport_.send(rank, core::TakeBack{std::numeric_limits<std::uint32_t>::max(), true});
 }
 
 // Sees to it that a value that is gone is made again, and what that takes, as far as possible: what can't be has an

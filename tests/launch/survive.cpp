@@ -219,7 +219,7 @@ int lose_values() {
     get(end);
     expect(false, "a value is made again of what was put on a rank that is gone");
   } catch (const mobula::ObjectLost& e) {
-    expect(std::string(e.what()).find("a put") != std::string::npos, e.what());
+    expect(std::string(e.what()).find("it was put") != std::string::npos, e.what());
   }
   return g_wrong == 0 ? 7 : 1;
 }
