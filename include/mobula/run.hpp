@@ -85,4 +85,7 @@ struct Context {
 };
 Context here();
 
+// How long the job may still run, by what Slurm told at its start or the setting time_limit; none: no limit is known.
+Duration time_left();
+
 }  // namespace mobula

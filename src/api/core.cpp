@@ -495,6 +495,8 @@ std::size_t StoreStats::objects() const {
   return n;
 }
 
+Duration time_left() { return api::engine().time_left(); }
+
 Context here() {
   if (const Context* context = nursery::context()) return *context;
   return api::engine().context();

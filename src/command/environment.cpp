@@ -69,8 +69,11 @@ std::vector<std::string> environment(const std::vector<std::string>& more) {
   }
   // Batch systems may leave it out, and Charliecloud needs it.
   if (std::getenv("USER") == nullptr) {
-    const passwd* user = getpwuid(getuid());
-    env.push_back("USER=" + (user != nullptr ? std::string(user->pw_name) : std::to_string(getuid())));
+    static const std::string user = [] {
+      const passwd* entry = getpwuid(getuid());
+      return entry != nullptr ? std::string(entry->pw_name) : std::to_string(getuid());
+    }();
+    env.push_back("USER=" + user);
   }
   for (const std::string& entry : more) set(env, entry);
   return env;

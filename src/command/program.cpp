@@ -134,12 +134,12 @@ struct Start {
   int in;
   int out;
   int err;
-  int error = 0;  // why it could not
+  int report;  // gets errno where it can't be started
 };
 
 // The child borrows our memory until it runs its program, and may call little. Signals wait meanwhile: a handler would
 // run in it.
-[[gnu::noinline]] pid_t start(Start& how) {
+[[gnu::noinline]] pid_t start(const Start& how) {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
@@ -158,15 +158,11 @@ struct Start {
       sigprocmask(SIG_SETMASK, &none, nullptr);
       execve(how.file, how.words, how.env);
     }
-    how.error = errno;
+    const int error = errno;
+    static_cast<void>(!write(how.report, &error, sizeof error));
     _exit(127);
   }
-  if (child < 0) how.error = errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (child > 0 && how.error != 0) {
-    waitpid(child, nullptr, 0);
-    return -1;
-  }
   return child;
 }
 
@@ -192,12 +188,16 @@ CommandResult run_program(const Program& program) {
   const std::vector<char*> words = pointers(program.words);
   const std::vector<char*> env = pointers(program.env);
   const auto started = Clock::now();
-  Start how{file.c_str(),  words.data(),    env.data(),     program.cwd.empty() ? nullptr : program.cwd.c_str(),
-            in.read.get(), out.write.get(), err.write.get()};
+  Pipe report = make_pipe();
+  const Start how{file.c_str(),  words.data(),    env.data(),      program.cwd.empty() ? nullptr : program.cwd.c_str(),
+                  in.read.get(), out.write.get(), err.write.get(), report.write.get()};
   const pid_t child = start(how);
-  if (child < 0) {
+  int error = child < 0 ? errno : 0;
+  report.write.close();
+  if (child > 0 && read(report.read.get(), &error, sizeof error) > 0) waitpid(child, nullptr, 0);
+  if (error != 0) {
     throw CommandFailed("mobula: program " + file + " can't be started" +
-                        (program.cwd.empty() ? "" : " in the folder " + program.cwd) + ": " + std::strerror(how.error));
+                        (program.cwd.empty() ? "" : " in the folder " + program.cwd) + ": " + std::strerror(error));
   }
   for (File* end : {&in.read, &out.write, &err.write}) end->close();
   const std::string folder = program.cwd.empty() ? "" : program.cwd + "/";

@@ -150,8 +150,8 @@ bool Engine::step() {
     }
     worker_->tick(now);
     if (head_) {
-      if (settings_.time_limit_s > 0) {
-        head_->set_time_left(settings_.time_limit_s - static_cast<double>(now - started_) / 1e9);
+      if (const Duration left = time_left(); !left.is_none()) {
+        head_->set_time_left(static_cast<double>(left.nanoseconds) / 1e9);
       }
       head_->step(now);
       if (const auto text = head_->complaint(now)) core::log_warn(*text);
@@ -740,6 +740,12 @@ void Engine::freeze_threads() {
     }
   }
   for (int i = 0; i < 1000 && frozen.load() < threads; ++i) std::this_thread::sleep_for(std::chrono::microseconds(100));
+}
+
+Duration Engine::time_left() const {
+  if (settings_.time_limit_s <= 0) return none;
+  const std::chrono::duration<double> left(settings_.time_limit_s - static_cast<double>(core::now() - started_) / 1e9);
+  return std::max(left, std::chrono::duration<double>::zero());
 }
 
 Context Engine::context() const {

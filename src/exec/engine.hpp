@@ -125,6 +125,7 @@ class Engine {
   const Settings& settings() const { return settings_; }
   static worker::Run* current_run();
   Context context() const;
+  Duration time_left() const;
   std::uint32_t threads() const { return threads_; }
   std::uint32_t threads_most() const { return threads_most_; }
   bool stopping() const { return stopping_.load(std::memory_order_relaxed); }

@@ -14,11 +14,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <string>
 
 #include "keeper/board.hpp"
-#include "keeper/children.hpp"
+#include "keeper/processes.hpp"
 
 namespace mobula::keeper {
 namespace {
@@ -29,16 +28,6 @@ struct Note {
 };
 
 constexpr int kPassedOn[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT, SIGTSTP, SIGWINCH};
-
-bool has_threads() {
-  std::error_code error;
-  int threads = 0;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task", error)) {
-    static_cast<void>(entry);
-    ++threads;
-  }
-  return threads != 1;
-}
 
 // The connection to the address in PMIX_SERVER_URI…, or -1.
 int pmix_socket() {

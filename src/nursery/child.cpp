@@ -23,7 +23,7 @@
 
 #include "core/functions.hpp"
 #include "core/wire.hpp"
-#include "keeper/children.hpp"
+#include "keeper/processes.hpp"
 #include "nursery/nursery.hpp"
 
 namespace mobula::nursery {

@@ -11,12 +11,12 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <system_error>
 
 #include "core/error.hpp"
 #include "core/functions.hpp"
 #include "core/wire.hpp"
+#include "keeper/processes.hpp"
 #include "nursery/child.hpp"
 #include "topology/topology.hpp"
 
@@ -36,12 +36,6 @@ void close_all(std::initializer_list<int> files) {
   for (const int file : files) {
     if (file >= 0) close(file);
   }
-}
-
-bool has_threads() {
-  std::error_code error;
-  const auto threads = std::filesystem::directory_iterator("/proc/self/task", error);
-  return std::distance(begin(threads), end(threads)) != 1;
 }
 
 std::string signal_text(int signal) {
@@ -207,7 +201,7 @@ std::optional<Buffer> Child::run(const Request& request, const std::function<boo
 }
 
 std::unique_ptr<Nursery> Nursery::start() {
-  if (has_threads()) return nullptr;
+  if (keeper::has_threads()) return nullptr;
   std::array<int, 2> sockets{};
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets.data()) != 0) return nullptr;
   std::fflush(nullptr);  // what is in the buffers is written once

@@ -31,7 +31,8 @@ long sum(const std::vector<long>& values) {
   for (const long v : values) s += v;
   return s;
 }
-int pid() { return static_cast<int>(getpid()); }
+// Hosts may number their processes alike.
+std::string process() { return std::to_string(mobula::here().rank) + ":" + std::to_string(getpid()); }
 std::string where() {
   const mobula::Context context = mobula::here();
   return context.task + " " + std::to_string(context.attempt) + " " + std::filesystem::current_path().string() + " " +
@@ -83,7 +84,7 @@ TEST(Sandbox, RunsTasks) {
   NEEDS_SANDBOXES();
   const TaskOptions boxed{.isolation = sandbox{}};
   EXPECT_EQ(get(remote<twice>.with(boxed)(21)), 42);
-  EXPECT_NE(get(remote<pid>.with(boxed)()), get(remote<pid>()));
+  EXPECT_NE(get(remote<process>.with(boxed)()), get(remote<process>()));
   EXPECT_EQ(get(remote<sum>.with(boxed)(remote<sevens>.with(boxed)(300'000))), 2'100'000);
   std::vector<int> xs(200);
   for (int i = 0; i < 200; ++i) xs[static_cast<std::size_t>(i)] = i;
@@ -94,10 +95,10 @@ TEST(Sandbox, RunsTasks) {
 TEST(Sandbox, ReusesProcessesOrNot) {
   NEEDS_SANDBOXES();
   const auto distinct = [](bool reuse) {
-    std::vector<Ref<int>> refs;
-    for (int i = 0; i < 30; ++i) refs.push_back(remote<pid>.with({.isolation = sandbox{.reuse = reuse}})());
-    const std::vector<int> pids = get(refs);
-    return std::set<int>(pids.begin(), pids.end()).size();
+    std::vector<Ref<std::string>> refs;
+    for (int i = 0; i < 30; ++i) refs.push_back(remote<process>.with({.isolation = sandbox{.reuse = reuse}})());
+    const std::vector<std::string> all = get(refs);
+    return std::set<std::string>(all.begin(), all.end()).size();
   };
   EXPECT_EQ(distinct(false), 30U);
   std::size_t slots = 0;

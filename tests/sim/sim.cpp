@@ -48,6 +48,8 @@ std::vector<std::uint64_t> large(std::uint64_t) { return {}; }  // kLarge times 
 std::uint64_t first(const std::vector<std::uint64_t>& v) { return v.empty() ? 0 : v[0]; }
 std::uint64_t broken(std::uint64_t seed) { throw std::runtime_error(std::to_string(seed)); }
 
+constexpr const char* kOfInput = "an input of the task";
+
 // An actor. The calls of each caller must come in order, each once; where ranks are lost, some may be missing.
 struct Tally {
   std::map<std::uint64_t, std::uint64_t> next;
@@ -441,8 +443,12 @@ std::optional<std::uint64_t> Cluster::number(const Handle& handle, RankId r, con
     detail::Decoder in(bytes);
     if (bytes.size() > sizeof(std::uint64_t)) in.get<std::uint64_t>();  // a vector's length
     return in.get<std::uint64_t>();
-  } catch (const ObjectLost&) {
+  } catch (const ObjectLost& e) {
     require(outcome_.losses > 0, "an object is lost only with a rank");
+    const std::string why = e.what();
+    const bool is_fair =
+        why.find("no task that can run again") != std::string::npos || why.find(kOfInput) != std::string::npos;
+    require(is_fair, "what tasks have made is made again");
   } catch (const WorkerLost&) {
     require(outcome_.losses > 0, "a worker is lost only when one died");
   } catch (const Infeasible&) {
@@ -605,7 +611,7 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
       }
       const auto value = number(handle, r, kept);
       if (!value) {
-        failure = std::make_exception_ptr(ObjectLost("an input of the task"));
+        failure = std::make_exception_ptr(ObjectLost(kOfInput));
         break;
       }
       result = &function == &kOpen ? *value : join(result, *value);
