@@ -584,8 +584,8 @@ struct Free {  // nobody holds these any more
   }
 };
 
-// To each rank that is left. What the receiver owns of `ended`, the lost rank had said to be done shortly before: the
-// results that have not come are lost with it.
+// To each rank that is left. What the receiver owns of `ended`, the lost rank had said to be done shortly before: its
+// results may not have come. Where there is any, the answer is Unheard.
 struct RankLost {
   RankId rank = detail::kNoRank;
   std::vector<Range> ended;

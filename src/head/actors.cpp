@@ -138,14 +138,8 @@ void Head::actors_lost(RankId rank) {
       ++actor.restarts;
       actor.state = Actor::State::pending;
       entry(id).stored = false;
-      actor.work->unfinished = 1;
-      ++unfinished_;
-      Piece& piece = add_piece({id.span, id.index, id.index + 1}, actor.work);
-      piece.klass = scheduler_.classify(actor.work->options.get());
-      piece.bytes = static_cast<std::uint32_t>(actor.work->args.size());
-      piece.attempt = static_cast<std::uint32_t>(actor.restarts) + 1;
-      const bool in_bundle = actor.work->options->placement == Placement::Kind::bundle;
-      if (!in_bundle || give_pool(piece)) set_up(piece);
+      const auto attempt = static_cast<std::uint32_t>(actor.restarts) + 1;
+      start_again(add_again({id.span, id.index, id.index + 1}, actor.work, attempt));
       continue;
     }
     actor_failed(id,

@@ -275,6 +275,8 @@ class Head {
   bool any_unfinished(const Range& range) const;
   void make_late_again();
   void take_all_back(RankId rank);
+  Piece& add_again(const Range& range, const std::shared_ptr<Work>& work, std::uint32_t attempt);
+  void start_again(Piece& piece);
   void make_again(ObjectId id);
   void settle_again(ObjectId id, Entry& of);
   void forget_recent();

@@ -380,21 +380,29 @@ void Head::make_again(ObjectId wanted) {
       continue;
     }
     revive(*work);
-    Piece& piece = add_piece(range, work);
-    piece.attempt = 2;
-    piece.klass = scheduler_.classify(work->options.get());
-    piece.bytes = static_cast<std::uint32_t>(work->args_of(range.begin, range.end).size() / piece.size());
-    work->unfinished += piece.size();
-    unfinished_ += piece.size();
+    Piece& piece = add_again(range, work, 2);
     retried_ += piece.size();
     pieces.push_back(&piece);
     todo.insert(todo.end(), work->deps.begin(), work->deps.end());
   }
-  for (Piece* piece : pieces) {
-    if (piece->work->options && piece->work->options->placement == Placement::Kind::bundle && !give_pool(*piece))
-      continue;
-    set_up(*piece);
-  }
+  for (Piece* piece : pieces) start_again(*piece);
+}
+
+// Tasks that have ended before, or an actor.
+Head::Piece& Head::add_again(const Range& range, const std::shared_ptr<Work>& work, std::uint32_t attempt) {
+  Piece& piece = add_piece(range, work);
+  piece.attempt = attempt;
+  piece.klass = scheduler_.classify(work->options.get());
+  piece.bytes = static_cast<std::uint32_t>(work->args_of(range.begin, range.end).size() / piece.size());
+  work->unfinished += piece.size();
+  unfinished_ += piece.size();
+  return piece;
+}
+
+void Head::start_again(Piece& piece) {
+  const auto& options = piece.work->options;
+  const bool in_bundle = options && options->placement == Placement::Kind::bundle;
+  if (!in_bundle || give_pool(piece)) set_up(piece);
 }
 
 bool Head::any_unfinished(const Range& range) const {

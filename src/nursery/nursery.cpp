@@ -220,15 +220,7 @@ std::unique_ptr<Nursery> Nursery::start() {
 
 Nursery::Nursery(int zygote) : zygote_(zygote) {}
 
-Nursery::~Nursery() {
-  clear();
-  close(zygote_);
-}
-
-void Nursery::clear() {
-  const std::lock_guard lock(mutex_);
-  warm_.clear();
-}
+Nursery::~Nursery() { close(zygote_); }
 
 std::unique_ptr<Child> Nursery::make(const core::WireSandbox& sandbox) const {
   auto child = std::make_unique<Child>(sandbox);
@@ -272,7 +264,6 @@ void Nursery::invoke(const Task& task, detail::TaskRun& run) {
     request.args = ByteView(run.args.take(0), run.args.remaining());
     auto child = take(task.sandbox);
     auto answer = child->run(request, task.is_unwanted);
-    // A warm one may have ended while it waited for work, before it saw the task.
     if (!answer) {
       if (child->was_unwanted()) throw Cancelled("mobula: the task was stopped");
       throw TaskCrashed("mobula: a sandboxed task crashed: " + child->why());

@@ -39,8 +39,6 @@ class Nursery {
   // Runs the tasks of the run, on the calling thread, as FunctionInfo::invoke does: results and errors are in the run
   // after it. Called by several threads.
   void invoke(const Task& task, detail::TaskRun& run);
-  // Ends all children.
-  void clear();
 
  private:
   std::unique_ptr<Child> take(const core::WireSandbox& sandbox);

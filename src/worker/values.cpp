@@ -405,9 +405,8 @@ void Worker::locate(ObjectId id, RankId not_at) {
   in.asked = kHeadRank;
   in.turn = 0;
   MOBULA_CHECK(++in.tries < 100'000, "object " + core::to_string(id) + " can't be found");
-  const bool for_task = std::any_of(in.pieces.begin(), in.pieces.end(), [](const Piece* piece) {
-    return piece->announced && piece->body->actor == nullptr && piece->body->gang == nullptr;
-  });
+  const bool for_task =
+      std::any_of(in.pieces.begin(), in.pieces.end(), [](const Piece* piece) { return piece->may_go_back(); });
   transport_.send(kHeadRank, core::Locate{id, not_at, for_task});
 }
 

@@ -486,8 +486,8 @@ void Worker::handle(RankId, const core::TakeBack& m) {
     std::vector<Piece*> waiting;
     for (const auto& [id, in] : interests_) {
       for (Piece* piece : in.pieces) {
-        const bool may = piece->announced && piece->body->actor == nullptr && piece->body->gang == nullptr;
-        if (may && std::find(waiting.begin(), waiting.end(), piece) == waiting.end()) waiting.push_back(piece);
+        if (piece->may_go_back() && std::find(waiting.begin(), waiting.end(), piece) == waiting.end())
+          waiting.push_back(piece);
       }
     }
     // In a fixed order, so that a simulated run repeats exactly.

@@ -102,6 +102,8 @@ struct Piece {
   Time queued_at = 0;
   Time submitted = 0;
   std::size_t unannounced_at = 0;  // position in the list of those
+  // The head gave it to this rank, and may have it back.
+  bool may_go_back() const { return announced && body->actor == nullptr && body->gang == nullptr; }
 };
 
 struct Run {

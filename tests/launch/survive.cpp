@@ -227,7 +227,6 @@ int lose_values() {
 struct Ledger {
   std::vector<long> entries;
   std::map<std::string, mobula::Ref<long>> refs;
-  int opened = 0;
   explicit Ledger(int first) : entries{first} {}
   long add(long x) {
     entries.push_back(x);
