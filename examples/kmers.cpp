@@ -101,9 +101,9 @@ Part count_block(const Block& block, int k) {
 }
 
 Part part_of(std::span<const KmerCount> counts, std::size_t part) {
-  const auto found = std::ranges::equal_range(counts, part, std::less<>(),
-                                              [](const KmerCount& entry) { return hash(entry.kmer) % kParts; });
-  return {found.begin(), found.end()};
+  const auto part_in = [](const KmerCount& entry) { return hash(entry.kmer) % kParts; };
+  const auto begin = std::ranges::lower_bound(counts, part, std::less<>(), part_in);
+  return {begin, std::ranges::upper_bound(counts, part, std::less<>(), part_in)};
 }
 
 Part merge(const Part& a, const Part& b) {
