@@ -60,7 +60,8 @@ class Child {
   std::optional<Buffer> run(const Request& request, const std::function<bool()>& is_unwanted);
   bool was_unwanted() const { return unwanted_; }
   std::string why() const { return why_; }
-  bool ended() const { return ended_; }
+  // Also one that waited for work, and was killed meanwhile.
+  bool ended() const;
 
  private:
   void write(const Buffer& bytes);
@@ -104,6 +105,11 @@ bool Child::start(int zygote) {
   }
   close_all({channel[1], nurse[1], out[1], err[1]});
   return sent;
+}
+
+bool Child::ended() const {
+  std::array<pollfd, 2> files{{{channel_, 0, 0}, {nurse_, POLLIN, 0}}};
+  return ended_ || poll(files.data(), files.size(), 0) != 0;
 }
 
 void Child::write(const Buffer& bytes) {
@@ -233,18 +239,21 @@ std::unique_ptr<Child> Nursery::make(const core::WireSandbox& sandbox) const {
 std::unique_ptr<Child> Nursery::take(const core::WireSandbox& sandbox) {
   {
     const std::lock_guard lock(mutex_);
-    for (auto it = warm_.begin(); it != warm_.end(); ++it) {
-      if ((*it)->sandbox() != sandbox) continue;
+    for (auto it = warm_.begin(); it != warm_.end();) {
+      if ((*it)->sandbox() != sandbox) {
+        ++it;
+        continue;
+      }
       auto child = std::move(*it);
-      warm_.erase(it);
-      return child;
+      it = warm_.erase(it);
+      if (!child->ended()) return child;
     }
   }
   return make(sandbox);
 }
 
 void Nursery::give(std::unique_ptr<Child> child) {
-  if (!child->sandbox().reuse || child->ended()) return;
+  if (!child->sandbox().reuse) return;
   const std::lock_guard lock(mutex_);
   warm_.push_front(std::move(child));
   if (warm_.size() > kWarm) warm_.pop_back();

@@ -32,6 +32,11 @@ long sum(const std::vector<long>& values) {
   return s;
 }
 // Hosts may number their processes alike.
+void end_process(int id) {
+  kill(id, SIGKILL);
+  while (kill(id, 0) == 0) std::this_thread::sleep_for(1ms);
+}
+
 std::string process() { return std::to_string(mobula::here().rank) + ":" + std::to_string(getpid()); }
 std::string where() {
   const mobula::Context context = mobula::here();
@@ -104,6 +109,21 @@ TEST(Sandbox, ReusesProcessesOrNot) {
   std::size_t slots = 0;
   for (const auto& rank : mobula::cluster().ranks) slots += static_cast<std::size_t>(rank.slots);
   EXPECT_LE(distinct(true), slots);
+}
+
+// As the system does where memory is short.
+TEST(Sandbox, AProcessKilledWhileItWaitsIsReplaced) {
+  NEEDS_SANDBOXES();
+  const std::string somewhere = get(remote<process>());
+  const TaskOptions there{.placement = mobula::on_rank(static_cast<std::uint32_t>(std::stoi(somewhere)))};
+  TaskOptions boxed = there;
+  boxed.isolation = sandbox{.env = {{"MOBULA_TEST_WORD", "a"}}};
+  for (int round = 0; round < 5; ++round) {
+    const std::string before = get(remote<process>.with(boxed)());
+    get(remote<end_process>.with(there)(std::stoi(before.substr(before.find(':') + 1))));
+    std::vector<int> xs(20, 4);
+    for (const int x : get(remote<twice>.with(boxed).map(xs))) EXPECT_EQ(x, 8);
+  }
 }
 
 TEST(Sandbox, HasAFolderAnEnvironmentAndAContext) {
