@@ -84,6 +84,8 @@ struct CommandOptions {
   std::map<std::string, std::string> env = {};  // set besides what the rank was started with
   std::size_t capture_limit = 1 << 20;          // bytes of stdout and of stderr; where there is more, a file has it all
   bool check = false;                           // an exit code other than 0 throws CommandFailed
+  bool durable = false;                         // as of tasks; only an exit code of 0 is kept
+  std::string version = {};
 };
 
 // Runs a program: its first word is looked up in PATH; no shell has a part in it (that would be {"sh", "-c", text}). It

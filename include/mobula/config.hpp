@@ -49,6 +49,12 @@ struct Config {
   // Bytes of arguments, and of values that were put for them, that are kept of tasks that have ended, to run them again
   // where their large results are lost with a rank. The oldest are forgotten first.
   std::size_t lineage_limit = 1 << 30;
+  // The folder of the job's journal, which all ranks see: results of durable tasks are kept there, and a job that
+  // starts with the same journal takes them from it. "": none. One job at a time has it.
+  std::string journal;
+  // How long the job may go on when it is told to end (SIGTERM, or SIGUSR1 as Slurm's --signal sends it): tasks of the
+  // driver that have not begun fail with Cancelled then, those that run may end, and actors are saved.
+  std::chrono::milliseconds grace{10'000};
   // How long a stopping rank waits for tasks that still run in it.
   std::chrono::milliseconds stop_grace{500};
   // "off", "error", "warn", "info" or "debug"; messages go to stderr.

@@ -15,6 +15,7 @@
 #include "mobula/config.hpp"
 #include "mobula/error.hpp"
 #include "mobula/gang.hpp"
+#include "mobula/journal.hpp"
 #include "mobula/options.hpp"
 #include "mobula/placement_group.hpp"
 #include "mobula/ref.hpp"

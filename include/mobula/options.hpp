@@ -99,6 +99,11 @@ struct TaskOptions {
   Duration time_request = none;           // not started where less of the allocation's time is left
   Placement placement = any;
   Isolation isolation = in_process;
+  // With a journal (setting `journal`): the result is kept there, and a task of a later job with the same function,
+  // version and arguments takes it in place of running. So it must depend on nothing else. What it throws is not kept.
+  // Arguments are compared by their bytes, those between the members of a struct too. No Refs inside arguments.
+  bool durable = false;
+  std::string version = {};  // what you call this version of its code
 
   bool operator==(const TaskOptions&) const = default;
 };
@@ -124,6 +129,9 @@ struct ActorOptions {
   // If not 0: after so many calls the object's state is saved by its `serialize` and kept by the head, and a restart
   // goes on from there: constructed from the same arguments, then read. Needs restarts and concurrency 1.
   std::uint32_t checkpoint_every = 0;
+  // With a journal: saved states are kept there too, and an actor of this name and class in a later job goes on from
+  // the last one. Needs a name and checkpoint_every, but no restarts.
+  bool durable = false;
 };
 
 }  // namespace mobula

@@ -22,6 +22,7 @@
 #include "core/functions.hpp"
 #include "core/log.hpp"
 #include "core/version.hpp"
+#include "journal/journal.hpp"
 #include "keeper/board.hpp"
 #include "keeper/keeper.hpp"
 #include "mobula/mpi.hpp"
@@ -47,8 +48,12 @@ struct Job {
   std::unique_ptr<store::PrivatePages> pages;  // of the store, where no memory is shared
   std::unique_ptr<exec::Engine> engine;
   std::unique_ptr<transport::Communicators> communicators;
+  std::unique_ptr<journal::Journal> journal;
   std::shared_ptr<keeper::Board> board;
   Config config;
+  std::atomic<bool> joined{false};  // all ranks have
+  int end_signal = 0;               // the one that asked this process to end in a while
+  core::Time asked_at = 0;
   std::atomic<bool> ended{false};
   std::atomic<bool> main_is_in_driver{false};
 };
@@ -144,7 +149,7 @@ void note_signal(int signal) {
   if (g_engine != nullptr) g_engine->interrupt();
 }
 
-constexpr std::array kSignals{SIGINT, SIGTERM};
+constexpr std::array kSignals{SIGINT, SIGTERM, SIGUSR1};
 std::array<struct sigaction, kSignals.size()> g_before;  // what the program did with them
 
 void catch_signals() {
@@ -283,13 +288,17 @@ void on_process_exit(int code, void*) {
     std::fflush(nullptr);
     _exit(code != 0 ? code : 1);
   }
-  if (job->engine->head() != nullptr) end_job(*job, code, "the driver called exit");
+  if (job->engine->head() == nullptr) return;
+  job->engine->wait_drained();
+  end_job(*job, code, "the driver called exit");
 }
 
-void on_head_signal(Job& job, int signal) {
+std::string signal_name(int signal) { return "SIG" + std::string(sigabbrev_np(signal)); }
+
+void end_at_once(Job& job, int signal, const std::string& why) {
   const int code = 128 + signal;
   if (job.ended.exchange(true)) return;
-  std::fprintf(stderr, "mobula: %s; the job ends\n", signal == SIGINT ? "interrupted" : "asked to terminate (SIGTERM)");
+  std::fprintf(stderr, "mobula: %s; the job ends\n", why.c_str());
   job.engine->send_stop(code, "the head got a signal");
   tell_and_trace(job);
   std::fflush(nullptr);
@@ -300,21 +309,50 @@ void on_head_signal(Job& job, int signal) {
   _exit(code);
 }
 
+// A first wish to end gives what runs some time; who insists is obeyed at once. Launchers may pass a signal on twice.
+void on_head_signal(Job& job, int signal) {
+  constexpr core::Time kTwice = 1'000'000'000;
+  const core::Time now = core::now();
+  const bool may_wait = signal != SIGINT && job.config.grace.count() > 0 && job.joined.load();
+  if (may_wait && !job.engine->draining()) {
+    const core::Time grace = std::chrono::nanoseconds(job.config.grace).count();
+    job.end_signal = signal;
+    job.asked_at = now;
+    std::fprintf(
+        stderr,
+        "mobula: asked to end (%s): what runs has %g s (setting grace), nothing else begins; SIGTERM or SIGINT "
+        "ends the job at once\n",
+        signal_name(signal).c_str(), static_cast<double>(grace) / 1e9);
+    job.engine->drain("mobula: the job was asked to end (" + signal_name(signal) + ")", now + grace);
+    return;
+  }
+  if (may_wait && (signal == SIGUSR1 || now - job.asked_at < kTwice)) return;
+  end_at_once(job, signal, signal == SIGINT ? "interrupted" : "asked to end (" + signal_name(signal) + ")");
+}
+
 int run_head(Job& job, const std::function<int()>& driver) {
   exec::Engine& engine = *job.engine;
   engine.on_signal = [&job](int signal) { on_head_signal(job, signal); };
+  engine.on_grace_over = [&job] { end_at_once(job, job.end_signal, "what still ran has had its time"); };
   engine.start_threads();
   int code = 0;
   std::string reason;
   try {
     engine.join(core::kVersion, core::function_digest());
+    job.joined.store(true);
     code = driver();
   } catch (const std::exception& e) {
-    code = 1;
-    reason = "the driver threw";
+    const bool was_asked = engine.draining() && dynamic_cast<const Cancelled*>(&e) != nullptr;
+    code = was_asked ? 128 + job.end_signal : 1;
+    reason = was_asked ? "the job was asked to end" : "the driver threw";
     std::cout.flush();
-    std::fprintf(stderr, "mobula: the driver ended with an exception: %s: %s\n", core::type_name(e).c_str(), e.what());
-    if (const Failure* failure = failure_of(e)) {
+    if (was_asked) {
+      std::fprintf(stderr, "mobula: the driver has ended: %s\n", e.what());
+    } else {
+      std::fprintf(stderr, "mobula: the driver ended with an exception: %s: %s\n", core::type_name(e).c_str(),
+                   e.what());
+    }
+    if (const Failure* failure = was_asked ? nullptr : failure_of(e)) {
       std::fprintf(stderr, "mobula: it came from task %s (%s), which ran on rank %u (%s), attempt %d\n",
                    failure->task.c_str(), failure->id.c_str(), failure->rank, failure->host.c_str(), failure->attempt);
     }
@@ -323,18 +361,22 @@ int run_head(Job& job, const std::function<int()>& driver) {
     reason = "the driver threw";
     std::fprintf(stderr, "mobula: the driver ended with an exception that is not a std::exception\n");
   }
+  engine.wait_drained();
   if (!end_job(job, code, reason)) pause();  // a signal is ending the process
   return code;
 }
 
 int run_worker(Job& job) {
   exec::Engine& engine = *job.engine;
-  core::Time signalled = 0;
-  engine.on_signal = [&signalled](int signal) {
+  engine.on_signal = [&job](int signal) {
     // Launchers signal all ranks; the head ends the job in order. If it doesn't, the rank goes by itself.
-    if (signalled == 0) signalled = core::now();
-    if (core::now() - signalled > 1'500'000'000) _exit(128 + signal);
+    constexpr core::Time kInOrder = 1'500'000'000;
+    if (job.engine->draining() && signal == SIGUSR1) return;
+    job.end_signal = signal;
+    const core::Time grace = signal == SIGINT ? 0 : std::chrono::nanoseconds(job.config.grace).count();
+    job.engine->end_by(core::now() + grace + kInOrder);
   };
+  engine.on_grace_over = [&job] { _exit(128 + job.end_signal); };
   engine.start_threads();
   engine.join(core::kVersion, core::function_digest());
   const int code = engine.serve();
@@ -434,17 +476,17 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   core::log_start(job->config.log, wire->rank());
   core::trace_enabled = job->config.trace_events;
   exec::Settings settings = make_settings(job->config, job->mpi.get(), is_head);
-  std::string store_error;
+  std::string error;
   try {
     set_up_store(*job, settings);
+    if (!job->config.journal.empty()) job->journal = std::make_unique<journal::Journal>(job->config.journal);
+    if (job->journal && is_head) job->journal->take();
   } catch (const Error& e) {
-    store_error = e.what();
+    error = e.what();
   }
-  // One line for each node; where one can't start, none does.
-  if (!store_error.empty() && (!job->mpi || job->mpi->node_rank() == 0)) {
-    std::fprintf(stderr, "%s\n", store_error.c_str());
-  }
-  if (job->mpi ? !job->mpi->all(store_error.empty()) : !store_error.empty()) {
+  // One line for each node; where one can't start, none does. Others read the journal from here on.
+  if (!error.empty() && (!job->mpi || job->mpi->node_rank() == 0)) std::fprintf(stderr, "%s\n", error.c_str());
+  if (job->mpi ? !job->mpi->all(error.empty()) : !error.empty()) {
     if (job->mpi) job->mpi->finalize();
     if (job->keeper) job->keeper->leave();
     return 2;
@@ -471,6 +513,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   job->communicators = std::make_unique<transport::Communicators>(job->mpi ? job->mpi->communicator() : MPI_COMM_NULL);
   job->engine->on_drop_communicator = [job](std::uint64_t id) { job->communicators->drop(id); };
   job->engine->set_nursery(job->nursery.get());
+  job->engine->set_journal(job->journal.get());
   if (job->mpi) set_up_watch(*job);
   g_engine = job->engine.get();
   g_job = job;
@@ -482,6 +525,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   g_engine = nullptr;
   job->pages.reset();
   job->nursery.reset();
+  job->journal.reset();
   return code;
 }
 

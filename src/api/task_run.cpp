@@ -38,6 +38,18 @@ void TaskRun::finish_large(Encoder&& value) {
   ends.push_back(static_cast<std::uint32_t>(out.buffer.size()));
 }
 
+void TaskRun::give(ByteView value) {
+  if (fixed_result == kVariable && value.size() > inline_limit) {
+    Encoder large;
+    large.buffer = room_for(value.size());
+    large.bytes(value.data(), value.size());
+    finish_large(std::move(large));
+  } else {
+    out.bytes(value.data(), value.size());
+    finish();
+  }
+}
+
 void TaskRun::fail() noexcept {
   out.buffer.shrink(from);
   out.refs.clear();

@@ -106,7 +106,9 @@ struct Task : detail::Runnable<Task, detail::Signature<CommandResult (*)(std::st
         };
         for (const Word& word : spec.words) take(word);
         take(spec.input);
-        keep<CommandResult>(run, execute(spec, inputs, run));
+        const CommandResult result = execute(spec, inputs, run);
+        run.lasts = result.exit_code == 0;
+        keep<CommandResult>(run, result);
       } catch (...) {
         run.fail();
       }
@@ -181,19 +183,10 @@ Ref<CommandResult> command(const std::vector<CommandText>& words, const CommandO
   out(spec);
   detail::add_value(*draft, 0, std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
   for (std::size_t i = 0; i < refs.size(); ++i) detail::add_dep(*draft, i + 1, refs[i]);
-  TaskOptions of_task{options.cpus,
-                      options.gpus,
-                      options.memory,
-                      options.resources,
-                      options.alternatives,
-                      options.retries,
-                      options.retry_exceptions,
-                      options.priority,
-                      options.name,
-                      options.timeout,
-                      options.time_request,
-                      options.placement,
-                      in_process};
+  TaskOptions of_task{options.cpus,         options.gpus,    options.memory,           options.resources,
+                      options.alternatives, options.retries, options.retry_exceptions, options.priority,
+                      options.name,         options.timeout, options.time_request,     options.placement,
+                      in_process,           options.durable, options.version};
   if (of_task.name.empty()) {
     const std::string& program = words.front().text();
     of_task.name = program.empty() ? "command" : program.substr(program.rfind('/') + 1);

@@ -119,6 +119,11 @@ const std::map<std::string, Apply>& settings() {
          c.crash_limit = number<int>(v, s, 1, 1'000'000, "a number of ranks from 1");
        }},
       {"lineage_limit", [](Config& c, const auto& v, const auto& s) { c.lineage_limit = bytes(v, s); }},
+      {"grace",
+       [](Config& c, const auto& v, const auto& s) {
+         c.grace = std::chrono::milliseconds(number<int>(v, s, 0, 86'400'000, "a number of milliseconds"));
+       }},
+      {"journal", [](Config& c, const auto& v, const auto&) { c.journal = v; }},
       {"stop_grace",
        [](Config& c, const auto& v, const auto& s) {
          c.stop_grace = std::chrono::milliseconds(number<int>(v, s, 0, 3'600'000, "a number of milliseconds"));

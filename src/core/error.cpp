@@ -112,8 +112,10 @@ const std::unordered_map<std::string, Raise>& standard_names() {
 std::string located(const ErrorRecord& record) {
   const Failure& f = record.failure;
   if (f.task.empty()) return record.message;
-  return record.message + " [task " + f.task + " " + f.id + ", rank " + std::to_string(f.rank) + " on " + f.host +
-         ", attempt " + std::to_string(f.attempt) + "]";
+  const std::string task = record.message + " [task " + f.task + " " + f.id;
+  // The head's word: no rank has run it, or that is lost.
+  if (f.host.empty()) return task + (f.attempt > 0 ? ", attempt " + std::to_string(f.attempt) : "") + "]";
+  return task + ", rank " + std::to_string(f.rank) + " on " + f.host + ", attempt " + std::to_string(f.attempt) + "]";
 }
 
 void note_code(ErrorRecord& record, const std::error_code& code) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <unordered_map>
 #include <vector>
 
 namespace mobula::core {
@@ -29,6 +30,16 @@ const detail::FunctionInfo* function_at(std::uint32_t index) {
 std::string_view function_name(std::uint32_t index) {
   const auto* info = function_at(index);
   return info != nullptr ? std::string_view(info->name) : "?";
+}
+
+bool has_twin(const detail::FunctionInfo& function) {
+  static const auto counts = [] {
+    std::unordered_map<std::string_view, int> all;
+    for (const auto* info : table()) ++all[info->signature];
+    return all;
+  }();
+  const auto found = counts.find(function.signature);
+  return found != counts.end() && found->second > 1;
 }
 
 std::uint64_t function_digest() {

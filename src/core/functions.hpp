@@ -14,6 +14,10 @@ std::uint32_t function_count();
 const detail::FunctionInfo* function_at(std::uint32_t index);  // nullptr if there is none
 std::string_view function_name(std::uint32_t index);
 
+// Whether another function of the program has the same signature, as lambdas may: then it can't be told apart from that
+// in another job.
+bool has_twin(const detail::FunctionInfo& function);
+
 // What a message says of tasks: of a function of this program, with arguments of its size. `fixed`: those of each task
 // have that size, and `ends` is empty. Throws ProtocolError.
 struct CheckedTasks {

@@ -70,9 +70,10 @@ struct ActorTraits {
   detail::CallLimits limits;
   std::uint32_t klass = 0;  // the index of its destructor
   std::uint32_t checkpoint_every = 0;
+  bool durable = false;
   template <class V>
   void fields(V&& visit) {
-    visit(name, get_if_exists, detached, restarts, concurrency, limits, klass, checkpoint_every);
+    visit(name, get_if_exists, detached, restarts, concurrency, limits, klass, checkpoint_every, durable);
   }
 };
 
@@ -105,13 +106,16 @@ struct WireOptions {
   ActorTraits actor;
   bool is_sandboxed = false;
   WireSandbox sandbox;
+  bool durable = false;
+  std::string version;
 
   template <class V>
   void fields(V&& visit) {
     visit(demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index, near,
-          gang, is_actor, is_sandboxed);
+          gang, is_actor, is_sandboxed, durable);
     if (is_actor) visit(actor);
     if (is_sandboxed) visit(sandbox);
+    if (durable) visit(version);
   }
 };
 
@@ -328,6 +332,14 @@ struct Copied {  // the sender keeps a copy of a large object until told to free
   }
 };
 
+// All actors of the sender have been saved since Drain.
+struct Saved {
+  template <class V>
+  void fields(V&& visit) {
+    visit();
+  }
+};
+
 // The state of an actor, and the objects that it holds.
 struct Checkpoint {
   ObjectId id;
@@ -476,10 +488,9 @@ struct GangOver {
 };
 
 struct PulseBack {
-  bool unused = false;
   template <class V>
   void fields(V&& visit) {
-    visit(unused);
+    visit();
   }
 };
 
@@ -602,6 +613,14 @@ struct Answer {
   template <class V>
   void fields(V&& visit) {
     visit(token, yes, text);
+  }
+};
+
+// The job is to end soon: actors that are saved now and then are to be saved now, and after each call from here on.
+struct Drain {
+  template <class V>
+  void fields(V&& visit) {
+    visit();
   }
 };
 
@@ -729,10 +748,10 @@ struct MessageList {
 };
 
 using Messages = MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Unheard, Copied, Uncopied,
-                             GaveBack, Lending, Waits, Ask, StoreReport, ActorEnded, Checkpoint, KillDone, Blocked,
-                             Member, Pulse, PulseBack, Assign, GangOver, DropCommunicator, TakeBack, CancelTask,
-                             CancelResult, Returned, EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost,
-                             Answer, Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
+                             GaveBack, Lending, Waits, Ask, StoreReport, ActorEnded, Checkpoint, Saved, KillDone,
+                             Blocked, Member, Pulse, PulseBack, Assign, GangOver, DropCommunicator, TakeBack,
+                             CancelTask, CancelResult, Returned, EndActor, Deadlock, AskStore, Located, Keep, Free,
+                             RankLost, Answer, Drain, Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 
 #include "core/functions.hpp"
@@ -473,17 +474,27 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   lock.unlock();
   bind_to(*run);
   worker::Run* const outer = std::exchange(t_run, run.get());
-  if (run->body->is_sandboxed()) {
-    invoke_sandboxed(*run);
-  } else {
-    run->body->function->invoke(run->task);
+  if (!run->saves) {
+    if (journal_ == nullptr) {
+      invoke(*run);
+    } else {
+      invoke_with_journal(*run);
+    }
   }
-  if (run->save_at != 0 && run->task.next == run->save_at) save_actor(*run);
+  if (run->saves || (run->save_at != 0 && run->task.next == run->save_at)) save_actor(*run);
   t_run = outer;
   lock.lock();
   t_slow = t_slow || run->left_behind;
   if (tells) watch_->ended(cell);
   worker_->finish(std::move(run), core::now());
+}
+
+void Engine::invoke(worker::Run& run) {
+  if (run.body->is_sandboxed()) {
+    invoke_sandboxed(run);
+  } else {
+    run.body->function->invoke(run.task);
+  }
 }
 
 void Engine::invoke_sandboxed(worker::Run& run) {
@@ -513,6 +524,7 @@ void Engine::save_actor(worker::Run& run) {
   try {
     detail::Encoder state;
     actor.klass->save(state, run.task.actor.get());
+    keep_state(actor, state);
     run.saved = std::move(state);
   } catch (const std::exception& e) {
     core::log_warn("the state of actor " + actor.klass->name + " could not be saved: " + e.what());
@@ -611,7 +623,8 @@ void Engine::carry_out(Lock& lock, store::Store::Order& any) {
 void Engine::pump_main() {
   pthread_setname_np(pthread_self(), "mobula-pump");
   while (!ending_.load() && !(stopping() && !head_)) {
-    if (const int signal = g_signal.load(); signal != 0 && on_signal) on_signal(signal);
+    if (const int signal = g_signal.exchange(0); signal != 0 && on_signal) on_signal(signal);
+    if (const Time until = drain_until_.load(); until != 0 && core::now() > until && on_grace_over) on_grace_over();
     if (watch_ && on_must_end) {
       if (const auto why = watch_->must_end(core::now())) on_must_end(*why);
     }
@@ -743,9 +756,28 @@ void Engine::freeze_threads() {
 }
 
 Duration Engine::time_left() const {
-  if (settings_.time_limit_s <= 0) return none;
-  const std::chrono::duration<double> left(settings_.time_limit_s - static_cast<double>(core::now() - started_) / 1e9);
-  return std::max(left, std::chrono::duration<double>::zero());
+  const Time now = core::now();
+  double left = std::numeric_limits<double>::infinity();
+  if (settings_.time_limit_s > 0) left = settings_.time_limit_s - static_cast<double>(now - started_) / 1e9;
+  if (const Time until = drain_until_.load(); until != 0) left = std::min(left, static_cast<double>(until - now) / 1e9);
+  if (std::isinf(left)) return none;
+  return std::chrono::duration<double>(std::max(left, 0.0));
+}
+
+void Engine::drain(const std::string& why, Time until) {
+  Lock lock(*this);
+  drain_until_.store(until);
+  head_->drain(why);
+  step();
+  wake();
+}
+
+void Engine::wait_drained() {
+  Lock lock(*this);
+  const Time until = drain_until_.load();
+  if (until == 0) return;
+  wait(
+      lock, [this] { return head_->drained(); }, until);
 }
 
 Context Engine::context() const {

@@ -20,6 +20,7 @@
 #include "exec/scratch.hpp"
 #include "exec/watch.hpp"
 #include "head/head.hpp"
+#include "journal/journal.hpp"
 #include "mobula/run.hpp"
 #include "nursery/nursery.hpp"
 #include "store/objects.hpp"
@@ -126,17 +127,29 @@ class Engine {
   static worker::Run* current_run();
   Context context() const;
   Duration time_left() const;
+  // On the head: the job is to end by then, as by Head::drain.
+  void drain(const std::string& why, Time until);
+  bool draining() const { return drain_until_.load() != 0; }
+  // The same of this process only: on_grace_over is called then.
+  void end_by(Time until) { drain_until_.store(until); }
+  // Waits until what had begun has ended, or the time is over. At once, where the job is not drained.
+  void wait_drained();
   std::uint32_t threads() const { return threads_; }
   std::uint32_t threads_most() const { return threads_most_; }
   bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
-  // Called by the pump when the process got a signal; on the head it must not return.
+  // Called by the pump when the process got a signal.
   std::function<void(int signal)> on_signal;
+  // Called by the pump when the time of `drain` is over; must not return.
+  std::function<void()> on_grace_over;
   std::function<void(std::uint64_t communicator)> on_drop_communicator;
   // Called by the pump when the rank must end at once: without the head, or since it was declared lost. Must not
   // return.
   std::function<void(const std::string& why)> on_must_end;
   // To be set before the threads start; none where the rank is alone.
   void set_watch(std::unique_ptr<Watch> watch) { watch_ = std::move(watch); }
+  // Where results of durable tasks are kept; none: they run as others.
+  void set_journal(journal::Journal* journal) { journal_ = journal; }
+  journal::Journal* journal() { return journal_; }
   // Where sandboxed tasks run; none: they fail.
   void set_nursery(nursery::Nursery* nursery) { nursery_ = nursery; }
   // Ranks were lost: MPI can't be ended in order.
@@ -168,8 +181,12 @@ class Engine {
   void spawn();
   void execute(Lock& lock, std::unique_ptr<worker::Run> run);
   void bind_to(const worker::Run& run);
-  static void save_actor(worker::Run& run);
+  void save_actor(worker::Run& run);
+  void invoke(worker::Run& run);
   void invoke_sandboxed(worker::Run& run);
+  void invoke_with_journal(worker::Run& run);
+  void invoke_durable(worker::Run& run);
+  void keep_state(const worker::LocalActor& actor, const detail::Encoder& state);
   bool sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns);
 
   Settings settings_;
@@ -181,6 +198,7 @@ class Engine {
   std::unique_ptr<head::Head> head_;
   std::unique_ptr<Watch> watch_;
   nursery::Nursery* nursery_ = nullptr;
+  journal::Journal* journal_ = nullptr;
   transport::Wire::OnFrame on_frame_;
 
   std::mutex mutex_;
@@ -200,7 +218,8 @@ class Engine {
   int stop_code_ = 0;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> ending_{false};  // the threads are to end
-  bool over_ = false;                // they have: what actors' destructors would wait for does not come
+  std::atomic<Time> drain_until_{0};
+  bool over_ = false;  // they have: what actors' destructors would wait for does not come
   std::thread pump_;
   // Carries out the store's orders: started with the first one.
   std::thread io_;

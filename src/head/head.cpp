@@ -198,6 +198,7 @@ void Head::handle(RankId from, const core::Submit& m) {
   work->holds = m.deps;
   work->holds.insert(work->holds.end(), m.refs.begin(), m.refs.end());
   if (work->is_gang() && work->options->gang != n) detail::throw_damaged("a gang has not as many members as tasks");
+  work->nested = from != kHeadRank || m.kept;
   work->unfinished = n;
   for (const ObjectId& id : work->holds) hold(id);
   unfinished_ += n;
@@ -298,6 +299,10 @@ RankId Head::where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes)
 }
 
 void Head::consider(Piece& piece) {
+  if (is_drained(piece)) {
+    failing_.emplace_back(&piece, not_begun(piece));
+    return;
+  }
   if (piece.missing == 0 && piece.pool == 0 && !scheduler_.can_run(piece.klass)) {
     failing_.emplace_back(&piece, too_few_ranks(piece));
     return;
@@ -308,6 +313,42 @@ void Head::consider(Piece& piece) {
   } else if (piece.unplaced == 0) {
     place_ahead(piece);
   }
+}
+
+void Head::drain(const std::string& why) {
+  draining_ = why;
+  std::vector<Piece*> pieces;
+  for (auto& [id, span] : spans_) {
+    for (auto& [begin, piece] : span.pieces) {
+      if (is_drained(*piece) && !piece->promised && piece->state != sched::Piece::State::assigned)
+        pieces.push_back(piece.get());
+    }
+  }
+  std::sort(pieces.begin(), pieces.end(), [](const Piece* a, const Piece* b) {
+    return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
+  });
+  for (Piece* piece : pieces) fail(*piece, not_begun(*piece));
+  fail_dependents();
+  for (RankId rank = 0; rank < ranks_.size(); ++rank) {
+    if (!ranks_[rank].alive || ranks_[rank].slots == 0) continue;
+    take_all_back(rank);
+    unsaved_.insert(rank);
+    transport_.send(rank, core::Drain{});
+  }
+}
+
+void Head::handle(RankId from, const core::Saved&) { unsaved_.erase(from); }
+
+bool Head::drained() const {
+  const auto none = [](const std::vector<Piece*>& pieces) {
+    return std::all_of(pieces.begin(), pieces.end(), [](const Piece* piece) { return piece->promised; });
+  };
+  return unsaved_.empty() && std::all_of(assigned_.begin(), assigned_.end(), none);
+}
+
+ErrorPtr Head::not_begun(const Piece& piece) const {
+  return make_error(ErrorKind::cancelled, draining_ + ", and the task had not begun", task_name(*piece.work),
+                    {piece.range.span, piece.range.begin}, kNoRank, static_cast<int>(piece.attempt) - 1);
 }
 
 // Ranks were lost since it was submitted.

@@ -82,6 +82,7 @@ class Head {
   void handle(RankId from, const core::Promised& message);
   void handle(RankId from, const core::ActorEnded& message);
   void handle(RankId from, const core::Checkpoint& message);
+  void handle(RankId from, const core::Saved& message);
   void handle(RankId from, const core::KillDone& message);
   void handle(RankId from, const core::Blocked& message);
   void handle(RankId from, const core::Member& message);
@@ -93,6 +94,11 @@ class Head {
   void worker_lost(RankId rank, const std::string& how, const std::vector<Range>* begun);
   // Places what can be placed, evens out, and tells what is to be told. To be called after messages were handled.
   void step(Time now);
+  // The job is to end soon, and why: tasks of the driver that have not begun fail with Cancelled, those that come too;
+  // actors are saved.
+  void drain(const std::string& why);
+  // All that had begun has ended, and is saved.
+  bool drained() const;
   // Seconds that the allocation has left, for time requests; negative: no limit.
   void set_time_left(double seconds) { time_left_s_ = seconds; }
 
@@ -138,6 +144,7 @@ class Head {
     std::uint64_t dep_mask = 0;
     std::vector<ObjectId> deps;
     std::vector<ObjectId> holds;  // deps, and objects in argument values: until the last task has ended
+    bool nested = false;          // submitted by a task
     std::uint32_t unfinished = 0;
     std::uint32_t makes = 0;  // Entries that name it as what makes them again
     bool in_lineage = false;
@@ -293,6 +300,8 @@ class Head {
   void unhook(Piece& piece);
   void consider(Piece& piece);
   ErrorPtr too_few_ranks(const Piece& piece) const;
+  bool is_drained(const Piece& piece) const { return !draining_.empty() && !piece.work->nested; }
+  ErrorPtr not_begun(const Piece& piece) const;
   void place_ahead(Piece& piece);
   void assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part = {},
               std::vector<RankId> lenders = {});
@@ -400,6 +409,8 @@ class Head {
   Time waits_checked_ = 0;
   Time starved_since_ = 0;  // 0: not
   Time starved_checked_ = 0;
+  std::string draining_;      // why; empty: not
+  std::set<RankId> unsaved_;  // since then
   std::uint64_t next_token_ = 1;
   std::uint64_t turn_ = 0;  // of Located
   std::vector<std::pair<Piece*, ErrorPtr>> failing_;

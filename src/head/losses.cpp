@@ -120,6 +120,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
     piece->worker = kNoRank;
   }
   scheduler_.remove_worker(lost);
+  unsaved_.erase(lost);
   transport_.abandon(lost);
   for (RankId rank = 0; rank < ranks_.size(); ++rank) {
     if (!ranks_[rank].alive) continue;

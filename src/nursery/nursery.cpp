@@ -24,7 +24,6 @@ namespace mobula::nursery {
 
 using detail::Buffer;
 using detail::ByteView;
-using detail::kVariable;
 using Clock = std::chrono::steady_clock;
 
 namespace {
@@ -288,15 +287,7 @@ void Nursery::invoke(const Task& task, detail::TaskRun& run) {
       }
       core::raise(response.error);
     }
-    if (task.function->fixed_result == kVariable && response.value.size() > run.inline_limit) {
-      detail::Encoder large;
-      large.buffer = detail::room_for(response.value.size());
-      large.bytes(response.value.data(), response.value.size());
-      run.finish_large(std::move(large));
-    } else {
-      run.out.bytes(response.value.data(), response.value.size());
-      run.finish();
-    }
+    run.give(response.value);
   } catch (...) {
     run.fail();
   }

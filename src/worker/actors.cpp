@@ -343,8 +343,10 @@ std::optional<std::string> Worker::explain_call(ObjectId id) {
 void Worker::tell_state(const Run& run) {
   LocalActor& actor = *run.body->actor;
   actor.since_saved += run.task.next - run.first;
+  actor.save_now = false;
   if (!run.saved) {
-    if (actor.since_saved >= actor.options->actor.checkpoint_every) actor.since_saved = 0;
+    if (run.saves || run.save_at != 0) actor.since_saved = 0;
+    actor.save_now = draining_ && actor.since_saved != 0;
     return;
   }
   actor.since_saved = 0;
@@ -356,6 +358,27 @@ void Worker::tell_state(const Run& run) {
   transport_.send(kHeadRank, checkpoint);
 }
 
+void Worker::handle(RankId, const core::Drain&) {
+  draining_ = true;
+  for (auto& [id, actor] : actors_) {
+    if (actor->save_every == 0) continue;
+    actor->save_every = 1;
+    actor->save_now = actor->since_saved != 0;
+    list(*actor);
+  }
+  tell_saved();
+}
+
+void Worker::tell_saved() {
+  if (!draining_ || saved_all_) return;
+  saved_all_ = std::all_of(actors_.begin(), actors_.end(), [](const auto& of) {
+    const LocalActor& actor = *of.second;
+    return actor.ending || actor.dead != nullptr ||
+           (actor.since_saved == 0 && (actor.save_every == 0 || actor.active == 0));
+  });
+  if (saved_all_) transport_.send(kHeadRank, core::Saved{});
+}
+
 // The run has made an actor, which keeps what the run held.
 void Worker::start_actor(Run& run) {
   auto actor = std::make_unique<LocalActor>();
@@ -364,6 +387,8 @@ void Worker::start_actor(Run& run) {
   actor->klass = run.body->function->klass;
   actor->object = std::move(run.task.actor);
   actor->lenders = run.body->lenders;
+  actor->save_every =
+      draining_ ? std::min(1U, actor->options->actor.checkpoint_every) : actor->options->actor.checkpoint_every;
   actor->slots = std::move(run.slots);
   actor->gpus = std::move(run.gpus);
   actors_[actor->id] = std::move(actor);
@@ -430,6 +455,7 @@ void Worker::call_gone(Piece& piece) {
 
 bool LocalActor::has_next() const {
   if (ending) return active == 0 && object != nullptr;
+  if (save_now) return active == 0;
   return !ready.empty() && active < options->actor.concurrency;
 }
 

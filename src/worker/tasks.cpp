@@ -269,7 +269,7 @@ std::unique_ptr<Run> Worker::run_from(std::deque<Piece*>& queue, Time now) {
       const std::uint32_t size = piece->range.end - piece->range.begin;
       std::uint32_t n = 1;
       // Tasks of a lost rank too: if one of them was the cause, it is the only one with it next time.
-      const bool one_by_one = body.attempt > 1 || body.stops() ||
+      const bool one_by_one = body.attempt > 1 || body.stops() || body.is_durable() ||
                               (body.options && (body.options->timeout_ns >= 0 || body.options->retry_exceptions));
       const std::uint64_t estimate = estimates_[body.function->index];
       if (size > 1 && !one_by_one && estimate != 0) {
@@ -314,7 +314,7 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
     actor.listed = false;
     if (!actor.has_next()) continue;  // its calls have gone since it was listed
     std::unique_ptr<Run> run;
-    if (actor.ending) {
+    if (actor.ending || actor.save_now) {
       run = std::make_unique<Run>();
       run->range = {actor.id.span, actor.id.index, actor.id.index};
       run->body = std::make_shared<Body>();
@@ -322,12 +322,13 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
       run->body->actor = &actor;
       run->started = now;
       start_run(*run);
-      run->task.actor = std::exchange(actor.object, nullptr);
+      run->saves = !actor.ending;
+      run->task.actor = run->saves ? actor.object : std::exchange(actor.object, nullptr);
     } else {
       Piece& piece = *actor.ready.front();
       const std::uint32_t first = piece.range.begin;
       std::uint32_t end = actor.options->actor.concurrency == 1 ? piece.range.end : first + 1;
-      const std::uint32_t every = actor.options->actor.checkpoint_every;
+      const std::uint32_t every = actor.save_every;
       if (every != 0) end = std::min(end, first + every - actor.since_saved);
       run = carve(piece, {piece.range.span, first, end}, false, now);
       run->first = first;
@@ -508,14 +509,20 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   } else {
     release(*run);
   }
-  if (actor != nullptr && actor->options->actor.checkpoint_every != 0) tell_state(*run);
+  if (actor != nullptr && actor->save_every != 0) tell_state(*run);
   task.actor.reset();
   if (run->body->function->kind == FunctionInfo::Kind::destructor) {
-    erase_actor(*actor);
+    if (run->saves) {
+      list(*actor);
+    } else {
+      erase_actor(*actor);
+    }
+    tell_saved();
     return;
   }
   if (task.next != run->range.end && (actor == nullptr || actor->dead == nullptr)) give_back_rest(*run, task.next);
   if (actor != nullptr) list(*actor);
+  tell_saved();
   if (run->expired && run->body->holding) tell_counted(run->range);
   if (task.next == run->range.begin || (run->expired && !run->body->gang)) return;
   task.from = task.out.buffer.size();

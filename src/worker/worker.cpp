@@ -74,6 +74,8 @@ std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions*
   wire->name = options->name;
   wire->timeout_ns = options->timeout.nanoseconds;
   wire->time_request_ns = options->time_request.nanoseconds;
+  wire->durable = options->durable;
+  wire->version = options->version;
   set_isolation(*wire, *options);
   set_placement(*wire, options->placement);
   if (options->placement.object) return wire;  // not kept: it would keep the object
@@ -94,8 +96,17 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
   if (!std::holds_alternative<InProcess>(options.isolation)) {
     throw std::invalid_argument("mobula: ActorOptions: actors run in the rank's process only; isolation is for tasks");
   }
-  if (options.checkpoint_every != 0 && (options.restarts == 0 || options.concurrency != 1)) {
-    throw std::invalid_argument("mobula: ActorOptions: checkpoint_every needs restarts, and concurrency = 1");
+  if (options.checkpoint_every != 0 && ((options.restarts == 0 && !options.durable) || options.concurrency != 1)) {
+    throw std::invalid_argument(
+        "mobula: ActorOptions: checkpoint_every needs restarts or durable, and concurrency = 1");
+  }
+  if (options.durable && (options.name.empty() || options.checkpoint_every == 0)) {
+    throw std::invalid_argument("mobula: ActorOptions: durable needs a name and checkpoint_every");
+  }
+  if (options.durable && core::has_twin(*constructor.klass)) {
+    throw std::invalid_argument(
+        "mobula: ActorOptions: durable needs a class with a name of its own, and there are two " +
+        constructor.klass->name);
   }
   if (options.checkpoint_every != 0 && constructor.klass->save == nullptr) {
     throw std::invalid_argument("mobula: ActorOptions: checkpoint_every needs a class with a serialize, and " +
@@ -109,7 +120,8 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
                  options.concurrency,
                  {options.max_pending, options.call_retries},
                  constructor.klass->index,
-                 options.checkpoint_every};
+                 options.checkpoint_every,
+                 options.durable};
   set_placement(*wire, options.placement);
   return wire;
 }
@@ -118,11 +130,28 @@ std::shared_ptr<const core::WireOptions> Worker::gang_options(const TaskOptions*
   const TaskOptions ordinary;
   auto wire = std::make_shared<core::WireOptions>(*wire_options(options != nullptr ? options : &ordinary));
   if (wire->is_sandboxed) throw std::invalid_argument("mobula: a gang can't run in a sandbox, where there is no MPI");
+  if (wire->durable) throw std::invalid_argument("mobula: a gang can't be durable; keep what it gives");
   if (wire->placement == Placement::Kind::bundle) {
     throw std::invalid_argument("mobula: a gang can't run in a bundle, which is on one rank");
   }
   wire->gang = members;
   return wire;
+}
+
+// In another job it must be found again.
+void Worker::check_durable(const FunctionInfo& function, const core::WireOptions* options,
+                           const detail::Draft::State& draft) {
+  if (options == nullptr || !options->durable) return;
+  if (core::has_twin(function)) {
+    throw std::invalid_argument(
+        "mobula: a durable task is found again by its function's name, and the program has two " +
+        std::string(function.signature) + ": make it a function with a name of its own");
+  }
+  if (draft.args.refs.empty()) return;
+  throw std::invalid_argument(
+      "mobula: a durable task is found again by its arguments, so they can't hold Refs; one for the argument itself "
+      "may "
+      "be a Ref");
 }
 
 // Tasks that this rank may run by itself: an ordinary demand, and no wish about the place.
@@ -138,6 +167,7 @@ bool Worker::keeps(const core::WireOptions* options) const {
 Handle Worker::submit(const FunctionInfo& function, const TaskOptions* options, detail::Draft::State& draft,
                       bool in_task, Time now) {
   auto wire = wire_options(options);
+  check_durable(function, wire.get(), draft);
   const bool simple = draft.dep_mask == 0 && draft.args.refs.empty();
   if (in_task && keeps(wire.get())) {
     Handle handle = objects_.mint();
@@ -209,6 +239,7 @@ void Worker::submit_items(Record& batch, std::uint32_t begin, std::uint32_t n, c
                           const TaskOptions* options, std::uint64_t shared_mask, std::span<const Handle> shared,
                           detail::Draft::State& draft, std::vector<std::uint32_t>& ends, bool in_task, Time now) {
   auto wire = wire_options(options);
+  check_durable(function, wire.get(), draft);
   if (open_.count != 0) close_open();
   objects_.append(batch, n);
   objects_.know(batch);

@@ -53,6 +53,8 @@ struct LocalActor {
   std::unordered_map<ObjectId, std::deque<struct Piece*>> lines;  // by caller
   std::uint32_t active = 0;                                       // runs of its calls
   std::uint32_t since_saved = 0;                                  // calls
+  std::uint32_t save_every = 0;                                   // calls; 0: it is not saved
+  bool save_now = false;                                          // before it runs another
   bool listed = false;                                            // among those that may run a call
   bool ending = false;
   ErrorPtr dead;  // killed
@@ -85,6 +87,7 @@ struct Body {
 
   ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
   bool is_sandboxed() const { return options != nullptr && options->is_sandboxed; }
+  bool is_durable() const { return options != nullptr && options->durable; }
   // A task of it can be stopped while it runs.
   bool stops() const { return is_sandboxed() || function->stops; }
   // That it may use, those of lenders included.
@@ -129,6 +132,7 @@ struct Run {
   int thread = 0;             // the system's id of the one that executes it
   std::uint32_t first = 0;    // of an actor that is saved now and then: the call that it began with,
   std::uint32_t save_at = 0;  // and the one after which that is due; 0: not in this run
+  bool saves = false;         // the actor, and nothing else
   std::optional<Encoder> saved;
   std::uint64_t blocked = 0;   // the token by which the head knows that it waits for another actor
   ErrorPtr deadlock;           // it would wait for ever
@@ -221,6 +225,7 @@ class Worker {
   void handle(RankId from, const core::EndActor& message);
   void handle(RankId from, const core::Deadlock& message);
   void handle(RankId from, const core::GangOver& message);
+  void handle(RankId from, const core::Drain& message);
   // The answer to a Prepare order of the store.
   void prepared(std::uint64_t token, bool good);
 
@@ -334,6 +339,7 @@ class Worker {
   void refuse_calls(const Range& range, bool holding, const ErrorPtr& error);
   void erase_actor(LocalActor& actor);
   void tell_state(const Run& run);
+  void tell_saved();
   void tell_blocked(Run& run, Time now);
   void actors_made(const Range& range);
   void dispatch_call(PendingCall& call, ByteView args, const std::vector<std::uint32_t>& ends);
@@ -344,6 +350,8 @@ class Worker {
   static std::vector<std::uint32_t> ends_of(const FunctionInfo& function, const detail::Draft::State& draft);
   void submit_alone(const Handle& handle, const FunctionInfo& function, const core::WireOptions* options,
                     const detail::Draft::State& draft);
+  static void check_durable(const FunctionInfo& function, const core::WireOptions* options,
+                            const detail::Draft::State& draft);
   bool keeps(const core::WireOptions* options) const;
   void close_open();
   void send_submit(const Range& range, bool kept, const FunctionInfo& function, const core::WireOptions* options,
@@ -506,6 +514,8 @@ class Worker {
   std::uint64_t next_token_ = 1;
   std::unordered_map<std::uint64_t, core::Answer> answers_;
   Time last_announced_ = 0;
+  bool draining_ = false;
+  bool saved_all_ = false;  // since then
   std::uint64_t tasks_run_ = 0;
   std::uint64_t fetches_ = 0;
 };

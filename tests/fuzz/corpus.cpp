@@ -51,6 +51,8 @@ int main(int argc, char** argv) {
   message(GangOver{1, true});
   message(Pulse{{{3, "killed by signal 9 (Killed)", true, {{{1}, 2, 3}}}}, {{4, 5'000'000'000}}});
   message(PulseBack{});
+  message(Drain{});
+  message(Saved{});
   message(Waits{{{1}, 2}, true});
   message(Result{{{1}, 0, 1}, 8, value.buffer.view(), {}, {{0, {}}}, {{1, 9}}, {2}, {{0, {{1}, 2}}}, 3});
   message(Call{{{1}, 0, 1}, {{2}, 3}, {{4}, 5}, true, body, {{{{1}, 2}, Where::rank, 1, {}}}});

@@ -2,6 +2,7 @@
 # Every way in which a job can end: the exit code, the message, the time, and that nothing stays behind.
 #   endings.sh PROGRAM RANKS      RANKS 0: alone
 set -u
+export MOBULA_GRACE=1000
 program=$1
 ranks=$2
 failed=0

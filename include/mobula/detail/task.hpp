@@ -71,6 +71,7 @@ struct TaskRun {
   std::shared_ptr<void> actor;      // what a constructor has made, or a method is called on
   ByteView checkpoint;              // of a constructor: the state that the object is to have
   std::atomic<bool> stop{false};    // set by the runtime: end after the task that runs
+  bool lasts = true;                // the result may be kept for other jobs
 
   // To be called before each task, and to move on after it.
   void begin() { from = out.buffer.size(); }
@@ -82,6 +83,8 @@ struct TaskRun {
   void finish_variable();
   // The result of the task `next` is a value over the inline limit.
   void finish_large(Encoder&& value);
+  // The result of the task `next` was encoded elsewhere.
+  void give(ByteView value);
   // The task `next` threw the exception in flight; what it had encoded is dropped.
   void fail() noexcept;
 };
