@@ -245,9 +245,13 @@ void tell_keepers_of_lost_nodes(const Job& job) {
 
 // For the user, at the end.
 void tell_losses(const Job& job) {
-  const std::uint32_t lost = job.engine->head()->lost();
-  if (lost == 0) return;
-  std::string text = std::to_string(lost) + " of " + std::to_string(job.mpi->size()) + " ranks were lost in this job";
+  const std::uint32_t left = job.engine->head()->left();
+  const std::uint32_t lost = job.engine->head()->lost() - left;
+  if (lost + left == 0) return;
+  const std::string all = " of " + std::to_string(job.mpi->size()) + " ranks ";
+  std::string text;
+  if (lost != 0) text = std::to_string(lost) + all + "were lost in this job";
+  if (left != 0) text += (text.empty() ? "" : ", and ") + std::to_string(left) + all + "left it as they were told";
   const char* sync = std::getenv("OMPI_MCA_orte_allowed_exit_without_sync");
   if (std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr && std::getenv("SLURM_STEP_NODELIST") == nullptr &&
       (sync == nullptr || std::string(sync) != "1")) {
@@ -352,7 +356,8 @@ int run_head(Job& job, const std::function<int()>& driver) {
       std::fprintf(stderr, "mobula: the driver ended with an exception: %s: %s\n", core::type_name(e).c_str(),
                    e.what());
     }
-    if (const Failure* failure = was_asked ? nullptr : failure_of(e)) {
+    const Failure* failure = was_asked ? nullptr : failure_of(e);
+    if (failure != nullptr && !failure->host.empty()) {
       std::fprintf(stderr, "mobula: it came from task %s (%s), which ran on rank %u (%s), attempt %d\n",
                    failure->task.c_str(), failure->id.c_str(), failure->rank, failure->host.c_str(), failure->attempt);
     }
@@ -373,10 +378,18 @@ int run_worker(Job& job) {
     constexpr core::Time kInOrder = 1'500'000'000;
     if (job.engine->draining() && signal == SIGUSR1) return;
     job.end_signal = signal;
+    // Without a keeper the launcher would see the rank's end, and take it for the job's.
+    const bool leaves = signal != SIGINT && job.keeper != nullptr;
     const core::Time grace = signal == SIGINT ? 0 : std::chrono::nanoseconds(job.config.grace).count();
-    job.engine->end_by(core::now() + grace + kInOrder);
+    job.engine->leave(leaves ? grace : 0, core::now() + grace + kInOrder);
   };
   engine.on_grace_over = [&job] { _exit(128 + job.end_signal); };
+  engine.on_left = [&job] {
+    tell_and_trace(job);
+    std::cout.flush();
+    std::fflush(nullptr);
+    _exit(0);
+  };
   engine.start_threads();
   engine.join(core::kVersion, core::function_digest());
   const int code = engine.serve();

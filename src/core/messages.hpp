@@ -326,9 +326,32 @@ struct Locate {  // answered by Located once the object exists or its task has a
 
 struct Copied {  // the sender keeps a copy of a large object until told to free it
   ObjectId id;
+  bool adopted = false;  // of any object, as it was told to, and does not drop it
   template <class V>
   void fields(V&& visit) {
-    visit(id);
+    visit(id, adopted);
+  }
+};
+
+// The sender was told to end, and would like to do so in order.
+struct Leave {
+  std::int64_t grace_ns = 0;
+  template <class V>
+  void fields(V&& visit) {
+    visit(grace_ns);
+  }
+};
+
+// The last word of a rank that leaves: what it has sent, in frames, and to whom.
+struct Left {
+  struct To {
+    RankId rank = detail::kNoRank;
+    std::uint32_t frames = 0;
+  };
+  std::vector<To> frames;
+  template <class V>
+  void fields(V&& visit) {
+    visit(frames);
   }
 };
 
@@ -596,13 +619,16 @@ struct Free {  // nobody holds these any more
 };
 
 // To each rank that is left. What the receiver owns of `ended`, the lost rank had said to be done shortly before: its
-// results may not have come. Where there is any, the answer is Unheard.
+// results may not have come. Where there is any, the answer is Unheard. A rank that has left in order has sent the
+// receiver so many frames, which are to be handled first; what is pending there then has not begun.
 struct RankLost {
   RankId rank = detail::kNoRank;
   std::vector<Range> ended;
+  bool left = false;
+  std::uint32_t frames = 0;
   template <class V>
   void fields(V&& visit) {
-    visit(rank, ended);
+    visit(rank, ended, left, frames);
   }
 };
 
@@ -616,11 +642,31 @@ struct Answer {
   }
 };
 
-// The job is to end soon: actors that are saved now and then are to be saved now, and after each call from here on.
+// The job is to end soon: actors that are saved now and then are to be saved now, and after each call from here on. Or
+// the receiver is to leave: its actors begin no more calls.
 struct Drain {
+  bool leaves = false;
+  template <class V>
+  void fields(V&& visit) {
+    visit(leaves);
+  }
+};
+
+// The receiver may end, and answers with Left.
+struct Dismiss {
   template <class V>
   void fields(V&& visit) {
     visit();
+  }
+};
+
+// The receiver is to get the value from a rank that leaves, and to keep a copy of its own.
+struct Adopt {
+  ObjectId id;
+  RankId from = detail::kNoRank;
+  template <class V>
+  void fields(V&& visit) {
+    visit(id, from);
   }
 };
 
@@ -747,11 +793,12 @@ struct MessageList {
   }
 };
 
-using Messages = MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Unheard, Copied, Uncopied,
-                             GaveBack, Lending, Waits, Ask, StoreReport, ActorEnded, Checkpoint, Saved, KillDone,
-                             Blocked, Member, Pulse, PulseBack, Assign, GangOver, DropCommunicator, TakeBack,
-                             CancelTask, CancelResult, Returned, EndActor, Deadlock, AskStore, Located, Keep, Free,
-                             RankLost, Answer, Drain, Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
+using Messages =
+    MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Unheard, Copied, Uncopied, GaveBack,
+                Lending, Waits, Ask, StoreReport, ActorEnded, Checkpoint, Leave, Left, Saved, KillDone, Blocked, Member,
+                Pulse, PulseBack, Assign, GangOver, DropCommunicator, TakeBack, CancelTask, CancelResult, Returned,
+                EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost, Answer, Drain, Dismiss, Adopt, Stop, Call,
+                Result, Fetch, Data, Unpin, Recall, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

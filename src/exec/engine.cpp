@@ -98,6 +98,8 @@ void Engine::deliver(detail::RankId from, const M& message) {
     stopping_.store(true, std::memory_order_relaxed);
   } else if constexpr (std::is_same_v<M, core::DropCommunicator>) {
     if (on_drop_communicator) on_drop_communicator(message.communicator);
+  } else if constexpr (std::is_same_v<M, core::Dismiss>) {
+    dismissed_ = true;
   } else if constexpr (std::is_same_v<M, core::PulseBack>) {
     if (watch_) watch_->head_answered(core::now());
   } else {
@@ -629,9 +631,11 @@ void Engine::pump_main() {
       if (const auto why = watch_->must_end(core::now())) on_must_end(*why);
     }
     Time pace = kPumpIdle;
+    bool dismissed = false;
     {
       Lock lock(*this);
       const Time now = core::now();
+      dismissed = dismissed_;
       if (now - last_step_ > kPumpAfter) {
         step();
         wake();
@@ -643,6 +647,10 @@ void Engine::pump_main() {
         }
       }
       if (worker_->running() != 0 || !bell_taken_) pace = kPumpBusy;
+    }
+    if (dismissed && on_left) {
+      say_left();
+      on_left();
     }
     std::this_thread::sleep_for(std::chrono::nanoseconds(pace));
   }
@@ -770,6 +778,25 @@ void Engine::drain(const std::string& why, Time until) {
   head_->drain(why);
   step();
   wake();
+}
+
+void Engine::leave(Time grace, Time until) {
+  Lock lock(*this);
+  drain_until_.store(until);
+  if (grace > 0) worker_->leave(grace);
+  step();
+}
+
+void Engine::say_left() {
+  Lock lock(*this);
+  const Time until = core::now() + 2'000'000'000;
+  while ((transport_.busy() || transport_.has_unsent()) && core::now() < until) step();
+  transport_.send(kHeadRank, core::Left{transport_.frames_by_receiver()});
+  ending_.store(true);  // that was the last word
+  do {
+    transport_.flush();
+    wire_.poll([](detail::RankId, detail::ByteView) {});
+  } while (wire_.busy() && core::now() < until);
 }
 
 void Engine::wait_drained() {

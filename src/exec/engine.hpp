@@ -130,8 +130,11 @@ class Engine {
   // On the head: the job is to end by then, as by Head::drain.
   void drain(const std::string& why, Time until);
   bool draining() const { return drain_until_.load() != 0; }
-  // The same of this process only: on_grace_over is called then.
-  void end_by(Time until) { drain_until_.store(until); }
+  // On a worker that was told to end: leaves the job in order, see on_left. If that has not come about by then,
+  // on_grace_over is called.
+  void leave(Time grace, Time until);
+  // The last of that: all that was sent goes out.
+  void say_left();
   // Waits until what had begun has ended, or the time is over. At once, where the job is not drained.
   void wait_drained();
   std::uint32_t threads() const { return threads_; }
@@ -139,8 +142,10 @@ class Engine {
   bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
   // Called by the pump when the process got a signal.
   std::function<void(int signal)> on_signal;
-  // Called by the pump when the time of `drain` is over; must not return.
+  // Called by the pump when the time of `drain` or `leave` is over; must not return.
   std::function<void()> on_grace_over;
+  // Called by the pump when the job does without this rank; must not return.
+  std::function<void()> on_left;
   std::function<void(std::uint64_t communicator)> on_drop_communicator;
   // Called by the pump when the rank must end at once: without the head, or since it was declared lost. Must not
   // return.
@@ -219,6 +224,7 @@ class Engine {
   std::atomic<bool> stopping_{false};
   std::atomic<bool> ending_{false};  // the threads are to end
   std::atomic<Time> drain_until_{0};
+  bool dismissed_ = false;
   bool over_ = false;  // they have: what actors' destructors would wait for does not come
   std::thread pump_;
   // Carries out the store's orders: started with the first one.

@@ -134,7 +134,8 @@ void Head::actors_lost(RankId rank) {
       continue;
     }
     if (actor.state == Actor::State::ended) continue;
-    if (actor.state == Actor::State::alive && actor.restarts < actor.traits.restarts) {
+    const bool moves = ranks_[rank].left && actor.traits.checkpoint_every != 0;
+    if (actor.state == Actor::State::alive && (moves || actor.restarts < actor.traits.restarts)) {
       ++actor.restarts;
       actor.state = Actor::State::pending;
       entry(id).stored = false;

@@ -119,6 +119,7 @@ Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
   rest.preferred = piece.preferred;
   rest.attempt = piece.attempt;
   rest.crashes = piece.crashes;
+  rest.again = piece.again;
   rest.estimate_ns = piece.estimate_ns;
   const std::uint32_t n = piece.range.end - at;
   if (piece.state == sched::Piece::State::queued) {
@@ -333,11 +334,9 @@ void Head::drain(const std::string& why) {
     if (!ranks_[rank].alive || ranks_[rank].slots == 0) continue;
     take_all_back(rank);
     unsaved_.insert(rank);
-    transport_.send(rank, core::Drain{});
+    transport_.send(rank, core::Drain{false});
   }
 }
-
-void Head::handle(RankId from, const core::Saved&) { unsaved_.erase(from); }
 
 bool Head::drained() const {
   const auto none = [](const std::vector<Piece*>& pieces) {
@@ -475,6 +474,7 @@ void Head::step(Time now) {
   forget_recent();
   if (!late_.empty()) make_late_again();
   if (!waiting_groups_.empty()) place_groups();
+  if (!leaving_.empty()) let_leave();
   while (auto decision = scheduler_.place(now)) {
     auto& piece = static_cast<Piece&>(*decision->piece);
     if (!decision->members.empty()) {
@@ -525,6 +525,7 @@ Head::Piece& Head::add_front(Piece& piece, std::uint32_t n) {
   front.preferred = piece.preferred;
   front.attempt = piece.attempt;
   front.crashes = piece.crashes;
+  front.again = piece.again;
   return front;
 }
 
@@ -841,6 +842,9 @@ void Head::free_queued() {
     }
     if (of->lineage != 0 && of->gone && of->gone_with == kNoRank) continue;  // was freed already
     if (of->stored) to.push_back(of->at);
+    for (const auto& [rank, leaving] : leaving_) {
+      if (const auto heir = leaving.moving.find(id); heir != leaving.moving.end()) to.push_back(heir->second);
+    }
     if (std::find(to.begin(), to.end(), owner) == to.end()) to.push_back(owner);
     for (const RankId rank : to) frees_[rank].ids.push_back(id);
     for (const RankId locator : of->locators) {
@@ -995,6 +999,9 @@ void Head::handle(RankId from, const core::Copied& m) {
   if (copy == nullptr) copy = &of->copies.emplace_back(Copy{from});
   if (!copy->here) fetched(*of, *copy);
   copy->here = true;
+  for (auto& [rank, leaving] : leaving_) {
+    if (m.adopted && leaving.moving.erase(m.id) != 0) leaving.moved[m.id] = from;
+  }
   if (of->gone && standing(m.id) == Standing::ended) {  // it came there just before
     of->gone = false;
     value_gone(m.id, *of, of->gone_with);
@@ -1092,7 +1099,7 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
     answer(from, token, false);
     return;
   }
-  if (piece->promised || piece->gang != 0) {
+  if (piece->promised || piece->gang != 0 || piece->again) {
     answer(from, token, false);
     return;
   }

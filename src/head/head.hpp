@@ -46,6 +46,7 @@ struct Settings {
   std::uint32_t crash_limit = 3;     // ranks lost at a task after which it is taken for the cause
   Time lost_after = 10'000'000'000;  // ns without a sign of life; 0: for ever
   std::size_t lineage_limit = 1 << 30;
+  Time leave_hold = 300'000'000;  // ns that a rank's wish to leave waits: a signal to all ranks is one to the job
 };
 
 struct RankState {
@@ -54,7 +55,8 @@ struct RankState {
   std::string host;
   std::uint32_t node = 0;
   std::uint32_t slots = 0;
-  std::string end;  // how it was lost
+  std::string end;    // how it was lost
+  bool left = false;  // in order
 };
 
 class Head {
@@ -82,6 +84,8 @@ class Head {
   void handle(RankId from, const core::Promised& message);
   void handle(RankId from, const core::ActorEnded& message);
   void handle(RankId from, const core::Checkpoint& message);
+  void handle(RankId from, const core::Leave& message);
+  void handle(RankId from, const core::Left& message);
   void handle(RankId from, const core::Saved& message);
   void handle(RankId from, const core::KillDone& message);
   void handle(RankId from, const core::Blocked& message);
@@ -121,8 +125,9 @@ class Head {
   std::size_t gangs() const { return gangs_.size(); }
   std::size_t lineage_bytes() const { return lineage_bytes_; }
   std::size_t stuck() const { return stuck_.size(); }
-  std::uint32_t lost() const { return lost_; }  // ranks
-  bool lost_a_node() const;                     // all ranks of one
+  std::uint32_t lost() const { return lost_; }  // ranks, those that have left in order among them
+  std::uint32_t left() const;
+  bool lost_a_node() const;  // all ranks of one
   std::uint64_t retried() const { return retried_; }
   std::uint64_t messages() const { return messages_; }
   const std::vector<RankState>& ranks() const { return ranks_; }
@@ -163,6 +168,7 @@ class Head {
     std::uint32_t unplaced = 0;  // of those, not assigned yet
     bool promised = false;  // the result of a call: its caller tells when it ends, and the scheduler has no part in it
     RankId deferred_to = detail::kNoRank;
+    bool again = false;             // it has ended before, and its value was lost
     std::uint64_t gang = 0;         // of which it is a member; while it is not assigned then, it waits for that to end
     std::uint32_t assigned_at = 0;  // position in the list of its worker
   };
@@ -258,6 +264,17 @@ class Head {
     std::uint64_t token = 0;
     Time since = 0;
   };
+  // A rank that was told to end, until it has left.
+  struct Leaving {
+    Time since = 0;
+    Time until = 0;
+    bool closed = false;                // gets no work
+    bool stopped = false;               // its actors were told to stop
+    bool saved = false;                 // they have, and are saved
+    std::map<ObjectId, RankId> moving;  // values, and who is to adopt them
+    std::map<ObjectId, RankId> moved;   // who has
+    bool dismissed = false;
+  };
   enum class Standing : std::uint8_t { waiting, queued, assigned, ended };
 
   Piece* piece_with(ObjectId id) const;
@@ -320,6 +337,10 @@ class Head {
   void lose_member(Piece& piece);
   void close_gang(std::uint64_t id);
   void gangs_lost(RankId rank);
+  bool is_busy(RankId rank);
+  RankId next_heir();
+  bool hand_over(RankId rank, Leaving& leaving);
+  void let_leave();
   void placed(const Piece& piece);
   void elements_ended(const Range& range, const ErrorPtr& error);
   void finish_tasks(Piece& piece, std::uint32_t n);
@@ -409,6 +430,9 @@ class Head {
   Time waits_checked_ = 0;
   Time starved_since_ = 0;  // 0: not
   Time starved_checked_ = 0;
+  std::map<RankId, Leaving> leaving_;
+  std::map<RankId, std::uint32_t> frames_of_left_;  // of the rank that has just left, by receiver
+  RankId next_heir_ = 0;
   std::string draining_;      // why; empty: not
   std::set<RankId> unsaved_;  // since then
   std::uint64_t next_token_ = 1;

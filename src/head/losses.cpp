@@ -31,7 +31,8 @@ bool is_in(const std::vector<Range>& ranges, const Range& range) {
 // The rank, and how it was lost, for people.
 std::string Head::lost_text(RankId rank) const {
   const RankState& of = ranks_[rank];
-  return "rank " + std::to_string(rank) + " on " + of.host + " was lost" + (of.end.empty() ? "" : " (" + of.end + ")");
+  return "rank " + std::to_string(rank) + " on " + of.host + (of.left ? " has left" : " was lost") +
+         (of.end.empty() ? "" : " (" + of.end + ")");
 }
 
 void Head::handle(RankId from, const core::Pulse& m) {
@@ -121,10 +122,13 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   }
   scheduler_.remove_worker(lost);
   unsaved_.erase(lost);
+  leaving_.erase(lost);
   transport_.abandon(lost);
   for (RankId rank = 0; rank < ranks_.size(); ++rank) {
     if (!ranks_[rank].alive) continue;
-    core::RankLost message{lost, {}};
+    core::RankLost message{lost, {}, ranks_[lost].left, 0};
+    if (const auto sent = frames_of_left_.find(rank); message.left && sent != frames_of_left_.end())
+      message.frames = sent->second;
     for (const Recent& recent : recent_[lost]) {
       if (recent.range.span.owner() != rank) continue;
       message.ended.push_back(recent.range);
@@ -393,6 +397,7 @@ void Head::make_again(ObjectId wanted) {
 Head::Piece& Head::add_again(const Range& range, const std::shared_ptr<Work>& work, std::uint32_t attempt) {
   Piece& piece = add_piece(range, work);
   piece.attempt = attempt;
+  piece.again = true;
   piece.klass = scheduler_.classify(work->options.get());
   piece.bytes = static_cast<std::uint32_t>(work->args_of(range.begin, range.end).size() / piece.size());
   work->unfinished += piece.size();

@@ -71,7 +71,7 @@ Scheduler::Members Scheduler::pick(const Class& klass, RankId preferred, const s
 // Whether the rank's cores may ever go to tasks of a class that is wide.
 bool Scheduler::may_lend(const Class& klass, RankId rank) const {
   const Worker& worker = workers_[rank];
-  if (!worker.alive || worker.slots == 0) return false;
+  if (!worker.alive || worker.closed || worker.slots == 0) return false;
   if (klass.placement != Placement::Kind::on_rank) return is_at(klass, rank);
   return klass.place_index < workers_.size() && workers_[klass.place_index].node == worker.node;
 }

@@ -72,6 +72,17 @@ void Scheduler::remove_worker(RankId rank) {
   update(rank);
 }
 
+void Scheduler::close(RankId rank) {
+  Worker& worker = workers_[rank];
+  worker.closed = true;
+  for (Class& klass : classes_) {
+    if (klass.candidates.size() != 0) klass.candidates.reset(rank);
+  }
+  ranks_changed();
+  if (worker.reserved) end_reservation();
+  update(rank);
+}
+
 void Scheduler::ranks_changed() {
   for (ClassId id = 0; id < classes_.size(); ++id) {
     find_width(classes_[id]);
@@ -85,7 +96,7 @@ void Scheduler::set_lent(RankId rank, double cpus) {
 }
 
 Scheduler::Room Scheduler::room(const Worker& worker) const {
-  if (!worker.alive || worker.reserved || worker.slots == 0) return Room::none;
+  if (!worker.alive || worker.closed || worker.reserved || worker.slots == 0) return Room::none;
   const double capacity = worker.capacity();
   if (worker.busy + kSlack < capacity) return Room::idle;
   if (worker.busy + kSlack < 2 * capacity ||
@@ -154,7 +165,7 @@ bool Scheduler::is_at(const Class& klass, RankId rank) const {
 // Whether the rank can ever run tasks of the class.
 bool Scheduler::allowed(const Class& klass, RankId rank) const {
   const Worker& worker = workers_[rank];
-  if (!worker.alive || worker.slots == 0 || !is_at(klass, rank)) return false;
+  if (!worker.alive || worker.closed || worker.slots == 0 || !is_at(klass, rank)) return false;
   return std::any_of(klass.demands.begin(), klass.demands.end(),
                      [&worker](const auto& demand) { return offers(worker.offers, demand); });
 }

@@ -70,6 +70,8 @@ class Scheduler {
   void add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offers,
                   const std::vector<std::string>& node_resources = {});
   void remove_worker(RankId rank);
+  // Nothing is placed there any more.
+  void close(RankId rank);
   // Cpus of tasks there that wait.
   void set_lent(RankId rank, double cpus);
   bool has_worker(RankId rank) const { return rank < workers_.size() && workers_[rank].alive; }
@@ -102,7 +104,8 @@ class Scheduler {
 
   // Whether tasks that still wait for others may be sent ahead to the worker.
   bool has_room_ahead(RankId rank) const {
-    return workers_[rank].alive && !workers_[rank].reserved && workers_[rank].tasks < kAhead;
+    const Worker& worker = workers_[rank];
+    return worker.alive && !worker.closed && !worker.reserved && worker.tasks < kAhead;
   }
 
   // Sets the piece's fields.
@@ -173,6 +176,7 @@ class Scheduler {
     double held = 0;  // cpus of actors
     std::uint32_t actors = 0;
     std::uint32_t lends = 0;  // its cores to so many tasks of other ranks: it gets no work
+    bool closed = false;      // nor then
     core::WireDemand offers;
     core::WireDemand free;      // what no task of a class but the plain one holds
     std::uint32_t tasks = 0;    // assigned and not ended

@@ -90,6 +90,10 @@ class Store final : public detail::Memory {
   void add(ObjectId id, ValuePtr value, Role role);
   void add_mapped(ObjectId id, RankId from, std::uint64_t offset, std::size_t size);
   bool has(ObjectId id) const { return entries_.contains(id); }
+  bool is_mapped(ObjectId id) const {
+    const auto found = entries_.find(id);
+    return found != entries_.end() && found->second.role == Role::mapped;
+  }
   // The value, if its bytes are in memory.
   ValuePtr find(ObjectId id);
   // Sees to it that a value that is in a file comes back: it is among `restored` then.

@@ -206,6 +206,18 @@ void Transport::credit_all() {
   for (auto& [rank, peer] : peers_) peer->acked = peer->sent;
 }
 
+std::vector<core::Left::To> Transport::frames_by_receiver() const {
+  std::vector<core::Left::To> all;
+  for (const auto& [rank, peer] : peers_) {
+    if (peer->sent != 0) all.push_back({rank, peer->sent});
+  }
+  return all;
+}
+
+bool Transport::is_behind(RankId rank, std::uint32_t frames) {
+  return static_cast<std::int32_t>(frames - peer_of(rank).consumed) > 0;
+}
+
 void Transport::abandon(RankId rank) {
   Peer& peer = peer_of(rank);
   peer.lost = true;

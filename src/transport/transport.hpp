@@ -63,6 +63,10 @@ class Transport {
   // Drops what is under way to a lost rank, and what comes from it.
   void abandon(RankId rank);
 
+  // Frames with messages that were sent, by receiver.
+  std::vector<core::Left::To> frames_by_receiver() const;
+  // Not as many frames of the rank as that have been handled.
+  bool is_behind(RankId rank, std::uint32_t frames);
   // Takes everything sent for handled by its receivers: for measuring a rank by itself.
   void credit_all();
   std::uint64_t frames_sent() const { return frames_sent_; }

@@ -71,7 +71,7 @@ Handle Worker::call(const detail::ActorBase& actor, const FunctionInfo& method, 
                        core::to_string(id) + ", and its max_pending allows no more: wait for some of them first");
   }
   // What may have to be sent again goes one by one.
-  const bool simple = draft.dep_mask == 0 && draft.args.refs.empty() && limits.retries == 0;
+  const bool simple = draft.dep_mask == 0 && draft.args.refs.empty() && limits.retries == 0 && limits.moves == 0;
   const bool fits = simple && open_.is_call && open_.function == &method && open_.actor == id && open_.caller == caller;
   if (!fits && open_.count != 0) close_open();
   std::vector<Handle> refs;
@@ -96,6 +96,7 @@ Handle Worker::call(const detail::ActorBase& actor, const FunctionInfo& method, 
   call.self = actor.handle();
   call.first = result;
   call.retries = limits.retries;
+  call.moves = limits.moves != 0;
   if (simple) {
     open_.is_call = true;
     open_.function = &method;
@@ -133,7 +134,7 @@ void Worker::dispatch_call(PendingCall& call, ByteView args, const std::vector<s
   }
   if (at != kNoRank && remote.unsent.empty()) {
     send_call(call, at, args, ends);
-    if (call.retries == 0) return;
+    if (!call.may_go_again()) return;
   } else {
     remote.unsent.push_back({call.range.span, call.range.begin});
   }
@@ -198,7 +199,7 @@ void Worker::actor_located(ObjectId id, RankId at, const ErrorPtr& error) {
       fail_call(call->second, dead);
     } else {
       send_call(call->second, at, call->second.args.view(), call->second.ends);
-      if (call->second.retries == 0) call->second.args = Buffer();
+      if (!call->second.may_go_again()) call->second.args = Buffer();
     }
   }
 }
@@ -298,7 +299,7 @@ void Worker::handle(RankId, const core::Returned& m) {
 }
 
 // A rank is lost: calls that it had are made again, or have failed.
-void Worker::actors_lost(RankId rank) {
+void Worker::actors_lost(RankId rank, bool left) {
   std::vector<ObjectId> hit;
   for (const auto& [first, call] : calls_) {
     if (call.at == rank) hit.push_back(first);
@@ -307,8 +308,9 @@ void Worker::actors_lost(RankId rank) {
     const auto place = calls_.find(first);
     if (place == calls_.end()) continue;
     PendingCall& call = place->second;
-    if (call.retries > 0) {
-      --call.retries;
+    const bool moves = left && call.moves;
+    if (moves || call.retries > 0) {
+      if (!moves) --call.retries;
       call.at = kUnsent;
       remotes_[call.actor].unsent.push_back(first);
     } else {
@@ -358,9 +360,12 @@ void Worker::tell_state(const Run& run) {
   transport_.send(kHeadRank, checkpoint);
 }
 
-void Worker::handle(RankId, const core::Drain&) {
+void Worker::handle(RankId, const core::Drain& m) {
   draining_ = true;
+  leaves_ = leaves_ || m.leaves;
+  saved_all_ = false;
   for (auto& [id, actor] : actors_) {
+    actor->stopped = leaves_;
     if (actor->save_every == 0) continue;
     actor->save_every = 1;
     actor->save_now = actor->since_saved != 0;
@@ -371,10 +376,12 @@ void Worker::handle(RankId, const core::Drain&) {
 
 void Worker::tell_saved() {
   if (!draining_ || saved_all_) return;
-  saved_all_ = std::all_of(actors_.begin(), actors_.end(), [](const auto& of) {
+  // One that leaves keeps nothing for others, and waits for nobody.
+  if (leaves_ && (!loans_.empty() || !calls_.empty() || !running_.empty() || queued_tasks_ != 0)) return;
+  saved_all_ = std::all_of(actors_.begin(), actors_.end(), [this](const auto& of) {
     const LocalActor& actor = *of.second;
-    return actor.ending || actor.dead != nullptr ||
-           (actor.since_saved == 0 && (actor.save_every == 0 || actor.active == 0));
+    const bool idle = actor.active == 0 || (actor.save_every == 0 && !leaves_);
+    return actor.ending || actor.dead != nullptr || (actor.since_saved == 0 && idle);
   });
   if (saved_all_) transport_.send(kHeadRank, core::Saved{});
 }
@@ -456,6 +463,7 @@ void Worker::call_gone(Piece& piece) {
 bool LocalActor::has_next() const {
   if (ending) return active == 0 && object != nullptr;
   if (save_now) return active == 0;
+  if (stopped) return false;
   return !ready.empty() && active < options->actor.concurrency;
 }
 

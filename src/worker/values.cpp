@@ -106,6 +106,7 @@ void Worker::deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, 
   }
   const Interest in = std::move(found->second);
   interests_.erase(found);
+  if (error != nullptr) adopting_.erase(id);
   for (const RankId rank : in.ranks) {
     if (error != nullptr) {
       send_failure(rank, id, *error);
@@ -210,7 +211,7 @@ void Worker::handle(RankId, const core::Located& m) {
 // What was asked for on behalf of tasks that have gone elsewhere since is not chased: it may be freed by now.
 bool Worker::forget_if_unwanted(ObjectId id) {
   const auto found = interests_.find(id);
-  if (!found->second.pieces.empty() || !found->second.ranks.empty()) return false;
+  if (!found->second.pieces.empty() || !found->second.ranks.empty() || adopting_.contains(id)) return false;
   if (Record* record = objects_.find(id)) {
     if (!record->ready(id.index)) return false;
     if (!objects_.is_here(*record, id.index)) return false;
@@ -219,8 +220,36 @@ bool Worker::forget_if_unwanted(ObjectId id) {
   return true;
 }
 
+void Worker::handle(RankId, const core::Adopt& m) {
+  adopting_.insert(m.id);
+  if (const ValuePtr value = value_here(m.id)) {
+    keep_adopted(m.id, value);
+  } else {
+    ask_for(m.id, m.from);
+  }
+}
+
+// A value of a rank that leaves is here, but perhaps in that rank's memory, or for a while only.
+void Worker::keep_adopted(ObjectId id, const ValuePtr& value) {
+  if (adopting_.erase(id) == 0) return;
+  if (!store_.has(id) || store_.is_mapped(id)) {
+    Store::Room room;
+    const bool is_small = value->size() <= settings_.inline_limit;
+    if (!is_small && store_.take(value->size(), room) == Store::Verdict::given && !room.cold.empty()) {
+      store_.settle(room, store_.commit()(room.cold));
+    }
+    room.buffer.append(value->data(), value->size());
+    store_.erase(id);
+    if (store_.has_news()) tell_store_news();
+    store_.add(id, std::make_shared<Buffer>(std::move(room.buffer)), Store::Role::copy);
+  }
+  store_.keep(id);  // soon it is the only one
+  transport_.send(kHeadRank, core::Copied{id, true});
+}
+
 // A value that was asked for is here.
 void Worker::arrived(ObjectId id, const ValuePtr& value) {
+  if (!adopting_.empty()) keep_adopted(id, value);
   if (Record* record = objects_.find(id)) {
     if (store_.has(id)) {
       objects_.set_large(*record, id.index, objects_.rank());
@@ -236,6 +265,7 @@ void Worker::handle(RankId, const core::Keep& m) { store_.keep(m.id); }
 void Worker::handle(RankId, const core::Free& m) {
   for (const ObjectId& id : m.ids) {
     objects_.free(id);
+    adopting_.erase(id);
     if (const auto actor = actors_.find(id); actor != actors_.end()) end_actor(*actor->second);
   }
 }
@@ -316,7 +346,7 @@ void Worker::handle(RankId from, const core::Data& m) {
 void Worker::came(ObjectId id, const ValuePtr& value) {
   if (store_.has_news()) tell_store_news();  // an earlier copy that was dropped is told of before this one
   store_.add(id, value, Store::Role::copy);
-  transport_.send(kHeadRank, core::Copied{id});
+  transport_.send(kHeadRank, core::Copied{id, false});
   arrived(id, store_.find(id));
 }
 

@@ -118,7 +118,7 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
                  options.detached,
                  options.restarts,
                  options.concurrency,
-                 {options.max_pending, options.call_retries},
+                 {options.max_pending, options.call_retries, options.checkpoint_every != 0 ? 1U : 0U},
                  constructor.klass->index,
                  options.checkpoint_every,
                  options.durable};
@@ -643,6 +643,29 @@ std::string Worker::describe() const {
 }
 
 void Worker::handle(RankId, const core::RankLost& m) {
+  constexpr Time kPatience = 2'000'000'000;
+  if (m.left && transport_.is_behind(m.rank, m.frames)) {
+    late_losses_.push_back({m, now_ + kPatience});
+  } else {
+    rank_lost(m);
+  }
+}
+
+void Worker::see_to_late_losses(Time now) {
+  for (LateLoss& late : std::exchange(late_losses_, {})) {
+    if (now < late.until && transport_.is_behind(late.message.rank, late.message.frames)) {
+      late_losses_.push_back(std::move(late));
+      continue;
+    }
+    // Where it said more than has come, it is a loss like others.
+    late.message.left = !transport_.is_behind(late.message.rank, late.message.frames);
+    rank_lost(late.message);
+  }
+}
+
+void Worker::leave(Time grace) { transport_.send(kHeadRank, core::Leave{grace}); }
+
+void Worker::rank_lost(const core::RankLost& m) {
   lost_.insert(m.rank);
   transport_.abandon(m.rank);
   store_.rank_lost(m.rank);
@@ -660,7 +683,7 @@ void Worker::handle(RankId, const core::RankLost& m) {
   }
   for (const ObjectId& id : again) ask_for(id, kNoRank);
   callers_lost(m.rank);
-  actors_lost(m.rank);
+  actors_lost(m.rank, m.left);
   if (m.ended.empty()) return;
   core::Unheard unheard{m.rank, {}};
   for (const Range& range : m.ended) {
@@ -757,6 +780,8 @@ void Worker::end_early(Run& run) {
 
 void Worker::tick(Time now) {
   now_ = now;
+  if (!late_losses_.empty()) see_to_late_losses(now);
+  if (leaves_) tell_saved();
   store_.step();
   admit();
   for (Run* run : running_) {

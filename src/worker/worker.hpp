@@ -14,6 +14,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "core/messages.hpp"
@@ -55,6 +56,7 @@ struct LocalActor {
   std::uint32_t since_saved = 0;                                  // calls
   std::uint32_t save_every = 0;                                   // calls; 0: it is not saved
   bool save_now = false;                                          // before it runs another
+  bool stopped = false;                                           // it runs no more calls here
   bool listed = false;                                            // among those that may run a call
   bool ending = false;
   ErrorPtr dead;  // killed
@@ -226,6 +228,7 @@ class Worker {
   void handle(RankId from, const core::Deadlock& message);
   void handle(RankId from, const core::GangOver& message);
   void handle(RankId from, const core::Drain& message);
+  void handle(RankId from, const core::Adopt& message);
   // The answer to a Prepare order of the store.
   void prepared(std::uint64_t token, bool good);
 
@@ -243,6 +246,8 @@ class Worker {
   void lend(Run& run);
   bool resume(Run& run, bool force = false);
   void want_resume(int change) { resuming_ += change; }
+  // This rank is to end within that time, and the others are to go on.
+  void leave(Time grace);
   // The job ends: stops what can be stopped.
   void stop_running();
 
@@ -297,6 +302,8 @@ class Worker {
     std::vector<Handle> refs;  // in argument values: until the actor's rank holds them itself
     RankId at = kUnsent;
     std::int32_t retries = 0;
+    bool moves = false;  // with its actor
+    bool may_go_again() const { return retries > 0 || moves; }
     std::set<std::uint32_t> announced;  // results that the head waits for
     // kept while it is not sent, or may be sent again:
     Buffer args;
@@ -327,7 +334,7 @@ class Worker {
   void call_results(const core::Result& message);
   void announce_call(PendingCall& call, std::uint32_t index);
   void callers_lost(RankId rank);
-  void actors_lost(RankId rank);
+  void actors_lost(RankId rank, bool left);
   void call_ready(Piece& piece, bool front);
   void call_gone(Piece& piece);
   void list(LocalActor& actor);
@@ -514,7 +521,17 @@ class Worker {
   std::uint64_t next_token_ = 1;
   std::unordered_map<std::uint64_t, core::Answer> answers_;
   Time last_announced_ = 0;
+  void rank_lost(const core::RankLost& m);
+  void see_to_late_losses(Time now);
+  void keep_adopted(ObjectId id, const ValuePtr& value);
+  struct LateLoss {
+    core::RankLost message;
+    Time until = 0;
+  };
+  std::vector<LateLoss> late_losses_;  // of ranks that have left, and whose last words are on their way
+  std::unordered_set<ObjectId> adopting_;
   bool draining_ = false;
+  bool leaves_ = false;
   bool saved_all_ = false;  // since then
   std::uint64_t tasks_run_ = 0;
   std::uint64_t fetches_ = 0;

@@ -51,7 +51,11 @@ int main(int argc, char** argv) {
   message(GangOver{1, true});
   message(Pulse{{{3, "killed by signal 9 (Killed)", true, {{{1}, 2, 3}}}}, {{4, 5'000'000'000}}});
   message(PulseBack{});
-  message(Drain{});
+  message(Drain{true});
+  message(Dismiss{});
+  message(Adopt{{SpanId(7), 1}, 2});
+  message(Leave{1'000'000});
+  message(Left{{{1, 2}, {3, 4}}});
   message(Saved{});
   message(Waits{{{1}, 2}, true});
   message(Result{{{1}, 0, 1}, 8, value.buffer.view(), {}, {{0, {}}}, {{1, 9}}, {2}, {{0, {{1}, 2}}}, 3});

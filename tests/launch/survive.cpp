@@ -5,6 +5,7 @@
 //   survive poison     a task kills every rank that runs it
 //   survive again      large values that were lost with their rank are made again
 //   survive state      an actor goes on from its last checkpoint
+//   survive leave N    N workers are told to end, one after the other: nothing is lost, and nothing runs twice
 //   survive children   what a killed rank has started goes with it
 //   survive cut        a host is cut off by whoever started this
 //   survive head       the head is killed
@@ -131,6 +132,80 @@ int kill_some(int n) {
   } catch (const mobula::Infeasible&) {
   }
   std::printf("%d ranks killed, %zu left\n", n, alive());
+  return g_wrong == 0 ? 7 : 1;
+}
+
+void end_this() { kill(getpid(), SIGUSR1); }
+
+mobula::Ref<std::vector<long>> put_large(long x) { return mobula::put(large(x)); }
+mobula::Ref<long> put_small(long x) { return mobula::put(x); }
+
+class Saved {
+ public:
+  long add(long n) { return total_ += n; }
+  template <class Archive>
+  void serialize(Archive& archive, unsigned) {
+    archive& total_;
+  }
+
+ private:
+  long total_ = 0;
+};
+
+// None of this may be run again, or be lost: no retries, no call_retries, values that no task can make again.
+int leave(int n) {
+  const auto pids = pids_of_workers();
+  const auto go = [](std::uint32_t rank) {
+    return mobula::TaskOptions{.retries = 0, .placement = mobula::on_rank(rank)};
+  };
+  std::vector<mobula::Ref<std::vector<long>>> larges;
+  std::vector<mobula::Ref<long>> smalls;
+  for (const auto& [rank, pid] : pids) {
+    for (int i = 0; i < 5; ++i) {
+      larges.push_back(get(remote<put_large>.with(go(rank))(static_cast<long>(larges.size()))));
+      smalls.push_back(get(remote<put_small>.with(go(rank))(static_cast<long>(smalls.size()))));
+    }
+  }
+  std::vector<mobula::Actor<Saved>> actors;
+  std::vector<long> totals(pids.size());
+  for (std::size_t i = 0; i < pids.size(); ++i) {
+    actors.push_back(
+        mobula::actor<Saved>.with({.restarts = 1, .placement = mobula::spread, .checkpoint_every = 1'000'000})());
+  }
+  const mobula::TaskOptions once{.retries = 0};
+  std::vector<long> xs(200);
+  for (std::size_t i = 0; i < xs.size(); ++i) xs[i] = static_cast<long>(i);
+  auto victim = pids.begin();
+  for (int round = 0; round < n; ++round, ++victim) {
+    const auto batch = remote<work>.with(once).map(xs, mobula::same(3));
+    const auto tree = remote<nested>.with(once)(7);
+    get(remote<end_this>.with(go(victim->first))());
+    std::vector<std::vector<mobula::Ref<long>>> calls(actors.size());
+    const auto until = std::chrono::steady_clock::now() + 1500ms;
+    for (int i = 0; std::chrono::steady_clock::now() < until; ++i) {
+      const std::size_t a = static_cast<std::size_t>(i) % actors.size();
+      calls[a].push_back(remote<&Saved::add>(actors[a], 1));
+      if (i % 20 == 0) std::this_thread::sleep_for(1ms);
+    }
+    for (std::size_t a = 0; a < actors.size(); ++a) {
+      for (const auto& call : calls[a]) {
+        const long total = get(call);
+        expect(total == ++totals[a], "call " + std::to_string(totals[a]) + " counted to " + std::to_string(total));
+      }
+    }
+    for (std::size_t i = 0; i < xs.size(); ++i) expect(get(batch[i]) == xs[i] * xs[i], "a task was wrong");
+    expect(get(tree) == 128, "nested tasks count wrong");
+    for (int i = 0; i < 500 && alive() != pids.size() - static_cast<std::size_t>(round + 1); ++i)
+      std::this_thread::sleep_for(10ms);
+    expect(alive() == pids.size() - static_cast<std::size_t>(round + 1), "a rank does not leave");
+    for (std::size_t i = 0; i < larges.size(); ++i) {
+      expect(get(larges[i]) == large(static_cast<long>(i)), "a large value that was put is wrong");
+      expect(get(smalls[i]) == static_cast<long>(i), "a small value that was put is wrong");
+    }
+  }
+  long calls = 0;
+  for (const long total : totals) calls += total;
+  std::printf("%d ranks have left, %zu stay, %ld calls, each once\n", n, alive(), calls);
   return g_wrong == 0 ? 7 : 1;
 }
 
@@ -319,6 +394,7 @@ int main(int argc, char** argv) {
   return mobula::run(argc, argv, [&] {
     const std::string what = argc > 1 ? argv[1] : "";
     if (what == "kill") return kill_some(argc > 2 ? std::atoi(argv[2]) : 1);
+    if (what == "leave") return leave(argc > 2 ? std::atoi(argv[2]) : 1);
     if (what == "poison") return poison();
     if (what == "again") return lose_values();
     if (what == "state") return lose_state();

@@ -21,6 +21,8 @@ run 7 9 "$1" kill 6
 run 7 7 "$1" again
 run 7 4 "$1" state
 run 7 3 "$1" children
+run 7 5 "$1" leave 3
+grep -q "3 of 5 ranks left it as they were told" "$out" || { echo "FAILED: what the end says"; cat "$out"; failed=1; }
 run 7 6 "$1" poison --mobula-slots=1
 run 7 4 "$1" stop --mobula-lost-after=1500
 run 7 4 "$1" pause --mobula-lost-after=3000

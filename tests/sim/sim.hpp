@@ -34,6 +34,7 @@ struct Options {
   Time latency_most = 30'000;
   double slow_part = 0.01;   // messages that take up to a hundred times as long
   std::uint32_t losses = 0;  // workers that die
+  std::uint32_t leaves = 0;  // workers that leave in order
   std::uint32_t steps = 40;  // what the driver does
   bool check_each_step = true;
 };
@@ -44,6 +45,7 @@ struct Outcome {
   std::uint64_t retried = 0;
   std::uint64_t head_messages = 0;
   std::uint64_t losses = 0;
+  std::uint64_t left = 0;
   std::uint64_t errors = 0;  // that losses explain
   Time end = 0;
   std::uint64_t digest = 0;  // of everything that happened, in order

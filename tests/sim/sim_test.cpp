@@ -13,6 +13,7 @@ struct Case {
   std::uint32_t losses;
   std::uint64_t seeds;
   std::uint32_t steps = 40;
+  std::uint32_t leaves = 0;
 };
 
 class Sim : public testing::TestWithParam<Case> {};
@@ -33,6 +34,7 @@ TEST_P(Sim, RandomPrograms) {
     options.seed = seed;
     options.ranks = c.ranks;
     options.losses = c.losses;
+    options.leaves = c.leaves;
     options.steps = c.steps;
     options.check_each_step = c.ranks <= 64;  // the checks look at everything
     if (std::getenv("SIM_VERBOSE") != nullptr)
@@ -42,26 +44,32 @@ TEST_P(Sim, RandomPrograms) {
       sum.tasks += o.tasks;
       sum.events += o.events;
       sum.losses += o.losses;
+      sum.left += o.left;
       sum.retried += o.retried;
       sum.errors += o.errors;
     } catch (const std::exception& e) {
       FAIL() << e.what();
     }
   }
-  std::printf("%llu seeds, %llu tasks, %llu messages, %llu ranks lost, %llu tasks run again, %llu values lost\n",
-              static_cast<unsigned long long>(last - first + 1), static_cast<unsigned long long>(sum.tasks),
-              static_cast<unsigned long long>(sum.events), static_cast<unsigned long long>(sum.losses),
-              static_cast<unsigned long long>(sum.retried), static_cast<unsigned long long>(sum.errors));
+  std::printf(
+      "%llu seeds, %llu tasks, %llu messages, %llu ranks lost, %llu left, %llu tasks run again, %llu values lost\n",
+      static_cast<unsigned long long>(last - first + 1), static_cast<unsigned long long>(sum.tasks),
+      static_cast<unsigned long long>(sum.events), static_cast<unsigned long long>(sum.losses),
+      static_cast<unsigned long long>(sum.left), static_cast<unsigned long long>(sum.retried),
+      static_cast<unsigned long long>(sum.errors));
 }
 
 INSTANTIATE_TEST_SUITE_P(Clusters, Sim,
                          testing::Values(Case{1, 0, 300}, Case{2, 0, 500}, Case{3, 0, 500}, Case{4, 0, 500},
                                          Case{8, 0, 300}, Case{16, 0, 150}, Case{64, 0, 40}, Case{4, 1, 600},
                                          Case{8, 3, 500}, Case{16, 8, 200}, Case{1000, 0, 30}, Case{1000, 20, 30},
-                                         Case{10'000, 0, 10}, Case{10'000, 20, 1}),
+                                         Case{10'000, 0, 10}, Case{10'000, 20, 1}, Case{4, 0, 300, 40, 2},
+                                         Case{16, 0, 150, 40, 8}, Case{16, 4, 150, 40, 4}),
                          [](const auto& test) {
-                           return std::to_string(test.param.ranks) + "ranks" + std::to_string(test.param.losses) +
-                                  "losses";
+                           std::string name = std::to_string(test.param.ranks) + "ranks" +
+                                              std::to_string(test.param.losses) + "losses";
+                           if (test.param.leaves != 0) name += std::to_string(test.param.leaves) + "leaves";
+                           return name;
                          });
 
 TEST(Determinism, ASeedRepeatsExactly) {

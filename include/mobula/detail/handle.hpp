@@ -59,6 +59,7 @@ class RefBase {
 struct CallLimits {
   std::uint32_t max_pending = 0;  // 0: none
   std::int32_t retries = 0;       // of a call whose rank was lost
+  std::uint32_t moves = 0;        // 1: the actor may go to another rank, and calls that have not begun with it
 };
 
 // A handle to an actor: it is held like a value, and ends like one.
