@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Mobula under a real Slurm of three nodes: slurm.sh API_TEST HELLO ENDINGS SURVIVE
+# Mobula under a real Slurm of three nodes: slurm.sh API_TEST HELLO ENDINGS SURVIVE DRAIN
 set -u
 . "$(dirname "$0")/slurm_test_cluster.sh"
 trap cluster_down EXIT
@@ -30,13 +30,36 @@ echo "== salloc and mpirun"
 timeout 60 salloc -N 2 --ntasks-per-node=2 mpirun "$2" >"$cluster_dir/out" 2>&1 || fail "mpirun: $?"
 grep -q "sum of squares: 332833500" "$cluster_dir/out" || fail "wrong sum"
 echo "== scancel"
-timeout 60 srun -N 3 -n 3 "$3" wait >"$cluster_dir/out" 2>&1 &
+MOBULA_GRACE=1000 timeout 60 srun -N 3 -n 3 "$3" wait >"$cluster_dir/out" 2>&1 &
 pid=$!
 for _ in $(seq 100); do grep -q ready "$cluster_dir/out" && break; sleep 0.1; done
 start=$SECONDS
-scancel -u root
+scancel -u root  # the driver has as long as `grace`
 wait $pid
 [ $((SECONDS - start)) -le 6 ] || fail "the job took $((SECONDS - start)) s to end"
+echo "== told to end by a signal, requeued, and on from the journal"
+cat >"$cluster_dir/job" <<JOB
+#!/bin/bash
+#SBATCH -N 3 --ntasks-per-node=2 --requeue --open-mode=append -o $cluster_dir/out
+srun "$5" tasks "$cluster_dir/ran" 200 --mobula-journal="$cluster_dir/journal" --mobula-grace=20000
+code=\$?
+echo "code \$code"
+[ \$code = 138 ] && scontrol requeue \$SLURM_JOB_ID
+exit \$code
+JOB
+: >"$cluster_dir/out"
+id=$(sbatch --parsable "$cluster_dir/job") || fail "sbatch: $?"
+for _ in $(seq 100); do [ "$(grep -cs ends "$cluster_dir/ran")" -ge 20 ] 2>/dev/null && break; sleep 0.1; done
+scancel --signal=USR1 "$id"
+for _ in $(seq 40); do
+  grep -q "code 0" "$cluster_dir/out" && break
+  scontrol update JobId="$id" StartTime=now 2>/dev/null  # a requeued job waits two minutes otherwise
+  sleep 1
+done
+grep -q "code 138" "$cluster_dir/out" || fail "it was not told to end"
+grep -q "^sum 39800$" "$cluster_dir/out" || fail "the sum"
+[ "$(grep -c begins "$cluster_dir/ran")" = 200 ] || fail "a task ran twice"
+grep "code" "$cluster_dir/out"
 echo "== a launcher that MPI does not hear of"
 timeout 60 srun --mpi=none -n 2 "$2" >"$cluster_dir/out" 2>&1 && fail "two programs ran for one"
 grep -q "srun --mpi=pmix" "$cluster_dir/out" || fail "no advice"
