@@ -711,22 +711,21 @@ bool Engine::stop_threads() {
   if (pump_.joinable()) pump_.join();
   io_changed_.notify_all();
   if (io_.joinable()) io_.join();
-  constexpr Time kStuckGrace = 500'000'000;  // a thread that is blocked in MPI will not end
-  const Time started = core::now();
-  Time until = started + std::chrono::nanoseconds(settings_.stop_grace).count();
-  bool all = false;
-  while (!all) {
+  const Time until = core::now() + std::chrono::nanoseconds(settings_.stop_grace).count();
+  std::size_t left = 1;  // threads that have not ended
+  while (true) {
     {
       Lock lock(*this);
-      all = std::all_of(slots_.begin(), slots_.end(), [](const Thread& t) { return t.ended; });
-      if (worker_->stuck() != 0) until = std::min(until, started + kStuckGrace);
+      left = static_cast<std::size_t>(
+          std::count_if(slots_.begin(), slots_.end(), [](const Thread& t) { return !t.ended; }));
+      if (left <= worker_->stuck()) break;  // those that are blocked in MPI will not end
       for (Waiter* waiter : waiters_) waiter->changed.notify_one();
       wire_.interrupt();
     }
-    if (all || core::now() > until) break;
+    if (core::now() > until) break;
     std::this_thread::sleep_for(std::chrono::microseconds(200));
   }
-  if (!all) return false;
+  if (left != 0) return false;
   for (Thread& thread : slots_) thread.thread.join();
   slots_.clear();
   over_ = true;

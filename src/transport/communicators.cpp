@@ -41,9 +41,15 @@ const boost::mpi::communicator& Communicators::get(const core::GangPart& part) {
         ranks.push_back(static_cast<int>(rank));
     }
     MPI_Group_incl(all, static_cast<int>(ranks.size()), ranks.data(), &group);
-    // Several gangs may start at once: their ids tell them apart.
-    constexpr std::uint64_t kTags = 32'768;
-    code = MPI_Comm_create_group(parent_, group, static_cast<int>(part.communicator % kTags), &made);
+    // Several gangs may start at once: their tags tell them apart. Newer ones have lower tags, since of those that a
+    // rank is making at once Open MPI has the others wait for the one with the lowest: for ever, if one of its ranks
+    // has died.
+    int* most = nullptr;
+    int found = 0;
+    MPI_Comm_get_attr(parent_, MPI_TAG_UB, &most, &found);
+    const int tags = found != 0 ? *most : 32'767;
+    const auto tag = tags - static_cast<int>(part.communicator % static_cast<std::uint64_t>(tags));
+    code = MPI_Comm_create_group(parent_, group, tag, &made);
     MPI_Group_free(&group);
     MPI_Group_free(&all);
   }

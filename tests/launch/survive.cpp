@@ -213,6 +213,11 @@ int stop_one(std::chrono::milliseconds how_long, bool is_lost) {
   const auto pids = pids_of_workers();
   const auto [rank, pid] = *pids.begin();
   kill(pid, SIGSTOP);
+  // One of its members does not come to the others; they don't stand in the way of the gang that takes its place.
+  mobula::GangOptions packed;
+  packed.retries = 100;
+  packed.placement = mobula::pack;
+  const auto gang = mobula::gang<member>.with(packed)(2, 21);
   const auto until = std::chrono::steady_clock::now() + how_long;
   if (is_lost) load(1);  // otherwise it would wait for what is on the rank
   std::this_thread::sleep_until(until);
@@ -220,6 +225,7 @@ int stop_one(std::chrono::milliseconds how_long, bool is_lost) {
   kill(pid, SIGCONT);
   expect(counts != is_lost,
          is_lost ? "a rank that gives no sign of life counts as alive" : "a short stop counts as a loss");
+  expect(get(gang[0]) == 42 && get(gang[1]) == 42, "a gang gave a wrong result");
   load(2);
   for (int i = 0; is_lost && i < 500 && kill(pid, 0) == 0; ++i) std::this_thread::sleep_for(10ms);
   expect((kill(pid, 0) == 0) != is_lost, is_lost ? "a rank that was declared lost goes on" : "the rank is gone");
