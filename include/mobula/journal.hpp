@@ -14,7 +14,7 @@ namespace mobula {
 namespace detail {
 bool has_journal();
 void keep(const std::string& name, Encoder&& value);
-std::optional<Buffer> kept(const std::string& name);
+bool kept(const std::string& name, Buffer& value);
 }  // namespace detail
 
 // Whether the job has a journal.
@@ -33,9 +33,9 @@ void keep(const std::string& name, const T& value) {
 // journal, and ProtocolError where it is a value of another type, as far as its bytes tell.
 template <class T>
 std::optional<T> kept(const std::string& name) {
-  const auto bytes = detail::kept(name);
-  if (!bytes) return std::nullopt;
-  detail::Decoder in(bytes->view());
+  detail::Buffer bytes;
+  if (!detail::kept(name, bytes)) return std::nullopt;
+  detail::Decoder in(bytes.view());
   std::optional<T> value(detail::decode<T>(in));
   in.finish();
   return value;

@@ -28,6 +28,6 @@ void keep(const std::string& name, Encoder&& value) {
   journal.keep(name, std::move(value.buffer));
 }
 
-std::optional<Buffer> kept(const std::string& name) { return of_driver("kept").kept(name); }
+bool kept(const std::string& name, Buffer& value) { return of_driver("kept").kept(name, value); }
 
 }  // namespace mobula::detail

@@ -84,21 +84,21 @@ void show(const Arguments& arguments) {
   Reader reader(arguments.folder, false);
   warn_if_in_use(reader);
   const Key key = key_in(arguments.keys.front());
-  const auto value = reader.value(key);
-  if (!value) throw Error("mobula: the journal has no result of this key, or it is damaged");
+  detail::Buffer value;
+  if (!reader.value(key, value)) throw Error("mobula: the journal has no result of this key, or it is damaged");
   if (arguments.raw) {
-    std::fwrite(value->data(), 1, value->size(), stdout);
+    std::fwrite(value.data(), 1, value.size(), stdout);
     return;
   }
   reader.for_each([&](const Entry& entry) {
     if (entry.key != key) return;
     std::printf("function  %s\nname      %s\nversion   %s\nmade      %s\nseconds   %.6f\nbytes     %zu\n",
                 entry.function.c_str(), entry.name.c_str(), entry.version.c_str(), when(entry.made).c_str(),
-                entry.seconds, value->size());
+                entry.seconds, value.size());
   });
   constexpr std::size_t kMost = 256;
   constexpr std::size_t kRow = 16;
-  const std::size_t shown = std::min(value->size(), kMost);
+  const std::size_t shown = std::min(value.size(), kMost);
   for (std::size_t row = 0; row < shown; row += kRow) {
     std::printf("%08zx ", row);
     std::string text;
@@ -107,13 +107,13 @@ void show(const Arguments& arguments) {
         std::printf("   ");
         continue;
       }
-      const auto byte = static_cast<unsigned char>(value->data()[i]);
+      const auto byte = static_cast<unsigned char>(value.data()[i]);
       std::printf(" %02x", byte);
       text += byte >= ' ' && byte < 127 ? static_cast<char>(byte) : '.';
     }
     std::printf("  %s\n", text.c_str());
   }
-  if (shown < value->size()) std::printf("… (all of it: --raw)\n");
+  if (shown < value.size()) std::printf("… (all of it: --raw)\n");
 }
 
 void remove(const Arguments& arguments) {

@@ -32,8 +32,9 @@ void Engine::invoke_with_journal(worker::Run& run) {
     invoke_durable(run);
   } else if (body.function->kind == FunctionInfo::Kind::constructor && body.options->actor.durable &&
              run.task.checkpoint.empty()) {
-    const auto state = journal_->find(journal::key_of_actor(body.function->klass->signature, body.options->actor.name));
-    if (state) run.task.checkpoint = state->view();
+    detail::Buffer state;
+    journal_->find(journal::key_of_actor(body.function->klass->signature, body.options->actor.name), state);
+    run.task.checkpoint = state.view();
     invoke(run);
   } else {
     invoke(run);
@@ -49,11 +50,12 @@ void Engine::invoke_durable(worker::Run& run) {
   const journal::Key key =
       journal::key_of_task(function.signature, body.options->version,
                            ByteView(task.args.take(0), task.args.remaining()), task.dep_mask, task.deps);
-  if (const auto found = journal_->find(key);
-      found && (function.fixed_result == detail::kVariable || found->size() == function.fixed_result)) {
+  detail::Buffer found;
+  if (journal_->find(key, found) &&
+      (function.fixed_result == detail::kVariable || found.size() == function.fixed_result)) {
     task.begin();
     try {
-      task.give(found->view());
+      task.give(found.view());
     } catch (...) {
       task.fail();
     }

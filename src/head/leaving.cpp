@@ -12,7 +12,6 @@
 namespace mobula::head {
 
 using detail::kHeadRank;
-using detail::kNoRank;
 
 void Head::handle(RankId from, const core::Leave& m) {
   if (from == kHeadRank || leaving_.contains(from)) return;

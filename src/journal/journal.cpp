@@ -173,18 +173,17 @@ void take_all(const std::string& folder) {
   }
 }
 
-std::optional<Buffer> value_of(const std::string& folder, const Record& record) {
-  Buffer value;
+// False where it is damaged or gone.
+bool read_value(const std::string& folder, const Record& record, Buffer& value) {
   if (record.in_file) {
     const std::string path = file_of(folder, record.entry.key);
-    if (!fs::exists(path)) return std::nullopt;
+    if (!fs::exists(path)) return false;
     File file(path, O_RDONLY);
-    if (!file.read(value.extend(record.entry.size), record.entry.size)) return std::nullopt;
+    if (!file.read(value.extend(record.entry.size), record.entry.size)) return false;
   } else {
     value = Buffer(record.value);
   }
-  if (value.size() != record.entry.size || digest_of(value.view()) != record.digest) return std::nullopt;
-  return value;
+  return value.size() == record.entry.size && digest_of(value.view()) == record.digest;
 }
 
 double system_seconds() {
@@ -261,27 +260,27 @@ void Journal::take() {
   }
 }
 
-std::optional<Buffer> Journal::find(const Key& key) {
+bool Journal::find(const Key& key, Buffer& value) {
   try {
     Record record;
     Buffer copy;
     {
       const std::lock_guard lock(reading_);
-      if (unreadable_) return std::nullopt;
+      if (unreadable_) return false;
       if (book_ == nullptr) book_ = std::make_unique<Book>(book_of(folder_), Book::Use::read);
       const auto found = book_->find(key);
-      if (!found) return std::nullopt;
+      if (!found) return false;
       record = *found;
       copy = Buffer(record.value);
       record.value = copy.view();
     }
-    auto value = value_of(folder_, record);
-    if (!value) core::log_warn("the journal's value " + to_string(key) + " is damaged or gone: its task runs again");
-    return value;
+    const bool good = read_value(folder_, record, value);
+    if (!good) core::log_warn("the journal's value " + to_string(key) + " is damaged or gone: its task runs again");
+    return good;
   } catch (const std::exception& e) {
     const std::lock_guard lock(reading_);
     if (!std::exchange(unreadable_, true)) warn(e.what());
-    return std::nullopt;
+    return false;
   }
 }
 
@@ -343,12 +342,15 @@ void Journal::keep(const std::string& name, Buffer value) {
   names_[name] = std::move(value);
 }
 
-std::optional<Buffer> Journal::kept(const std::string& name) {
+bool Journal::kept(const std::string& name, Buffer& value) {
   {
     const std::lock_guard lock(writing_);
-    if (const auto found = names_.find(name); found != names_.end()) return Buffer(found->second.view());
+    if (const auto found = names_.find(name); found != names_.end()) {
+      value = Buffer(found->second.view());
+      return true;
+    }
   }
-  return find(key_of_name(name));
+  return find(key_of_name(name), value);
 }
 
 bool Journal::append(const Buffer& record, bool now) {
@@ -383,10 +385,9 @@ Reader::~Reader() {
 
 void Reader::for_each(const std::function<void(const Entry&)>& visit) { book_->for_each(visit); }
 
-std::optional<Buffer> Reader::value(const Key& key) {
+bool Reader::value(const Key& key, Buffer& value) {
   const auto record = book_->find(key);
-  if (!record) return std::nullopt;
-  return value_of(folder_, *record);
+  return record && read_value(folder_, *record, value);
 }
 
 void Reader::remove(const Key& key) {

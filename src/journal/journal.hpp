@@ -71,14 +71,14 @@ class Journal {
   // Made if it is not there. Takes it for this process until its end, and earlier jobs' results into the book. On the
   // head, before other ranks use the folder. Throws ConfigError where another job has it, or it can't be used.
   void take();
-  // A result of an earlier job. Warns and finds nothing where the folder can't be read.
-  std::optional<Buffer> find(const Key& key);
+  // A result of an earlier job; false: there is none. Warns and finds nothing where the folder can't be read.
+  bool find(const Key& key, Buffer& value);
   // Adds a result: `made` and `size` are filled in. Where it can't it warns, and the job goes on without. `now`: on the
   // disk before this returns.
   bool add(Entry entry, ByteView value, bool now = false);
   // The same by name; what this job has kept is found too. Throws Error where it can't be written.
   void keep(const std::string& name, Buffer value);
-  std::optional<Buffer> kept(const std::string& name);
+  bool kept(const std::string& name, Buffer& value);
 
  private:
   bool append(const Buffer& record, bool now);
@@ -103,7 +103,7 @@ class Reader {
   ~Reader();
   bool in_use() const { return in_use_; }
   void for_each(const std::function<void(const Entry&)>& visit);
-  std::optional<Buffer> value(const Key& key);
+  bool value(const Key& key, Buffer& value);
   void remove(const Key& key);
 
  private:

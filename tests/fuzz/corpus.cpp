@@ -53,7 +53,7 @@ int main(int argc, char** argv) {
   message(PulseBack{});
   message(Drain{true});
   message(Dismiss{});
-  message(Adopt{{SpanId(7), 1}, 2});
+  message(Adopt{{SpanId{7}, 1}, 2});
   message(Leave{1'000'000});
   message(Left{{{1, 2}, {3, 4}}});
   message(Saved{});
