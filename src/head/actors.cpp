@@ -36,7 +36,7 @@ void Head::actor_submitted(const Piece& piece) {
   Actor& actor = actors_[id];
   actor.state = Actor::State::pending;
   actor.traits = traits;
-  if (traits.restarts > 0) actor.work = piece.work;
+  if (traits.restarts > 0 || traits.checkpoint_every != 0) actor.work = piece.work;
   entry(id);
   if (traits.detached) hold(id);
 }
@@ -136,10 +136,10 @@ void Head::actors_lost(RankId rank) {
     if (actor.state == Actor::State::ended) continue;
     const bool moves = ranks_[rank].left && actor.traits.checkpoint_every != 0;
     if (actor.state == Actor::State::alive && (moves || actor.restarts < actor.traits.restarts)) {
-      ++actor.restarts;
+      ++(moves ? actor.moves : actor.restarts);
       actor.state = Actor::State::pending;
       entry(id).stored = false;
-      const auto attempt = static_cast<std::uint32_t>(actor.restarts) + 1;
+      const auto attempt = static_cast<std::uint32_t>(actor.restarts + actor.moves) + 1;
       start_again(add_again({id.span, id.index, id.index + 1}, actor.work, attempt));
       continue;
     }
@@ -147,7 +147,7 @@ void Head::actors_lost(RankId rank) {
                  make_error(ErrorKind::actor_died,
                             "actor " + actor_name(id, actor) + " was on rank " + std::to_string(rank) +
                                 ", which was lost, and may not be restarted" + (actor.restarts > 0 ? " once more" : ""),
-                            "", id, rank, actor.restarts + 1, ranks_[rank].host));
+                            "", id, rank, actor.restarts + actor.moves + 1, ranks_[rank].host));
   }
   std::vector<std::uint64_t> done;
   for (const auto& [key, killing] : kills_) {
@@ -233,7 +233,7 @@ void Head::kill(RankId from, std::uint64_t token, ObjectId id) {
   const bool lives = actor->state == Actor::State::alive;
   const RankId worker = actor->holding.worker;
   actor_failed(id, make_error(ErrorKind::actor_died, "actor " + actor_name(id, *actor) + " was killed", "", id, worker,
-                              actor->restarts + 1));
+                              actor->restarts + actor->moves + 1));
   if (lives) {
     kills_.emplace(next_token_, Killing{from, token, worker});
     end_here(*actor, id, next_token_++);

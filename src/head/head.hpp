@@ -227,6 +227,7 @@ class Head {
     RankId asker = detail::kNoRank;  // who reserved the name
     std::shared_ptr<Work> work;      // to make it again
     std::int32_t restarts = 0;       // that have been made
+    std::int32_t moves = 0;          // from ranks that left
     ErrorPtr error;                  // ended
     std::uint64_t killing = 0;       // the key in kills_ of who waits for the constructor to end first
     sched::Holding holding;          // what it has, where it is

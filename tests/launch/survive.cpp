@@ -169,8 +169,14 @@ int leave(int n) {
   std::vector<mobula::Actor<Saved>> actors;
   std::vector<long> totals(pids.size());
   for (std::size_t i = 0; i < pids.size(); ++i) {
-    actors.push_back(
-        mobula::actor<Saved>.with({.restarts = 1, .placement = mobula::spread, .checkpoint_every = 1'000'000})());
+    mobula::ActorOptions moves{.placement = mobula::spread, .checkpoint_every = 1'000'000};
+    if (i == 0) {
+      moves.restarts = 1;
+    } else {
+      moves.name = "saved " + std::to_string(i);
+      moves.durable = true;
+    }
+    actors.push_back(mobula::actor<Saved>.with(moves)());
   }
   const mobula::TaskOptions once{.retries = 0};
   std::vector<long> xs(200);
