@@ -84,18 +84,16 @@ void show(const Arguments& arguments) {
   Reader reader(arguments.folder, false);
   warn_if_in_use(reader);
   const Key key = key_in(arguments.keys.front());
+  Entry entry;
   detail::Buffer value;
-  if (!reader.value(key, value)) throw Error("mobula: the journal has no result of this key, or it is damaged");
+  if (!reader.find(key, entry, value)) throw Error("mobula: the journal has no result of this key, or it is damaged");
   if (arguments.raw) {
     std::fwrite(value.data(), 1, value.size(), stdout);
     return;
   }
-  reader.for_each([&](const Entry& entry) {
-    if (entry.key != key) return;
-    std::printf("function  %s\nname      %s\nversion   %s\nmade      %s\nseconds   %.6f\nbytes     %zu\n",
-                entry.function.c_str(), entry.name.c_str(), entry.version.c_str(), when(entry.made).c_str(),
-                entry.seconds, value.size());
-  });
+  std::printf("function  %s\nname      %s\nversion   %s\nmade      %s\nseconds   %.6f\nbytes     %zu\n",
+              entry.function.c_str(), entry.name.c_str(), entry.version.c_str(), when(entry.made).c_str(),
+              entry.seconds, value.size());
   constexpr std::size_t kMost = 256;
   constexpr std::size_t kRow = 16;
   const std::size_t shown = std::min(value.size(), kMost);

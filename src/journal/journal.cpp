@@ -113,6 +113,12 @@ void write_all(int file, ByteView bytes) {
   }
 }
 
+std::string host_name() {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  return host.data();
+}
+
 // So that no other job has the folder. The file says who does. -1: somebody has.
 int try_lock(const std::string& folder) {
   const std::string path = folder + "/lock";
@@ -127,9 +133,7 @@ int try_lock(const std::string& folder) {
     core::log_warn("the file system of " + folder + " has no locks (" + std::strerror(error) +
                    "): see to it that one job at a time uses this journal");
   }
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  const std::string text = "process " + std::to_string(getpid()) + " on " + host.data() + "\n";
+  const std::string text = "process " + std::to_string(getpid()) + " on " + host_name() + "\n";
   static_cast<void>(!ftruncate(lock, 0));
   static_cast<void>(!write(lock, text.data(), text.size()));
   return lock;
@@ -357,11 +361,9 @@ bool Journal::append(const Buffer& record, bool now) {
   const std::lock_guard lock(writing_);
   if (unwritable_) return false;
   if (file_ < 0) {
-    std::array<char, 256> host{};
-    gethostname(host.data(), host.size() - 1);
     const auto stamp = std::chrono::system_clock::now().time_since_epoch().count();
     const std::string path =
-        results_of(folder_) + "/" + std::to_string(stamp) + "-" + host.data() + "-" + std::to_string(getpid()) + ".log";
+        results_of(folder_) + "/" + std::to_string(stamp) + "-" + host_name() + "-" + std::to_string(getpid()) + ".log";
     file_ = File(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND).release();
   }
   // One write: a process that is killed leaves it whole, or cut off as the last of its file.
@@ -385,9 +387,11 @@ Reader::~Reader() {
 
 void Reader::for_each(const std::function<void(const Entry&)>& visit) { book_->for_each(visit); }
 
-bool Reader::value(const Key& key, Buffer& value) {
+bool Reader::find(const Key& key, Entry& entry, Buffer& value) {
   const auto record = book_->find(key);
-  return record && read_value(folder_, *record, value);
+  if (!record || !read_value(folder_, *record, value)) return false;
+  entry = record->entry;
+  return true;
 }
 
 void Reader::remove(const Key& key) {

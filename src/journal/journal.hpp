@@ -103,7 +103,7 @@ class Reader {
   ~Reader();
   bool in_use() const { return in_use_; }
   void for_each(const std::function<void(const Entry&)>& visit);
-  bool value(const Key& key, Buffer& value);
+  bool find(const Key& key, Entry& entry, Buffer& value);
   void remove(const Key& key);
 
  private:

@@ -16,6 +16,16 @@ namespace {
 constexpr std::size_t kInlineData = 24 << 10;  // bytes of a value that goes inline in a Data message
 constexpr std::size_t kRetained = 1024;        // results
 
+// In the rank's segment, or on the heap where that has no room.
+ValuePtr copy_of(ByteView bytes, Store& store) {
+  Store::Room room;
+  if (store.take(bytes.size(), room) == Store::Verdict::given && !room.cold.empty()) {
+    store.settle(room, store.commit()(room.cold));
+  }
+  room.buffer.append(bytes.data(), bytes.size());
+  return std::make_shared<Buffer>(std::move(room.buffer));
+}
+
 }  // namespace
 
 void Worker::request(const Handle& handle) {
@@ -233,15 +243,11 @@ void Worker::handle(RankId, const core::Adopt& m) {
 void Worker::keep_adopted(ObjectId id, const ValuePtr& value) {
   if (adopting_.erase(id) == 0) return;
   if (!store_.has(id) || store_.is_mapped(id)) {
-    Store::Room room;
     const bool is_small = value->size() <= settings_.inline_limit;
-    if (!is_small && store_.take(value->size(), room) == Store::Verdict::given && !room.cold.empty()) {
-      store_.settle(room, store_.commit()(room.cold));
-    }
-    room.buffer.append(value->data(), value->size());
+    ValuePtr copy = is_small ? std::make_shared<Buffer>(value->view()) : copy_of(value->view(), store_);
     store_.erase(id);
     if (store_.has_news()) tell_store_news();
-    store_.add(id, std::make_shared<Buffer>(std::move(room.buffer)), Store::Role::copy);
+    store_.add(id, std::move(copy), Store::Role::copy);
   }
   store_.keep(id);  // soon it is the only one
   transport_.send(kHeadRank, core::Copied{id, true});
@@ -323,12 +329,7 @@ void Worker::handle(RankId from, const core::Data& m) {
     return;
   }
   if (m.block == 0) {
-    Store::Room room;
-    if (store_.take(m.value.size(), room) == Store::Verdict::given && !room.cold.empty()) {
-      store_.settle(room, store_.commit()(room.cold));
-    }
-    room.buffer.append(m.value.data(), m.value.size());
-    came(m.id, std::make_shared<Buffer>(std::move(room.buffer)));
+    came(m.id, copy_of(m.value, store_));
     return;
   }
   if (found != interests_.end()) found->second.receiving = true;

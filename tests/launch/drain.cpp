@@ -6,9 +6,6 @@
 //   drain actor N          counts N steps, or till it is asked to end
 //   drain long             a task that takes for ever
 //   drain nap              the driver does
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -18,18 +15,13 @@
 #include <thread>
 #include <vector>
 
+#include "note.hpp"
+
 namespace {
 
 using namespace std::chrono_literals;
 using mobula::get;
 using mobula::remote;
-
-void note(const std::string& log, const std::string& line) {
-  const int file = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  const std::string text = line + "\n";
-  if (file < 0 || write(file, text.data(), text.size()) != static_cast<ssize_t>(text.size())) std::abort();
-  close(file);
-}
 
 long half(long x) {
   std::this_thread::sleep_for(25ms);

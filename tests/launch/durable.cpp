@@ -2,7 +2,6 @@
 //   durable many LOG N     N durable tasks. LOG gets a line for each that runs, and for each whose result was seen.
 //   durable kinds LOG      one of each kind; LOG gets a line for each that runs
 //   durable steps N        an actor counts N calls on from where an earlier job has left off, and prints the count
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -16,19 +15,13 @@
 #include <thread>
 #include <vector>
 
+#include "note.hpp"
+
 namespace {
 
 using mobula::get;
 using mobula::remote;
 using mobula::TaskOptions;
-
-// One line, whole.
-void note(const std::string& log, const std::string& line) {
-  const int file = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  const std::string text = line + "\n";
-  if (file < 0 || write(file, text.data(), text.size()) != static_cast<ssize_t>(text.size())) std::abort();
-  close(file);
-}
 
 void check(bool good, const char* what) {
   if (good) return;

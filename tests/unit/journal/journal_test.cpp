@@ -178,13 +178,15 @@ TEST_F(JournalTest, ManyThreadsAdd) {
   reader.for_each([&](const Entry& of) { all[of.name] = of.key; });
   ASSERT_EQ(all.size(), std::size_t{kThreads} * kEach);
   for (const auto& [name, key] : all) {
+    Entry entry;
     Buffer value;
-    EXPECT_TRUE(reader.value(key, value));
+    EXPECT_TRUE(reader.find(key, entry, value));
     EXPECT_EQ(text_of(value).substr(0, name.size()), name);
   }
   reader.remove(all["0.0"]);
+  Entry entry;
   Buffer value;
-  EXPECT_FALSE(reader.value(all["0.0"], value));
+  EXPECT_FALSE(reader.find(all["0.0"], entry, value));
   EXPECT_EQ(files("values").size(), std::size_t{kThreads} * (kEach / 50) - 1);
 }
 
