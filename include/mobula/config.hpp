@@ -35,6 +35,9 @@ struct Config {
   // The folder of this node for objects that memory has no room for. "off": they are not written. "": SLURM_TMPDIR,
   // TMPDIR, /tmp or /var/tmp, the first that can be written and is not memory itself.
   std::string scratch;
+  // The folder of this node for container images that must be fetched or unpacked; they stay there for later jobs. "":
+  // mobula-images-UID in the folder for scratch.
+  std::string images;
   // Seconds that the job may run, for TaskOptions::time_request. 0: what Slurm tells, if anything.
   double time_limit = 0;
   // Whether each rank has a keeper, a small parent process by which the others outlive its death under any launcher.

@@ -61,25 +61,31 @@ struct InProcess {
 inline constexpr InProcess in_process{};
 
 // In a process of its own, without MPI: what ends it (a signal, `exit`, a limit) is an error of the task, TaskCrashed,
-// and no harm to the rank. Its arguments and its result travel as they do between ranks; it can't use Refs, nor start
-// tasks. What it prints is passed on, and the last lines travel with the error.
+// and no harm to the rank. Its arguments and its result travel as they do between ranks, large values in memory that
+// the processes share; it can't use Refs, nor start tasks. What it prints is passed on, and the last lines travel with
+// the error. Of an actor: its object lives there.
 struct sandbox {
   std::size_t memory = 0;  // bytes of address space that it may add; 0: TaskOptions::memory, if set
-  Duration time = none;    // from its start; then TaskCrashed
+  Duration time = none;    // of each task or call, from its start; then TaskCrashed
   std::string cwd = {};    // its working directory
   std::map<std::string, std::string> env = {};  // set besides what the rank has
   bool reuse = true;                            // tasks with the same sandbox take turns in warm processes
   bool operator==(const sandbox&) const = default;
 };
 
-// In a container of an image: of commands. The runtime is the first that is there of Apptainer, Charliecloud, Podman
-// and Docker.
+// In a container of an image. Of commands: the image has the program. Of tasks and actors: it has this very program, at
+// the same path, with the libraries that it needs; it is started there with the same arguments, and otherwise this is a
+// sandbox. The runtime is the first that a rank has in PATH of Apptainer, Charliecloud, Podman and Docker; only ranks
+// that have it get such tasks. TaskOptions::memory is a limit there.
 struct container {
-  std::string image;                    // as the runtime names it: a file, a folder, or a name with a tag
+  // As the runtime names it: a file, a folder, or a name with a tag; or an archive (.tar, .tar.gz) as `docker save` and
+  // `docker export` make them. What must be fetched or unpacked first is so once for each node (Config::images).
+  std::string image;
   std::vector<std::string> binds = {};  // "/host/path" or "/host/path:/path/in/container"
   std::map<std::string, std::string> env = {};
   bool gpus = false;         // show the node's GPUs
   std::string runtime = {};  // "apptainer", "charliecloud", "podman" or "docker"; "": the first one
+  bool reuse = true;         // those with the same image take turns in warm containers, where that saves time
   bool operator==(const container&) const = default;
 };
 
@@ -125,7 +131,10 @@ struct ActorOptions {
   std::uint32_t max_pending = 0;  // calls of one rank that have not ended; more throw Backpressure; 0: no limit
   std::uint32_t concurrency = 1;  // calls that may run at once, on threads of their own
   Placement placement = any;
-  Isolation isolation = in_process;  // in_process only
+  // In a process of its own, which runs its calls one at a time. If it ends, the call that it was at throws
+  // TaskCrashed, or runs again where call_retries allow; restarts have it made anew there, and without any are left all
+  // later calls throw ActorDied.
+  Isolation isolation = in_process;
   // If not 0: after so many calls the object's state is saved by its `serialize` and kept by the head, and a restart
   // goes on from there: constructed from the same arguments, then read. Needs restarts and concurrency 1.
   std::uint32_t checkpoint_every = 0;

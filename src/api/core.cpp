@@ -36,7 +36,8 @@ void check_feasible(const TaskOptions* options) {
   if (options == nullptr) return;
   const bool ordinary =
       options->cpus <= 1 && options->gpus == 0 && options->memory == 0 && options->resources.empty() &&
-      options->time_request.is_none() && options->placement.kind != Placement::Kind::on_node &&
+      options->time_request.is_none() && !std::holds_alternative<container>(options->isolation) &&
+      options->placement.kind != Placement::Kind::on_node &&
       options->placement.kind != Placement::Kind::bundle && options->placement.kind != Placement::Kind::on_rank;
   if (ordinary) return;
   thread_local TaskOptions feasible;  // the last that was found so
@@ -112,6 +113,7 @@ TaskOptions as_task(const ActorOptions& options) {
   task.memory = options.memory;
   task.resources = options.resources;
   task.placement = options.placement;
+  task.isolation = options.isolation;
   return task;
 }
 

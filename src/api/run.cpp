@@ -21,12 +21,15 @@
 #include "core/config.hpp"
 #include "core/functions.hpp"
 #include "core/log.hpp"
+#include "core/shared_memory.hpp"
 #include "core/version.hpp"
 #include "journal/journal.hpp"
 #include "keeper/board.hpp"
 #include "keeper/keeper.hpp"
 #include "mobula/mpi.hpp"
+#include "nursery/child.hpp"
 #include "nursery/nursery.hpp"
+#include "programs/container.hpp"
 #include "store/pages.hpp"
 #include "topology/topology.hpp"
 #include "transport/communicators.hpp"
@@ -45,7 +48,7 @@ struct Job {
   std::unique_ptr<nursery::Nursery> nursery;
   std::unique_ptr<transport::MpiWire> mpi;
   std::unique_ptr<transport::LocalHub> hub;
-  std::unique_ptr<store::PrivatePages> pages;  // of the store, where no memory is shared
+  std::unique_ptr<core::SharedMemory> memory;  // of the store, where no rank shares it
   std::unique_ptr<exec::Engine> engine;
   std::unique_ptr<transport::Communicators> communicators;
   std::unique_ptr<journal::Journal> journal;
@@ -127,12 +130,12 @@ void set_up_store(Job& job, exec::Settings& settings) {
     settings.store.segment_of = [mpi](detail::RankId rank) -> const std::byte* { return mpi->segment(rank).data(); };
   } else {
     try {
-      job.pages = std::make_unique<store::PrivatePages>(bytes);
+      job.memory = core::SharedMemory::alone(bytes);
     } catch (const std::bad_alloc&) {
       throw ConfigError("mobula: this process may not reserve " + mib(bytes) +
                         " of address space for its objects (see ulimit -v): ask for less by --mobula-store=SIZE");
     }
-    settings.store.memory = job.pages->memory();
+    settings.store.memory = job.memory->memory();
   }
   store::advise_pages(settings.store.memory);
   settings.store.commit = store::commit_pages;
@@ -142,6 +145,11 @@ void set_up_store(Job& job, exec::Settings& settings) {
                       " can't be written: " + std::strerror(errno));
   }
   settings.store.spills = !settings.scratch.empty();
+  if (!config.images.empty()) {
+    programs::keep_images_in(config.images);
+  } else if (!settings.scratch.empty()) {
+    programs::keep_images_in(settings.scratch + "/mobula-images-" + std::to_string(getuid()));
+  }
 }
 
 void note_signal(int signal) {
@@ -408,6 +416,12 @@ int run_worker(Job& job) {
 
 }  // namespace
 
+// Sandboxed tasks see the objects of the node where they lie.
+void share_with_nursery(const Job& job) {
+  const core::SharedMemory* const memory = job.memory ? job.memory.get() : job.mpi ? job.mpi->shared() : nullptr;
+  if (memory != nullptr) job.nursery->share(memory->memory(), memory->file_to_read());
+}
+
 // The node's board, and what watches over it. Collective over the node.
 void set_up_watch(Job& job) {
   transport::MpiWire& mpi = *job.mpi;
@@ -455,6 +469,7 @@ namespace {
 
 int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& driver, const Config& given) {
   using namespace api;
+  if (const char* door = std::getenv(nursery::kDoor)) nursery::live_as_guest(door);
   if (g_engine != nullptr) throw Error("mobula::run is going on already");
   // Never destroyed: handles that outlive the job, in static variables for example, still find its tables.
   auto* job = new Job;
@@ -525,6 +540,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   job->engine = std::make_unique<exec::Engine>(*wire, std::move(settings), is_head ? &head_settings : nullptr);
   job->communicators = std::make_unique<transport::Communicators>(job->mpi ? job->mpi->communicator() : MPI_COMM_NULL);
   job->engine->on_drop_communicator = [job](std::uint64_t id) { job->communicators->drop(id); };
+  if (job->nursery) share_with_nursery(*job);
   job->engine->set_nursery(job->nursery.get());
   job->engine->set_journal(job->journal.get());
   if (job->mpi) set_up_watch(*job);
@@ -536,7 +552,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   const int code = is_head ? run_head(*job, driver) : run_worker(*job);
   restore_signals();
   g_engine = nullptr;
-  job->pages.reset();
+  job->memory.reset();
   job->nursery.reset();
   job->journal.reset();
   return code;

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "topology/gpus.hpp"
+#include "programs/container.hpp"
 #include "topology/topology.hpp"
 
 namespace mobula::api {
@@ -159,6 +160,10 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
       offers.resources[name] = amount;
       settings.worker.node_resources.push_back(name);
     }
+    for (const std::string& runtime : programs::runtimes_here()) {
+      settings.worker.features.push_back(core::runtime_feature(runtime));
+    }
+    if (!settings.worker.features.empty()) settings.worker.features.push_back(core::runtime_feature(""));
     if (config.gpus > 0) offer_gpus(settings, node, config.gpus);
     if (config.gpus < 0) offer_found_gpus(settings, node, gpus.variable, gpus.found);
   } else {

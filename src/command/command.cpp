@@ -1,9 +1,5 @@
 #include "mobula/command.hpp"
 
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <array>
 #include <charconv>
 
@@ -12,6 +8,7 @@
 #include "mobula/detail/core.hpp"
 #include "mobula/error.hpp"
 #include "mobula/run.hpp"
+#include "programs/container.hpp"
 
 namespace mobula {
 
@@ -19,62 +16,29 @@ namespace command_task {
 namespace {
 
 using detail::Buffer;
-using detail::ByteView;
 using detail::TaskRun;
-
-constexpr std::size_t kLastOutput = 2048;  // bytes of stderr that travel with CommandFailed
-
-void end_container(const std::vector<std::string>& line) {
-  std::vector<char*> words;
-  words.reserve(line.size() + 1);
-  for (const std::string& word : line) words.push_back(const_cast<char*>(word.c_str()));
-  words.push_back(nullptr);
-  pid_t child = 0;
-  if (posix_spawnp(&child, words.front(), nullptr, nullptr, words.data(), environ) == 0) waitpid(child, nullptr, 0);
-}
-
-std::string last_of(const std::string& text) {
-  return text.size() > kLastOutput ? text.substr(text.size() - kLastOutput) : text;
-}
-
-// The runtime itself could not start the container, and says so on stderr.
-bool failed_to_contain(const std::string& runtime, const CommandResult& result) {
-  if (runtime == "docker" || runtime == "podman") return result.exit_code == 125;
-  if (runtime == "apptainer") return result.exit_code == 255 && result.err.find("FATAL:") != std::string::npos;
-  return runtime == "ch-run" && result.exit_code != 0 && result.err.find("ch-run[") != std::string::npos;
-}
 
 CommandResult execute(const Spec& spec, const std::vector<std::string>& inputs, const TaskRun& run) {
   auto next = inputs.begin();
   const auto text_of = [&next](const Word& word) { return word.from_ref ? *next++ : word.text; };
-  Program program;
+  programs::Program program;
   for (const Word& word : spec.words) program.words.push_back(text_of(word));
   program.input = text_of(spec.input);
-  program.env = environment(spec.env);
+  program.env = programs::environment(spec.env);
   program.cwd = spec.cwd;
   program.capture_limit = spec.capture_limit;
+  program.memory = spec.memory;
   const Context context = here();
   program.files = "mobula-" + context.id + "-" + std::to_string(context.attempt);
   program.is_unwanted = [&run] { return run.stop.load(std::memory_order_relaxed); };
-  std::string runtime;
   const std::string what = program.words.front();
-  if (!spec.image.name.empty()) {
-    const std::string name = program.files + "-" + std::to_string(getpid());
-    Contained contained = contain(spec.image, program.words, spec.cwd, name, !program.input.empty(), program.env);
-    program.words = std::move(contained.words);
-    program.cwd.clear();
-    runtime = contained.runtime;
-    if (!contained.end.empty()) program.when_stopped = [end = contained.end] { end_container(end); };
-  }
-  CommandResult result = run_program(program);
-  if (!runtime.empty() && failed_to_contain(runtime, result)) {
-    throw CommandFailed("mobula: container " + spec.image.name + " can't be started: " + last_of(result.err));
-  }
+  CommandResult result =
+      spec.image.name.empty() ? programs::run_program(program) : programs::run_contained(program, spec.image);
   if (spec.check && result.exit_code != 0) {
     throw CommandFailed("mobula: " + what +
                         (result.signal != 0 ? " was ended by signal " + std::to_string(result.signal)
                                             : " ended with code " + std::to_string(result.exit_code)) +
-                        (result.err.empty() ? "" : "; its last output: " + last_of(result.err)));
+                        (result.err.empty() ? "" : "; its last output: " + programs::last_of(result.err)));
   }
   return result;
 }
@@ -119,7 +83,7 @@ struct Task : detail::Runnable<Task, detail::Signature<CommandResult (*)(std::st
 struct Info : detail::FunctionInfo {
   Info() : FunctionInfo("mobula::command", &Task::invoke, detail::kVariable, detail::kVariable) {
     name = "command";
-    stops = true;
+    isolates_itself = true;
   }
 };
 const Info g_info;
@@ -172,9 +136,10 @@ Ref<CommandResult> command(const std::vector<CommandText>& words, const CommandO
   spec.env = entries(options.env);
   spec.capture_limit = options.capture_limit;
   spec.check = options.check;
+  spec.memory = options.memory;
   if (const auto* image = std::get_if<container>(&options.isolation)) {
     if (image->image.empty()) throw std::invalid_argument("mobula::command: the container has no image");
-    spec.image = {image->image, image->binds, entries(image->env), image->gpus, image->runtime};
+    spec.image = {image->image, image->binds, entries(image->env), image->gpus, image->runtime, image->reuse};
     const auto of_program = entries(options.env);
     spec.image.env.insert(spec.image.env.begin(), of_program.begin(), of_program.end());
   }
@@ -187,6 +152,9 @@ Ref<CommandResult> command(const std::vector<CommandText>& words, const CommandO
                       options.alternatives, options.retries, options.retry_exceptions, options.priority,
                       options.name,         options.timeout, options.time_request,     options.placement,
                       in_process,           options.durable, options.version};
+  if (const auto* image = std::get_if<container>(&options.isolation)) {
+    of_task.isolation = *image;  // where it may run; the rest is in the Spec
+  }
   if (of_task.name.empty()) {
     const std::string& program = words.front().text();
     of_task.name = program.empty() ? "command" : program.substr(program.rfind('/') + 1);

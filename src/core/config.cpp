@@ -106,6 +106,7 @@ const std::map<std::string, Apply>& settings() {
          if (c.store < 64 << 10) bad(s, v, "a size of at least 64 KiB");
        }},
       {"scratch", [](Config& c, const auto& v, const auto&) { c.scratch = v; }},
+      {"images", [](Config& c, const auto& v, const auto&) { c.images = v; }},
       {"time_limit", [](Config& c, const auto& v,
                         const auto& s) { c.time_limit = number<double>(v, s, 0.0, 1e9, "a number of seconds"); }},
       {"keeper", [](Config& c, const auto& v, const auto& s) { c.keeper = flag(v, s); }},

@@ -1,5 +1,7 @@
 #include "core/functions.hpp"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -48,9 +50,11 @@ std::uint64_t function_digest() {
     mix(hash, info->signature.data(), info->signature.size());
     mix(hash, &info->fixed_args, sizeof info->fixed_args);
     mix(hash, &info->fixed_result, sizeof info->fixed_result);
-    // Where the code lies tells apart builds whose signatures are equal. Relative, since programs are loaded anywhere.
+    // Where the code lies tells apart builds whose signatures are equal. In its file, which is loaded anywhere.
+    Dl_info file{};
+    dladdr(reinterpret_cast<const void*>(info->invoke), &file);
     const std::intptr_t offset =
-        reinterpret_cast<std::intptr_t>(info->invoke) - reinterpret_cast<std::intptr_t>(&function_count);
+        reinterpret_cast<std::intptr_t>(info->invoke) - reinterpret_cast<std::intptr_t>(file.dli_fbase);
     mix(hash, &offset, sizeof offset);
   }
   return hash;

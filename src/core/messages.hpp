@@ -77,15 +77,37 @@ struct ActorTraits {
   }
 };
 
+// What a rank must have for tasks in containers; empty: any runtime for them.
+inline std::string runtime_feature(const std::string& runtime) {
+  return "a runtime for containers" + (runtime.empty() ? "" : ": " + runtime);
+}
+
+// Of containers; without a name: none.
+struct WireImage {
+  std::string name;
+  std::vector<std::string> binds;
+  std::vector<std::string> env;  // NAME=value
+  bool gpus = false;
+  std::string runtime;  // empty: the first that is there
+  bool reuse = true;
+  template <class V>
+  void fields(V&& visit) {
+    visit(name, binds, env, gpus, runtime, reuse);
+  }
+  bool operator==(const WireImage&) const = default;
+};
+
+// A process of its own for a task or an actor.
 struct WireSandbox {
   std::uint64_t memory = 0;
   std::int64_t time_ns = -1;
   std::string cwd;
   std::vector<std::string> env;  // NAME=value
   bool reuse = true;
+  WireImage image;  // in which it runs
   template <class V>
   void fields(V&& visit) {
-    visit(memory, time_ns, cwd, env, reuse);
+    visit(memory, time_ns, cwd, env, reuse, image);
   }
   bool operator==(const WireSandbox&) const = default;
 };
@@ -108,10 +130,11 @@ struct WireOptions {
   WireSandbox sandbox;
   bool durable = false;
   std::string version;
+  std::string needs;  // a feature of the rank; empty: none
 
   template <class V>
   void fields(V&& visit) {
-    visit(demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index, near,
+    visit(needs, demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index, near,
           gang, is_actor, is_sandboxed, durable);
     if (is_actor) visit(actor);
     if (is_sandboxed) visit(sandbox);
@@ -122,7 +145,7 @@ struct WireOptions {
 // One cpu and nothing else, wherever: what a task asks for by default.
 inline bool is_plain(const WireOptions* options) {
   if (options == nullptr) return true;
-  if (options->is_actor || options->gang != 0) return false;
+  if (options->is_actor || options->gang != 0 || !options->needs.empty()) return false;
   const WireDemand& d = options->demands.front();
   const bool ordinary =
       options->demands.size() == 1 && d.cpus == 1 && d.gpus == 0 && d.memory == 0 && d.resources.empty();
@@ -156,9 +179,10 @@ struct Join {
   std::uint32_t slots = 0;
   WireDemand offers;                        // cpus = slots
   std::vector<std::string> node_resources;  // of those, what the ranks of the node have together
+  std::vector<std::string> features;        // that tasks may need
   template <class V>
   void fields(V&& visit) {
-    visit(digest, version, host, node, slots, offers, node_resources);
+    visit(digest, version, host, node, slots, offers, node_resources, features);
   }
 };
 

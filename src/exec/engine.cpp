@@ -492,11 +492,23 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
 }
 
 void Engine::invoke(worker::Run& run) {
-  if (run.body->is_sandboxed()) {
+  // What ends an actor ends its process with it.
+  if (run.body->is_sandboxed() && run.body->function->kind != detail::FunctionInfo::Kind::destructor) {
     invoke_sandboxed(run);
   } else {
     run.body->function->invoke(run.task);
   }
+}
+
+nursery::Nursery::Task Engine::sandboxed(const worker::Run& run) const {
+  nursery::Nursery::Task task;
+  const core::WireOptions& options = *run.body->all_options();
+  task.function = run.body->function;
+  task.sandbox = options.sandbox;
+  task.context = context();
+  if (options.is_actor) task.actor = &options.actor;
+  task.is_unwanted = [&run] { return run.task.stop.load(std::memory_order_relaxed); };
+  return task;
 }
 
 void Engine::invoke_sandboxed(worker::Run& run) {
@@ -512,12 +524,7 @@ void Engine::invoke_sandboxed(worker::Run& run) {
     run.task.advance();
     return;
   }
-  nursery::Nursery::Task task;
-  task.function = run.body->function;
-  task.sandbox = run.body->options->sandbox;
-  task.context = context();
-  task.is_unwanted = [&run] { return run.task.stop.load(std::memory_order_relaxed); };
-  nursery_->invoke(task, run.task);
+  nursery_->invoke(sandboxed(run), run.task);
 }
 
 // The thread that has run the actor's call is the only one that uses the object.
@@ -525,7 +532,13 @@ void Engine::save_actor(worker::Run& run) {
   const worker::LocalActor& actor = *run.body->actor;
   try {
     detail::Encoder state;
-    actor.klass->save(state, run.task.actor.get());
+    if (actor.options->is_sandboxed) {
+      nursery::Nursery::Task task = sandboxed(run);
+      task.function = actor.klass;
+      nursery_->save(task, run.task, state);
+    } else {
+      actor.klass->save(state, run.task.actor.get());
+    }
     keep_state(actor, state);
     run.saved = std::move(state);
   } catch (const std::exception& e) {
@@ -672,6 +685,7 @@ void Engine::join(const std::string& version, std::uint64_t digest) {
   join.offers = settings_.worker.offers;
   join.offers.cpus = settings_.worker.slots;
   join.node_resources = settings_.worker.node_resources;
+  join.features = settings_.worker.features;
   transport_.send(kHeadRank, join);
   step();
   if (!head_) return;

@@ -189,6 +189,7 @@ class Engine {
   void save_actor(worker::Run& run);
   void invoke(worker::Run& run);
   void invoke_sandboxed(worker::Run& run);
+  nursery::Nursery::Task sandboxed(const worker::Run& run) const;
   void invoke_with_journal(worker::Run& run);
   void invoke_durable(worker::Run& run);
   void keep_state(const worker::LocalActor& actor, const detail::Encoder& state);

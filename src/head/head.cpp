@@ -62,7 +62,7 @@ void Head::handle(RankId from, const core::Join& m) {
   }
   rank = {true, true, m.host, m.node, m.slots, ""};
   ++joined_;
-  scheduler_.add_worker(from, m.node, m.offers, m.node_resources);
+  scheduler_.add_worker(from, m.node, m.offers, m.node_resources, m.features);
 }
 
 void Head::handle(RankId from, const core::Lending& m) {

@@ -36,7 +36,8 @@ Scheduler::Scheduler(std::uint32_t ranks, std::uint32_t functions) : workers_(ra
 }
 
 void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offer,
-                           const std::vector<std::string>& node_resources) {
+                           const std::vector<std::string>& node_resources,
+                           const std::vector<std::string>& features) {
   node_resources_.insert(node_resources.begin(), node_resources.end());
   Worker& worker = workers_[rank];
   worker = Worker();
@@ -44,6 +45,7 @@ void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDema
   worker.node = node;
   worker.offers = worker.free = offer;
   worker.slots = offer.cpus;
+  worker.features = features;
   slots_ += offer.cpus;
   members_.push_back(rank);
   nodes_[node].push_back(rank);
@@ -117,14 +119,14 @@ void Scheduler::update(RankId rank) {
 ClassId Scheduler::classify(const core::WireOptions* options) {
   if (core::is_plain(options)) return kPlain;
   const auto& first = options->demands.front();
-  const bool ordinary = !options->is_actor && options->gang == 0 && options->demands.size() == 1 && first.cpus == 1 &&
+  const bool ordinary = !options->is_actor && options->needs.empty() && options->gang == 0 && options->demands.size() == 1 && first.cpus == 1 &&
                         first.gpus == 0 && first.memory == 0 && first.resources.empty();
   // `near` is a preference of the piece, and a bundle has its own queue.
   const bool elsewhere = options->placement == Placement::Kind::near || options->placement == Placement::Kind::bundle;
   const auto placement = elsewhere ? Placement::Kind::any : options->placement;
   detail::Buffer key;
   core::WireWriter write(key);
-  write(options->demands, placement, options->place_index, options->is_actor, options->gang);
+  write(options->demands, placement, options->place_index, options->is_actor, options->gang, options->needs);
   const std::string text(reinterpret_cast<const char*>(key.data()), key.size());
   const auto [found, fresh] = class_ids_.emplace(text, static_cast<ClassId>(classes_.size()));
   if (fresh) {
@@ -133,6 +135,7 @@ ClassId Scheduler::classify(const core::WireOptions* options) {
     klass.placement = placement;
     klass.place_index = options->place_index;
     klass.gang = options->gang;
+    klass.needs = options->needs;
     klass.ordinary = ordinary;
     klass.candidates.resize(static_cast<std::uint32_t>(workers_.size()));
     for (const RankId rank : members_) klass.candidates.set(rank, allowed(klass, rank));
@@ -157,6 +160,8 @@ bool Scheduler::offers_besides_cpus(const core::WireDemand& offer, const core::W
 
 // Whether the rank is where tasks of the class are to run.
 bool Scheduler::is_at(const Class& klass, RankId rank) const {
+  const auto& features = workers_[rank].features;
+  if (!klass.needs.empty() && std::find(features.begin(), features.end(), klass.needs) == features.end()) return false;
   if (klass.placement == Placement::Kind::on_rank) return klass.place_index == rank;
   if (klass.placement == Placement::Kind::on_node) return klass.place_index == workers_[rank].node;
   return true;
@@ -206,6 +211,7 @@ std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
            " with slots, each with " + describe_demand(klass.demands.front()) + "; there are " + std::to_string(have) +
            (by_node ? "" : ": start the program with more, as in mpirun -n " + std::to_string(klass.gang + 1));
   }
+  if (!any_place && !klass.needs.empty()) return "no rank where the task may run has " + klass.needs;
   if (!any_place) {
     const std::string place = klass.placement == Placement::Kind::on_rank ? "rank " : "node ";
     return "the task is to run on " + place + std::to_string(klass.place_index) +

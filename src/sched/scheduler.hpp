@@ -68,7 +68,7 @@ class Scheduler {
 
   // `node_resources`: of what it offers, that which the ranks of its node have together. The same on all ranks.
   void add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offers,
-                  const std::vector<std::string>& node_resources = {});
+                  const std::vector<std::string>& node_resources = {}, const std::vector<std::string>& features = {});
   void remove_worker(RankId rank);
   // Nothing is placed there any more.
   void close(RankId rank);
@@ -177,6 +177,7 @@ class Scheduler {
     std::uint32_t actors = 0;
     std::uint32_t lends = 0;  // its cores to so many tasks of other ranks: it gets no work
     bool closed = false;      // nor then
+    std::vector<std::string> features;
     core::WireDemand offers;
     core::WireDemand free;      // what no task of a class but the plain one holds
     std::uint32_t tasks = 0;    // assigned and not ended
@@ -194,6 +195,7 @@ class Scheduler {
     Placement::Kind placement = Placement::Kind::any;
     std::uint32_t place_index = 0;
     std::uint32_t gang = 0;  // ranks of each; 0: tasks
+    std::string needs;       // a feature of the rank; empty: none
     bool ordinary = true;    // the demand is that of a plain task
     bool wide = false;       // no rank has as many cpus, but some ranks of one node have together
     bool feasible = true;    // on the ranks that there are

@@ -6,7 +6,6 @@
 
 #include <cerrno>
 #include <cstdint>
-#include <new>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -47,17 +46,5 @@ bool commit_pages(std::span<std::byte> bytes) {
 }
 
 void advise_pages(std::span<std::byte> bytes) { madvise(bytes.data(), bytes.size(), MADV_HUGEPAGE); }
-
-PrivatePages::PrivatePages(std::size_t bytes) {
-  bytes = (bytes + page_size() - 1) / page_size() * page_size();
-  if (bytes == 0) return;
-  void* const at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) throw std::bad_alloc();
-  memory_ = {static_cast<std::byte*>(at), bytes};
-}
-
-PrivatePages::~PrivatePages() {
-  if (!memory_.empty()) munmap(memory_.data(), memory_.size());
-}
 
 }  // namespace mobula::store

@@ -14,17 +14,4 @@ bool commit_pages(std::span<std::byte> bytes);
 // Asks for large pages, where the system gives them for such memory.
 void advise_pages(std::span<std::byte> bytes);
 
-// Address space of this process alone; throws std::bad_alloc.
-class PrivatePages {
- public:
-  explicit PrivatePages(std::size_t bytes);
-  ~PrivatePages();
-  PrivatePages(const PrivatePages&) = delete;
-  PrivatePages& operator=(const PrivatePages&) = delete;
-  std::span<std::byte> memory() const { return memory_; }
-
- private:
-  std::span<std::byte> memory_;
-};
-
 }  // namespace mobula::store

@@ -1,7 +1,6 @@
 #include "transport/mpi_wire.hpp"
 
 #include <sched.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -87,34 +86,32 @@ class MpiWireImpl final : public MpiWire {
   }
 
   void share(std::size_t bytes) override {
-    MPI_Info info = MPI_INFO_NULL;
-    MPI_Info_create(&info);
-    MPI_Info_set(info, "alloc_shared_noncontig", "true");  // each part begins at a page of its own
     const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-    void* mine = nullptr;
-    const int code = MPI_Win_allocate_shared(static_cast<MPI_Aint>(bytes + page), 1, info, node_comm_, &mine, &store_);
-    MPI_Info_free(&info);
-    check(code, "MPI_Win_allocate_shared for the object store");
-    int doubled = 1;
-    for (std::uint32_t i = 0; i < node_size_; ++i) {
-      MPI_Aint size = 0;
-      int unit = 0;
-      void* base = nullptr;
-      MPI_Win_shared_query(store_, static_cast<int>(i), &size, &unit, &base);
-      const auto address = (reinterpret_cast<std::uintptr_t>(base) + page - 1) / page * page;
-      const std::size_t usable = static_cast<std::size_t>(size) - page;
-      // The same pages at an address of our own: MPI gives the window's back when it ends, while threads may still
-      // look.
-      void* const ours = mremap(reinterpret_cast<void*>(address), 0, usable, MREMAP_MAYMOVE);
-      if (ours == MAP_FAILED) doubled = 0;
-      segments_.push_back(
-          {members_[i],
-           {ours != MAP_FAILED ? static_cast<std::byte*>(ours) : reinterpret_cast<std::byte*>(address), usable}});
+    const std::uint64_t mine = std::max<std::uint64_t>((bytes + page - 1) / page * page, page);
+    std::vector<std::uint64_t> sizes(node_size_);
+    check(MPI_Allgather(&mine, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, node_comm_), "MPI_Allgather");
+    std::uint64_t total = 0;
+    for (const std::uint64_t size : sizes) total += size;
+    if (node_rank_ == 0) shared_ = core::SharedMemory::make(total);
+    if (!open_shared(shared_ ? shared_->offer() : "", total)) {
+      // They may not look at each other's open files, as in containers of their own: for a moment it needs a name.
+      std::string name = "/dev/shm/mobula-" + std::to_string(getuid()) + "-" + std::to_string(getpid()) + "-" +
+                         std::to_string(core::now() & 0xff'ffff);
+      if (shared_ == nullptr || node_rank_ != 0 || !shared_->give_name(name)) name.clear();
+      const bool seen = open_shared(name, total);
+      if (!name.empty()) core::SharedMemory::remove_name(name);
+      if (!seen) {
+        throw Error("the ranks of " + host_ +
+                    " can't share memory in /dev/shm for their objects: in containers, let them see the same one "
+                    "(docker and podman: --ipc=host)");
+      }
     }
-    MPI_Allreduce(MPI_IN_PLACE, &doubled, 1, MPI_INT, MPI_LAND, node_comm_);
-    if (doubled != 0) MPI_Win_free(&store_);
+    std::byte* at = shared_->memory().data();
+    for (std::uint32_t i = 0; i < node_size_; at += sizes[i], ++i) segments_.push_back({members_[i], {at, sizes[i]}});
     std::sort(segments_.begin(), segments_.end(), [](const auto& a, const auto& b) { return a.rank < b.rank; });
   }
+
+  const core::SharedMemory* shared() const override { return shared_.get(); }
 
   bool all(bool here) override {
     int result = here ? 1 : 0;
@@ -196,11 +193,8 @@ class MpiWireImpl final : public MpiWire {
       MPI_Wait(&receive.request, MPI_STATUS_IGNORE);
       MPI_Request_free(&receive.request);
     }
-    if (store_ != MPI_WIN_NULL) {
-      MPI_Win_free(&store_);
-    } else if (!in_use) {
-      for (const Segment& segment : segments_) munmap(segment.memory.data(), segment.memory.size());
-    }
+    if (in_use) static_cast<void>(shared_.release());
+    shared_.reset();
     MPI_Win_free(&window_);
     MPI_Comm_free(&node_comm_);
     // The communicator stays: what is still under way on it must not be taken for a message of a later run, on one that
@@ -374,6 +368,14 @@ class MpiWireImpl final : public MpiWire {
     for (OnBlock& done : complete) new OnBlock(std::move(done));  // it owns what the store may hold no more
   }
 
+  // The first rank has the memory of the node, and says where; true if all have it then.
+  bool open_shared(const std::string& offer, std::size_t bytes) {
+    const std::string where = gather_on_node(offer).front();
+    if (node_rank_ != 0 && !where.empty()) shared_ = core::SharedMemory::open(where, bytes);
+    const auto seen = gather_on_node(shared_ ? "yes" : "no");
+    return std::count(seen.begin(), seen.end(), "no") == 0;
+  }
+
   void find_node() {
     check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_comm_), "MPI_Comm_split_type");
     MPI_Comm_set_errhandler(node_comm_, MPI_ERRORS_RETURN);
@@ -433,13 +435,13 @@ class MpiWireImpl final : public MpiWire {
   MPI_Comm comm_ = MPI_COMM_NULL;
   MPI_Comm node_comm_ = MPI_COMM_NULL;
   MPI_Win window_ = MPI_WIN_NULL;
-  MPI_Win store_ = MPI_WIN_NULL;  // kept only where its pages can't be mapped a second time
   RankId rank_ = 0;
   std::uint32_t size_ = 1;
   std::uint32_t node_ = 0;
   std::uint32_t node_rank_ = 0;
   std::uint32_t node_size_ = 1;
   std::vector<RankId> members_;  // of the node, in the order of its communicator
+  std::unique_ptr<core::SharedMemory> shared_;  // the segments
   std::vector<Segment> segments_;
   std::string host_;
   std::list<Receive> receives_;  // in the order in which they were posted

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/shared_memory.hpp"
 #include "transport/wire.hpp"
 
 namespace mobula::transport {
@@ -31,6 +32,8 @@ class MpiWire : public Wire {
   virtual void share(std::size_t bytes) = 0;
   // The segment of a rank of this node, as this rank sees it; empty for others.
   virtual std::span<std::byte> segment(RankId rank) const = 0;
+  // All segments of the node; nullptr before `share`.
+  virtual const core::SharedMemory* shared() const = 0;
   // Whether it is so on all ranks. Collective over all.
   virtual bool all(bool here) = 0;
   // What MPI granted: MPI_THREAD_SERIALIZED at least, where it was started here.

@@ -327,7 +327,8 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
     } else {
       Piece& piece = *actor.ready.front();
       const std::uint32_t first = piece.range.begin;
-      std::uint32_t end = actor.options->actor.concurrency == 1 ? piece.range.end : first + 1;
+      const bool one_by_one = actor.options->actor.concurrency != 1 || actor.options->is_sandboxed;
+      std::uint32_t end = one_by_one ? first + 1 : piece.range.end;
       const std::uint32_t every = actor.save_every;
       if (every != 0) end = std::min(end, first + every - actor.since_saved);
       run = carve(piece, {piece.range.span, first, end}, false, now);

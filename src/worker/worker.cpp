@@ -6,6 +6,7 @@
 
 #include "core/cluster.hpp"
 #include "core/functions.hpp"
+#include "programs/container.hpp"
 
 namespace mobula::worker {
 
@@ -48,16 +49,29 @@ void Worker::set_placement(core::WireOptions& wire, const Placement& placement) 
   pass_on(placement.object);
 }
 
-void Worker::set_isolation(core::WireOptions& wire, const TaskOptions& options) {
-  if (std::holds_alternative<container>(options.isolation)) {
-    throw std::invalid_argument(
-        "mobula: TaskOptions: a container is for commands (mobula::command); a C++ task can have a sandbox");
-  }
-  const auto* box = std::get_if<sandbox>(&options.isolation);
-  if (box == nullptr) return;
+void Worker::set_isolation(core::WireOptions& wire, const Isolation& isolation, std::size_t memory) {
+  if (std::holds_alternative<InProcess>(isolation)) return;
   wire.is_sandboxed = true;
-  wire.sandbox = {box->memory != 0 ? box->memory : options.memory, box->time.nanoseconds, box->cwd, {}, box->reuse};
-  for (const auto& [name, value] : box->env) wire.sandbox.env.push_back(name + "=" + value);
+  const auto entries = [](const std::map<std::string, std::string>& env) {
+    std::vector<std::string> all;
+    for (const auto& [name, value] : env) all.push_back(name + "=" + value);
+    return all;
+  };
+  if (const auto* box = std::get_if<sandbox>(&isolation)) {
+    wire.sandbox = {
+        box->memory != 0 ? box->memory : memory, box->time.nanoseconds, box->cwd, entries(box->env), box->reuse, {}};
+    return;
+  }
+  const auto& image = std::get<container>(isolation);
+  if (image.image.empty()) throw std::invalid_argument("mobula: TaskOptions: the container has no image");
+  if (!programs::is_runtime(image.runtime)) {
+    throw std::invalid_argument("mobula: there is no container runtime named '" + image.runtime +
+                                "': apptainer, charliecloud, podman and docker are known");
+  }
+  wire.sandbox.memory = memory;
+  wire.sandbox.reuse = image.reuse;
+  wire.sandbox.image = {image.image, image.binds, entries(image.env), image.gpus, image.runtime, image.reuse};
+  wire.needs = core::runtime_feature(image.runtime);
 }
 
 std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions* options) {
@@ -76,7 +90,7 @@ std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions*
   wire->time_request_ns = options->time_request.nanoseconds;
   wire->durable = options->durable;
   wire->version = options->version;
-  set_isolation(*wire, *options);
+  set_isolation(*wire, options->isolation, options->memory);
   set_placement(*wire, options->placement);
   if (options->placement.object) return wire;  // not kept: it would keep the object
   options_copy_ = *options;
@@ -93,8 +107,8 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
     throw std::invalid_argument(
         "mobula: ActorOptions: restarts and call_retries must not be negative, and concurrency is at least 1");
   }
-  if (!std::holds_alternative<InProcess>(options.isolation)) {
-    throw std::invalid_argument("mobula: ActorOptions: actors run in the rank's process only; isolation is for tasks");
+  if (!std::holds_alternative<InProcess>(options.isolation) && options.concurrency != 1) {
+    throw std::invalid_argument("mobula: ActorOptions: an actor in a process of its own has concurrency 1");
   }
   if (options.checkpoint_every != 0 && ((options.restarts == 0 && !options.durable) || options.concurrency != 1)) {
     throw std::invalid_argument(
@@ -122,6 +136,7 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
                  constructor.klass->index,
                  options.checkpoint_every,
                  options.durable};
+  set_isolation(*wire, options.isolation, options.memory);
   set_placement(*wire, options.placement);
   return wire;
 }
@@ -129,7 +144,7 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
 std::shared_ptr<const core::WireOptions> Worker::gang_options(const TaskOptions* options, std::uint32_t members) {
   const TaskOptions ordinary;
   auto wire = std::make_shared<core::WireOptions>(*wire_options(options != nullptr ? options : &ordinary));
-  if (wire->is_sandboxed) throw std::invalid_argument("mobula: a gang can't run in a sandbox, where there is no MPI");
+  if (wire->is_sandboxed) throw std::invalid_argument("mobula: a gang can't run in a sandbox or a container of its own, where there is no MPI");
   if (wire->durable) throw std::invalid_argument("mobula: a gang can't be durable; keep what it gives");
   if (wire->placement == Placement::Kind::bundle) {
     throw std::invalid_argument("mobula: a gang can't run in a bundle, which is on one rank");
@@ -160,7 +175,7 @@ bool Worker::keeps(const core::WireOptions* options) const {
   if (options == nullptr) return true;
   const auto& d = options->demands.front();
   return !options->is_actor && options->placement == Placement::Kind::any && options->demands.size() == 1 &&
-         d.cpus <= settings_.slots && d.gpus == 0 && d.memory == 0 && d.resources.empty() &&
+         options->needs.empty() && d.cpus <= settings_.slots && d.gpus == 0 && d.memory == 0 && d.resources.empty() &&
          options->time_request_ns < 0;
 }
 

@@ -88,10 +88,14 @@ struct Body {
   const std::vector<RankId>& all_lenders() const { return actor != nullptr ? actor->lenders : lenders; }
 
   ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
-  bool is_sandboxed() const { return options != nullptr && options->is_sandboxed; }
+  // Of an actor's methods too.
+  const core::WireOptions* all_options() const { return actor != nullptr ? actor->options.get() : options.get(); }
+  bool is_sandboxed() const {
+    return all_options() != nullptr && all_options()->is_sandboxed && !function->isolates_itself;
+  }
   bool is_durable() const { return options != nullptr && options->durable; }
   // A task of it can be stopped while it runs.
-  bool stops() const { return is_sandboxed() || function->stops; }
+  bool stops() const { return is_sandboxed() || function->isolates_itself; }
   // That it may use, those of lenders included.
   double cpus() const { return actor != nullptr ? actor->cpus() : options ? options->demands.front().cpus : 1.0; }
   int priority() const { return options ? options->priority : 0; }
@@ -147,6 +151,7 @@ struct Settings {
   std::size_t inline_limit = 4096;
   core::WireDemand offers;                  // cpus = slots
   std::vector<std::string> node_resources;  // as in Join
+  std::vector<std::string> features;        // the same
   std::string host;
   std::uint32_t node = 0;
   std::vector<std::set<int>> near_gpus;  // by GPU: the slots whose cores are near it
@@ -351,7 +356,7 @@ class Worker {
   void actors_made(const Range& range);
   void dispatch_call(PendingCall& call, ByteView args, const std::vector<std::uint32_t>& ends);
   void set_placement(core::WireOptions& wire, const Placement& placement);
-  static void set_isolation(core::WireOptions& wire, const TaskOptions& options);
+  static void set_isolation(core::WireOptions& wire, const Isolation& isolation, std::size_t memory);
   void close_open_unless_before(ObjectId id);
   void add_to_open(ObjectId id, const detail::Draft::State& draft);
   static std::vector<std::uint32_t> ends_of(const FunctionInfo& function, const detail::Draft::State& draft);

@@ -223,7 +223,7 @@ TEST(Gang, ManyOfAllSizesBesideTasks) {
 TEST(Gang, IsNotStarvedByTasks) {
   // Tasks that keep all ranks busy for far longer than the test.
   std::vector<Ref<int>> flow;
-  for (int i = 0; i < 60 * static_cast<int>(workers()); ++i) flow.push_back(remote<sleep_and_return>(10, i));
+  for (int i = 0; i < 60 * mobula::cluster().slots; ++i) flow.push_back(remote<sleep_and_return>(10, i));
   const std::size_t k = std::min<std::size_t>(workers(), 6);
   EXPECT_EQ(get(gang<small_ring>(k, 0)).size(), k);
   std::size_t ended = 0;

@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <set>
+#include <span>
 #include <stdexcept>
 #include <thread>
 
@@ -183,9 +185,133 @@ TEST(Sandbox, IsStopped) {
   EXPECT_EQ(get(remote<twice>.with({.isolation = sandbox{}})(2)), 4);
 }
 
-TEST(Sandbox, OnlyForTasks) {
-  EXPECT_THROW(remote<twice>.with({.isolation = container{.image = "x"}})(1), std::invalid_argument);
+long sum_in_place(std::span<const long> values) {
+  long s = 0;
+  for (const long v : values) s += v;
+  return s;
+}
+
+// There is no room for a copy.
+TEST(Sandbox, SeesLargeValuesWhereTheyLie) {
+  NEEDS_SANDBOXES();
+  constexpr long kMany = 1'000'000;
+  const auto large = remote<sevens>(kMany);
+  const auto put = mobula::put(sevens(kMany));
+  const sandbox narrow{.memory = 4 << 20};
+  for (const auto& ref : {large, put}) {
+    EXPECT_EQ(get(remote<sum_in_place>.with({.isolation = narrow})(ref)), 7 * kMany);
+    EXPECT_THROW(get(remote<sum>.with({.isolation = narrow})(ref)), TaskCrashed);  // a copy of its own
+  }
+}
+
+class Notes {
+ public:
+  explicit Notes(int first) : notes_{first} {}
+  int add(int note) {
+    notes_.push_back(note);
+    return static_cast<int>(notes_.size());
+  }
+  long sum() const { return std::accumulate(notes_.begin(), notes_.end(), 0L); }
+  long add_all(std::span<const long> values) { return sum_in_place(values) + sum(); }
+  int fall(How how) { return crash(how); }
+  int fall_once(const std::string& mark) {
+    if (std::filesystem::create_directory(mark)) std::abort();
+    return static_cast<int>(notes_.size());
+  }
+  int refuse() { throw std::out_of_range("not this"); }
+  int wait_for(Ref<int> other) { return get(other); }
+  std::string process() const { return ::process(); }
+  template <class Archive>
+  void serialize(Archive& archive, unsigned) {
+    archive& notes_;
+  }
+
+ private:
+  std::vector<int> notes_;
+};
+struct Refuses {
+  explicit Refuses(int) { throw std::runtime_error("not made"); }
+  int value() { return 1; }
+};
+struct Falls {
+  explicit Falls(int) { std::abort(); }
+  int value() { return 1; }
+};
+
+TEST(IsolatedActor, LivesInAProcessOfItsOwn) {
+  NEEDS_SANDBOXES();
+  const auto notes = mobula::actor<Notes>.with({.isolation = sandbox{}})(1);
+  const std::string process = get(remote<&Notes::process>(notes));
+  EXPECT_NE(process, get(remote<::process>()));
+  std::vector<Ref<int>> sizes;
+  for (int i = 0; i < 100; ++i) sizes.push_back(remote<&Notes::add>(notes, i));
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(get(sizes[static_cast<std::size_t>(i)]), i + 2);
+  EXPECT_EQ(get(remote<&Notes::sum>(notes)), 4951);
+  EXPECT_EQ(get(remote<&Notes::add_all>(notes, remote<sevens>(200'000))), 1'400'000 + 4951);
+  EXPECT_THROW(get(remote<&Notes::refuse>(notes)), std::out_of_range);
+  EXPECT_THROW(get(remote<&Notes::wait_for>(notes, remote<twice>(1))), mobula::Error);
+  EXPECT_EQ(get(remote<&Notes::process>(notes)), process);
+}
+
+TEST(IsolatedActor, EndsWithItsProcess) {
+  NEEDS_SANDBOXES();
+  for (const How how : {How::segfault, How::exit, How::kill}) {
+    const auto notes = mobula::actor<Notes>.with({.isolation = sandbox{}})(1);
+    EXPECT_EQ(get(remote<&Notes::add>(notes, 1)), 2);
+    const auto crashed = remote<&Notes::fall>(notes, how);
+    const auto later = remote<&Notes::add>(notes, 1);
+    EXPECT_THROW(get(crashed), TaskCrashed);
+    EXPECT_THROW(get(later), mobula::ActorDied);
+    EXPECT_EQ(get(remote<twice>(2)), 4);
+  }
+  EXPECT_THROW(get(remote<&Refuses::value>(mobula::actor<Refuses>.with({.isolation = sandbox{}})(1))),
+               mobula::ActorDied);
+  EXPECT_THROW(get(remote<&Falls::value>(mobula::actor<Falls>.with({.isolation = sandbox{}})(1))), mobula::ActorDied);
+}
+
+TEST(IsolatedActor, IsMadeAgain) {
+  NEEDS_SANDBOXES();
+  const auto anew = mobula::actor<Notes>.with({.restarts = 2, .isolation = sandbox{}})(1);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(get(remote<&Notes::add>(anew, 5)), 2);
+    EXPECT_THROW(get(remote<&Notes::fall>(anew, How::kill)), TaskCrashed);
+  }
+  EXPECT_EQ(get(remote<&Notes::sum>(anew)), 1);
+  EXPECT_THROW(get(remote<&Notes::fall>(anew, How::kill)), TaskCrashed);
+  EXPECT_THROW(get(remote<&Notes::sum>(anew)), mobula::ActorDied);
+
+  const auto saved = mobula::actor<Notes>.with({.restarts = 1, .isolation = sandbox{}, .checkpoint_every = 5})(1);
+  for (int i = 0; i < 7; ++i) get(remote<&Notes::add>(saved, 1));
+  EXPECT_THROW(get(remote<&Notes::fall>(saved, How::abort)), TaskCrashed);
+  EXPECT_EQ(get(remote<&Notes::sum>(saved)), 6);  // the first one, and the five before it was saved
+
+  const auto retried = mobula::actor<Notes>.with({.restarts = 1, .call_retries = 1, .isolation = sandbox{}})(1);
+  const auto mark = std::filesystem::temp_directory_path() /
+                    ("mobula-test-" + get(remote<&Notes::process>(retried)) + "-" + std::to_string(getpid()));
+  EXPECT_EQ(get(remote<&Notes::fall_once>(retried, mark.string())), 1);
+  std::filesystem::remove(mark);
+}
+
+TEST(IsolatedActor, IsKilled) {
+  NEEDS_SANDBOXES();
+  const auto notes = mobula::actor<Notes>.with({.isolation = sandbox{}})(1);
+  const auto endless = remote<&Notes::fall>(notes, How::loop);
+  std::this_thread::sleep_for(50ms);
+  mobula::kill(notes);
+  EXPECT_THROW(get(endless), mobula::ActorDied);
+  EXPECT_THROW(get(remote<&Notes::sum>(notes)), mobula::ActorDied);
+  const auto limited = mobula::actor<Notes>.with({.isolation = sandbox{.memory = 256 << 20, .time = 1500ms}})(1);
+  EXPECT_THROW(get(remote<&Notes::fall>(limited, How::loop)), TaskCrashed);
+  const auto narrow = mobula::actor<Notes>.with({.isolation = sandbox{.memory = 256 << 20}})(1);
+  EXPECT_THROW(get(remote<&Notes::fall>(narrow, How::memory)), TaskCrashed);
+}
+
+TEST(Isolation, OfWhat) {
+  EXPECT_THROW(remote<twice>.with({.isolation = container{}})(1), std::invalid_argument);
+  EXPECT_THROW(remote<twice>.with({.isolation = container{.image = "x", .runtime = "no-such-runtime"}})(1),
+               std::invalid_argument);
   EXPECT_THROW(command({"true"}, {.isolation = sandbox{}}), std::invalid_argument);
+  EXPECT_THROW(mobula::actor<Notes>.with({.concurrency = 2, .isolation = sandbox{}})(1), std::invalid_argument);
 }
 
 std::string word(int n) { return "word" + std::to_string(n); }
@@ -265,12 +391,28 @@ TEST(Command, IsStopped) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, 30s);
 }
 
+TEST(Command, HasAsMuchMemoryAsItAskedFor) {
+  const std::vector<mobula::CommandText> eats{"sh", "-c", "x=$(head -c 300000000 /dev/zero | tr '\\0' x); echo done"};
+  EXPECT_EQ(get(command(eats)).out, "done\n");
+  const auto narrow = get(command(eats, {.memory = 50 << 20}));
+  EXPECT_NE(narrow.exit_code, 0);
+  EXPECT_EQ(narrow.out, "");
+}
+
 TEST(Command, ContainersThatAreNotThere) {
-  EXPECT_THROW(get(command({"true"}, {.isolation = container{.image = "/no/such.sif", .runtime = "apptainer"}})),
-               mobula::CommandFailed);
-  EXPECT_THROW(get(command({"true"}, {.isolation = container{.image = "x", .runtime = "no-such-runtime"}})),
-               mobula::CommandFailed);
+  EXPECT_THROW(command({"true"}, {.isolation = container{.image = "x", .runtime = "no-such-runtime"}}),
+               std::invalid_argument);
   EXPECT_THROW(command({"true"}, {.isolation = container{}}), std::invalid_argument);
+  for (const std::string runtime : {"apptainer", "charliecloud", "podman", "docker"}) {
+    try {
+      get(command({"true"}, {.isolation = container{.image = "/no/such.tar", .runtime = runtime}}));
+      ADD_FAILURE() << runtime;
+    } catch (const mobula::CommandFailed& e) {  // there is the runtime
+      EXPECT_NE(std::string(e.what()).find("/no/such.tar is not on"), std::string::npos) << e.what();
+    } catch (const mobula::Infeasible& e) {
+      EXPECT_NE(std::string(e.what()).find("runtime for containers: " + runtime), std::string::npos) << e.what();
+    }
+  }
 }
 
 }  // namespace

@@ -109,7 +109,7 @@ TEST(PlacementGroup, WaitsUntilThereIsRoom) {
 
 TEST(PlacementGroup, IsNotStarvedByTasks) {
   std::vector<Ref<int>> flow;
-  for (int i = 0; i < 60 * static_cast<int>(workers()); ++i) flow.push_back(remote<sleep_and_return>(10, i));
+  for (int i = 0; i < 60 * mobula::cluster().slots; ++i) flow.push_back(remote<sleep_and_return>(10, i));
   const std::vector<Demand> bundles(std::min<std::size_t>(workers(), 6), Demand{.cpus = 1});
   {
     const PlacementGroup group = placement_group(bundles);

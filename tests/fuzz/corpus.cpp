@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
     return out;
   }();
   TaskBody body{1, 3, value.buffer.view(), {8}, true, options};
-  Join join{1, "0.1", "host", 0, 2, {}, {}};
+  Join join{1, "0.1", "host", 0, 2, {}, {}, {"a feature"}};
   join.node_resources.emplace_back("license");
   message(join);
   message(Submit{{{1}, 0, 1}, true, body, {{{2}, 3}}, {{{4}, 5}}});

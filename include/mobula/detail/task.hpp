@@ -42,7 +42,8 @@ struct FunctionInfo {
   const FunctionInfo* klass = nullptr;
   Save save = nullptr;
   std::uint32_t index = 0;  // in the table
-  bool stops = false;       // looks at TaskRun::stop while it runs
+  // It runs what it is about in a process of its own, and looks at TaskRun::stop meanwhile.
+  bool isolates_itself = false;
 };
 
 // A stretch of tasks of one span, run one after the other by one thread. Results are appended in order; those that

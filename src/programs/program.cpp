@@ -12,10 +12,10 @@
 #include <chrono>
 #include <cstring>
 
-#include "command/spec.hpp"
 #include "mobula/error.hpp"
+#include "programs/program.hpp"
 
-namespace mobula::command_task {
+namespace mobula::programs {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -135,6 +135,7 @@ struct Start {
   int out;
   int err;
   int report;  // gets errno where it can't be started
+  rlim_t memory;
 };
 
 // The child borrows our memory until it runs its program, and may call little. Signals wait meanwhile: a handler would
@@ -151,6 +152,10 @@ struct Start {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     bool good = dup2(how.in, 0) >= 0 && dup2(how.out, 1) >= 0 && dup2(how.err, 2) >= 0;
     good = good && (how.cwd == nullptr || chdir(how.cwd) == 0);
+    if (good && how.memory != 0) {
+      const rlimit limit{how.memory, how.memory};
+      setrlimit(RLIMIT_DATA, &limit);
+    }
     if (good) {
       close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
       for (const int signal : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGCHLD}) ::signal(signal, SIG_DFL);
@@ -178,6 +183,11 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 
 }  // namespace
 
+std::string last_of(const std::string& output) {
+  constexpr std::size_t kLast = 2048;
+  return output.size() > kLast ? output.substr(output.size() - kLast) : output;
+}
+
 CommandResult run_program(const Program& program) {
   const std::string file = find_program(program.words.front(), program.env);
   if (file.empty()) {
@@ -192,7 +202,8 @@ CommandResult run_program(const Program& program) {
   const auto started = Clock::now();
   Pipe report = make_pipe();
   const Start how{file.c_str(),  words.data(),    env.data(),      program.cwd.empty() ? nullptr : program.cwd.c_str(),
-                  in.read.get(), out.write.get(), err.write.get(), report.write.get()};
+                  in.read.get(), out.write.get(), err.write.get(), report.write.get(),
+                  program.memory};
   const pid_t child = start(how);
   int error = child < 0 ? errno : 0;
   report.write.close();
@@ -262,4 +273,4 @@ CommandResult run_program(const Program& program) {
   return result;
 }
 
-}  // namespace mobula::command_task
+}  // namespace mobula::programs

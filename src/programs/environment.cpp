@@ -6,9 +6,9 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "command/spec.hpp"
+#include "programs/program.hpp"
 
-namespace mobula::command_task {
+namespace mobula::programs {
 namespace {
 
 // Launchers' own: what begins so is for the rank, and misleads another MPI program.
@@ -94,4 +94,4 @@ std::string find_program(const std::string& name, const std::vector<std::string>
   return "";
 }
 
-}  // namespace mobula::command_task
+}  // namespace mobula::programs
