@@ -37,8 +37,8 @@ void check_feasible(const TaskOptions* options) {
   const bool ordinary =
       options->cpus <= 1 && options->gpus == 0 && options->memory == 0 && options->resources.empty() &&
       options->time_request.is_none() && !std::holds_alternative<container>(options->isolation) &&
-      options->placement.kind != Placement::Kind::on_node &&
-      options->placement.kind != Placement::Kind::bundle && options->placement.kind != Placement::Kind::on_rank;
+      options->placement.kind != Placement::Kind::on_node && options->placement.kind != Placement::Kind::bundle &&
+      options->placement.kind != Placement::Kind::on_rank;
   if (ordinary) return;
   thread_local TaskOptions feasible;  // the last that was found so
   if (options->time_request.is_none() && feasible == *options) return;

@@ -8,8 +8,8 @@
 #include <ctime>
 #include <sstream>
 
-#include "topology/gpus.hpp"
 #include "programs/container.hpp"
+#include "topology/gpus.hpp"
 #include "topology/topology.hpp"
 
 namespace mobula::api {

@@ -134,8 +134,8 @@ struct WireOptions {
 
   template <class V>
   void fields(V&& visit) {
-    visit(needs, demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement, place_index, near,
-          gang, is_actor, is_sandboxed, durable);
+    visit(needs, demands, retries, retry_exceptions, priority, name, timeout_ns, time_request_ns, placement,
+          place_index, near, gang, is_actor, is_sandboxed, durable);
     if (is_actor) visit(actor);
     if (is_sandboxed) visit(sandbox);
     if (durable) visit(version);

@@ -101,13 +101,14 @@ void answer(const Files& files, const Response& response, ByteView value) {
 
 // What tasks and the object of an actor see, from one request to the next.
 struct Life {
-  ByteView memory;                // that the ranks of the node share
-  std::shared_ptr<void> object;   // of an actor
+  ByteView memory;               // that the ranks of the node share
+  std::shared_ptr<void> object;  // of an actor
 };
 
 ByteView find(const Dep& dep, ByteView memory) {
   if (dep.offset == Dep::kInline) return dep.bytes;
-  if (dep.offset > memory.size() || dep.size > memory.size() - dep.offset) detail::throw_damaged("a value lies nowhere");
+  if (dep.offset > memory.size() || dep.size > memory.size() - dep.offset)
+    detail::throw_damaged("a value lies nowhere");
   return memory.subspan(dep.offset, dep.size);
 }
 

@@ -241,10 +241,11 @@ void Child::take_end() {
   if (!refused_.empty()) {
     why_ = refused_;
   } else if (waits_for_greeting_ && told && !sandbox_.image.name.empty()) {
-    why_ = "container " + sandbox_.image.name +
-           " ended before the program of this rank came to mobula::run in it (does the image have it, and the libraries "
-           "that it needs?), with code " +
-           std::to_string(WIFEXITED(end.status) ? WEXITSTATUS(end.status) : 128 + WTERMSIG(end.status));
+    why_ =
+        "container " + sandbox_.image.name +
+        " ended before the program of this rank came to mobula::run in it (does the image have it, and the libraries "
+        "that it needs?), with code " +
+        std::to_string(WIFEXITED(end.status) ? WEXITSTATUS(end.status) : 128 + WTERMSIG(end.status));
   } else if (late_) {
     why_ = "it ran longer than its sandbox's limit of " + std::to_string(static_cast<double>(sandbox_.time_ns) / 1e9) +
            " s";

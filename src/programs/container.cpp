@@ -183,8 +183,7 @@ std::unique_ptr<WarmContainer> WarmContainer::start(const core::WireImage& image
   arguments.reserve(words.size() + 1);
   for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
-  const bool started =
-      posix_spawnp(&made->process_, runtime.c_str(), &files, nullptr, arguments.data(), environ) == 0;
+  const bool started = posix_spawnp(&made->process_, runtime.c_str(), &files, nullptr, arguments.data(), environ) == 0;
   posix_spawn_file_actions_destroy(&files);
   made->keep_ = in[1];
   close(in[0]);
@@ -285,8 +284,8 @@ bool failed_to_contain(const std::string& runtime, const CommandResult& result) 
 }  // namespace
 
 CommandResult run_contained(Program program, const core::WireImage& image) {
-  Inside inside{program.words, program.cwd,    program.env, !program.input.empty(), program.memory,
-                {},            {},             program.is_unwanted};
+  Inside inside{program.words,  program.cwd, program.env, !program.input.empty(),
+                program.memory, {},          {},          program.is_unwanted};
   if (has_daemon(choose(image, inside.env).name)) {  // what it starts is no child of ours, and inherits nothing
     inside.cpus = topology::thread_cpus();
     program.memory = 0;

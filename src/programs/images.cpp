@@ -84,8 +84,11 @@ std::string without_scheme(const std::string& image) {
 std::string make(const std::string& runtime, const Maker& maker, const std::string& to) {
   const std::string& image = maker.image;
   if (runtime == "apptainer") {
-    if (is_archive(image)) {
-      maker.need({"apptainer", "build", to, (maker.has_layers() ? "docker-archive:" : "tar:") + image});
+    if (is_archive(image) && maker.has_layers()) {
+      maker.need({"apptainer", "build", to, "docker-archive:" + image});
+    } else if (is_archive(image)) {
+      fs::create_directories(to);
+      maker.need({"tar", "-C", to, "-xf", image});
     } else {
       maker.need({"apptainer", "pull", to, image});
     }
@@ -137,8 +140,8 @@ std::string ready_image(const Runtime& runtime, const std::string& image, const 
                         const std::function<bool()>& is_unwanted) {
   const std::string kind = runtime.name;
   if (is_ready(kind, image)) return image;
-  const bool is_name = image.find("://") != std::string::npos || (!is_archive(image) && image.front() != '/' &&
-                                                                  image.front() != '.' && kind != "apptainer");
+  const bool is_name = image.find("://") != std::string::npos ||
+                       (!is_archive(image) && image.front() != '/' && image.front() != '.' && kind != "apptainer");
   if (!is_name && !fs::exists(image)) {
     throw CommandFailed("mobula: the container image " + image + " is not on " + host_name());
   }

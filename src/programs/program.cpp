@@ -1,3 +1,5 @@
+#include "programs/program.hpp"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -13,7 +15,6 @@
 #include <cstring>
 
 #include "mobula/error.hpp"
-#include "programs/program.hpp"
 
 namespace mobula::programs {
 namespace {

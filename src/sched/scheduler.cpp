@@ -36,8 +36,7 @@ Scheduler::Scheduler(std::uint32_t ranks, std::uint32_t functions) : workers_(ra
 }
 
 void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offer,
-                           const std::vector<std::string>& node_resources,
-                           const std::vector<std::string>& features) {
+                           const std::vector<std::string>& node_resources, const std::vector<std::string>& features) {
   node_resources_.insert(node_resources.begin(), node_resources.end());
   Worker& worker = workers_[rank];
   worker = Worker();
@@ -119,8 +118,9 @@ void Scheduler::update(RankId rank) {
 ClassId Scheduler::classify(const core::WireOptions* options) {
   if (core::is_plain(options)) return kPlain;
   const auto& first = options->demands.front();
-  const bool ordinary = !options->is_actor && options->needs.empty() && options->gang == 0 && options->demands.size() == 1 && first.cpus == 1 &&
-                        first.gpus == 0 && first.memory == 0 && first.resources.empty();
+  const bool ordinary = !options->is_actor && options->needs.empty() && options->gang == 0 &&
+                        options->demands.size() == 1 && first.cpus == 1 && first.gpus == 0 && first.memory == 0 &&
+                        first.resources.empty();
   // `near` is a preference of the piece, and a bundle has its own queue.
   const bool elsewhere = options->placement == Placement::Kind::near || options->placement == Placement::Kind::bundle;
   const auto placement = elsewhere ? Placement::Kind::any : options->placement;

@@ -440,7 +440,7 @@ class MpiWireImpl final : public MpiWire {
   std::uint32_t node_ = 0;
   std::uint32_t node_rank_ = 0;
   std::uint32_t node_size_ = 1;
-  std::vector<RankId> members_;  // of the node, in the order of its communicator
+  std::vector<RankId> members_;                 // of the node, in the order of its communicator
   std::unique_ptr<core::SharedMemory> shared_;  // the segments
   std::vector<Segment> segments_;
   std::string host_;

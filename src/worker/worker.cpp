@@ -144,7 +144,9 @@ std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOption
 std::shared_ptr<const core::WireOptions> Worker::gang_options(const TaskOptions* options, std::uint32_t members) {
   const TaskOptions ordinary;
   auto wire = std::make_shared<core::WireOptions>(*wire_options(options != nullptr ? options : &ordinary));
-  if (wire->is_sandboxed) throw std::invalid_argument("mobula: a gang can't run in a sandbox or a container of its own, where there is no MPI");
+  if (wire->is_sandboxed)
+    throw std::invalid_argument(
+        "mobula: a gang can't run in a sandbox or a container of its own, where there is no MPI");
   if (wire->durable) throw std::invalid_argument("mobula: a gang can't be durable; keep what it gives");
   if (wire->placement == Placement::Kind::bundle) {
     throw std::invalid_argument("mobula: a gang can't run in a bundle, which is on one rank");

@@ -1,17 +1,51 @@
 #!/usr/bin/env bash
-# Commands run in a container of an image that is made here, alone and on ranks.
-#   contained.sh PROGRAM
+# Commands, tasks and actors in containers of every runtime that this machine has, alone and on ranks.
+#   contained.sh PROGRAM [RUNTIME…]
 set -eu
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+program=$(realpath "$1")
+shift
+runtimes=("$@")
+[ ${#runtimes[@]} -gt 0 ] || runtimes=(charliecloud apptainer docker podman)
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 USER=${USER:-root}
 busybox=$(command -v busybox || true)
-command -v ch-run >/dev/null || { echo "SKIPPED: Charliecloud (ch-run) is not installed"; exit 77; }
 [ -n "$busybox" ] || { echo "SKIPPED: busybox is not installed, of which the image is made"; exit 77; }
-image=$(mktemp -d)
-trap 'rm -rf "$image"' EXIT
-mkdir "$image"/{bin,dev,etc,home,mnt,proc,root,sys,tmp,usr,var}
-touch "$image"/etc/{passwd,group,hosts,resolv.conf}
-cp "$busybox" "$image/bin/busybox"
-for name in sh echo cat true; do ln -s busybox "$image/bin/$name"; done
-USER=${USER:-root} ch-run "$image" -- /bin/true 2>/dev/null || { echo "SKIPPED: this machine allows no user namespaces"; exit 77; }
-"$1" "$image" charliecloud
-mpirun --oversubscribe -n 3 "$1" "$image" charliecloud
+work=$(mktemp -d)
+chmod 755 "$work"
+export MOBULA_IMAGES=$work/images
+. "$(dirname "$0")/container_runtimes.sh"
+clean() {
+  runtimes_down
+  rm -rf "$work"
+}
+trap clean EXIT
+
+# The image: a shell, and the program with its libraries, where they are here.
+root=$work/root
+mkdir -p "$root"/{bin,dev,etc,home,mnt,proc,root,sys,tmp,usr,var}
+touch "$root"/etc/{passwd,group,hosts,resolv.conf}
+echo inside >"$root/etc/of-the-image"
+cp "$busybox" "$root/bin/busybox"
+for name in sh echo cat sleep true; do ln -s busybox "$root/bin/$name"; done
+{ echo "$program"; ldd "$program" | grep -oE '/[^ ]+'; } | sort -u | while read -r file; do
+  mkdir -p "$root$(dirname "$file")"
+  cp -L "$file" "$root$file"
+done
+tar -C "$root" -cf "$work/image.tar" .
+
+tried=0
+for runtime in "${runtimes[@]}"; do
+  runtime_up "$runtime" || { echo "SKIPPED: $runtime: $why_not"; continue; }
+  tried=$((tried + 1))
+  # Charliecloud and Apptainer take a folder as it is; what is in an archive is unpacked once.
+  for image in "$root" "$work/image.tar"; do
+    case $runtime:$image in docker:$root | podman:$root) continue ;; esac
+    start=$(date +%s%N)
+    timeout -k 3 100 "$program" "$image" "$runtime" || { echo "FAILED: $runtime, $image, alone"; exit 1; }
+    echo "$runtime, $(basename "$image"), alone: $((($(date +%s%N) - start) / 1000000)) ms"
+  done
+  timeout -k 3 100 mpirun --oversubscribe -n 3 "$program" "$work/image.tar" "$runtime" || { echo "FAILED: $runtime, on ranks"; exit 1; }
+done
+[ $tried -gt 0 ] || { echo "SKIPPED: none of ${runtimes[*]} works here"; exit 77; }
+sleep 1
+left=$(ls -d /tmp/mobula-?????? 2>/dev/null || true)
+[ -z "$left" ] || { echo "FAILED: left behind: $left"; exit 1; }
