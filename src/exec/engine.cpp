@@ -366,8 +366,20 @@ detail::Buffer Engine::room(std::size_t n) {
   constexpr Time kPatience = 10'000'000'000;  // ns without any change, while others use what fills the store
   constexpr Time kGrace = 200'000'000;        // the same while nobody does: what was dropped may be on its way
   constexpr Time kLook = 1'000'000;
+  constexpr Time kFirst = 100'000'000;  // ns without a change for which no other task begins here
   Lock lock(*this);
   if (objects_.has_drops()) step();  // what was let go of is used again, while it is warm
+  // Queued tasks have their inputs back when nobody waits for room any more.
+  struct Waits {
+    explicit Waits(Engine& engine) : engine(engine) { ++engine.wait_for_space_; }
+    ~Waits() {
+      if (--engine.wait_for_space_ != 0) return;
+      engine.worker_->unpark();
+      engine.wake();
+    }
+    Engine& engine;
+  };
+  std::optional<Waits> waits;
   Time since = core::now();
   std::uint64_t seen = store_.changes();
   while (true) {
@@ -383,9 +395,18 @@ detail::Buffer Engine::room(std::size_t n) {
       continue;
     }
     const Time now = core::now();
+    if (!waits) waits.emplace(*this);
     if (store_.changes() != seen) {
       seen = store_.changes();
       since = now;
+    }
+    // At first what is in memory is written to files, and queued tasks give up their inputs for that. Where this does
+    // not help, others may run: they may be the last to use a value.
+    const bool first = now - since < kFirst;
+    if (first) {
+      worker_->park();
+    } else {
+      worker_->unpark();
     }
     if (verdict == store::Store::Verdict::never) {
       // Others may let go of what they use: tasks of this rank and readers elsewhere, but not those who wait
@@ -395,9 +416,15 @@ detail::Buffer Engine::room(std::size_t n) {
         throw StoreFull("mobula: " + store_.why_full(n, [this](detail::ObjectId id) { return objects_.is_held(id); }));
       }
     }
-    wait_lending(
-        lock, [this, seen] { return store_.changes() != seen || stopping(); }, now + kLook);
-    if (stopping() && t_run == nullptr && !head_)
+    const std::function<bool()> met = [this, seen] {
+      return store_.changes() != seen || stopping() || ending_.load(std::memory_order_relaxed);
+    };
+    if (first) {
+      wait(lock, met, now + kLook);
+    } else {
+      wait_lending(lock, met, now + kLook);
+    }
+    if (ending_.load() || (stopping() && t_run == nullptr && !head_))
       throw Cancelled("mobula: the job ended while a value waited for room");
   }
 }

@@ -214,8 +214,9 @@ class Engine {
   bool bell_taken_ = false;
   Time last_step_ = 0;
   Time last_tick_ = 0;
-  Time last_activity_ = 0;        // something was handled
-  std::uint32_t since_step_ = 0;  // tasks submitted since
+  Time last_activity_ = 0;            // something was handled
+  std::uint32_t since_step_ = 0;      // tasks submitted since
+  std::uint32_t wait_for_space_ = 0;  // threads that wait for room in the store
   std::list<Thread> slots_;
   std::uint32_t threads_ = 0;
   std::uint32_t threads_most_ = 0;

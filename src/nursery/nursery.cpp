@@ -122,7 +122,7 @@ class Child {
   void write(const Buffer& bytes) const;
   Answer read_answer(const Sizes& sizes);
   void drop_answer();
-  void pass_on(int file, int to);
+  void pass_on(int& file, int to);
   void take_end();
   void greet(const Greeting& greeting);
 
@@ -215,7 +215,7 @@ void Child::greet(const Greeting& greeting) {
 }
 
 // What the child prints becomes output of the rank.
-void Child::pass_on(int file, int to) {
+void Child::pass_on(int& file, int to) {
   std::array<char, 4096> text;
   ssize_t n = 0;
   while ((n = read(file, text.data(), text.size())) > 0) {
@@ -229,6 +229,7 @@ void Child::pass_on(int file, int to) {
       n -= written;
     }
   }
+  if (n == 0) close(std::exchange(file, -1));  // nobody writes there any more
 }
 
 // The nurse has told how the child ended, or is gone itself.
@@ -277,27 +278,31 @@ std::optional<Child::Answer> Child::run(const Request& request, const std::funct
     send(channel_, &size, sizeof size, MSG_NOSIGNAL);  // if nobody is there, the nurse says so
   };
   if (!waits_for_greeting_) tell();
+  int channel = channel_;
   while (true) {
-    std::array<pollfd, 4> files{{{channel_, POLLIN, 0}, {nurse_, POLLIN, 0}, {out_, POLLIN, 0}, {err_, POLLIN, 0}}};
+    std::array<pollfd, 4> files{{{channel, POLLIN, 0}, {nurse_, POLLIN, 0}, {out_, POLLIN, 0}, {err_, POLLIN, 0}}};
     if (poll(files.data(), files.size(), kLook) < 0 && errno != EINTR) {
       throw std::system_error(errno, std::generic_category(), "mobula: waiting for a sandboxed task");
     }
     if (files[2].revents != 0) pass_on(out_, 1);
     if (files[3].revents != 0) pass_on(err_, 2);
-    if ((files[0].revents & POLLIN) != 0) {
-      if (waits_for_greeting_) {
-        Greeting greeting;
-        if (recv(channel_, &greeting, sizeof greeting, 0) == sizeof greeting) {
-          greet(greeting);
-          started = Clock::now();
-          if (refused_.empty()) tell();
-          continue;
-        }
-      } else if (Sizes sizes; recv(channel_, &sizes, sizeof sizes, 0) == sizeof sizes) {
+    if (files[0].revents != 0 && waits_for_greeting_) {
+      Greeting greeting;
+      if (recv(channel_, &greeting, sizeof greeting, 0) == sizeof greeting) {
+        greet(greeting);
+        started = Clock::now();
+        if (refused_.empty()) tell();
+        continue;
+      }
+      channel = -1;  // it has ended, of which the nurse will tell: to look on would take the core from them
+    } else if (files[0].revents != 0) {
+      Sizes sizes;
+      if (recv(channel_, &sizes, sizeof sizes, 0) == sizeof sizes) {
         pass_on(out_, 1);
         pass_on(err_, 2);
         return read_answer(sizes);
       }
+      channel = -1;
     }
     if (files[1].revents != 0) {
       take_end();

@@ -192,7 +192,15 @@ Store::Entry& Store::insert(ObjectId id, ValuePtr value, std::size_t size, Role 
 }
 
 void Store::add(ObjectId id, ValuePtr value, Role role) {
-  if (entries_.contains(id)) return;
+  // What was made again may be here already, of the rank that is lost: readers may be looking at it.
+  if (const auto found = entries_.find(id); found != entries_.end()) {
+    if (role != Role::own) return;
+    if (found->second.role != Role::mapped) {
+      found->second.role = Role::own;
+      return;
+    }
+    erase(id);
+  }
   const std::size_t size = value->size();
   if (!contains(value->data())) beside_.push_back(id);
   insert(id, std::move(value), size, role);

@@ -86,7 +86,7 @@ class Store final : public detail::Memory {
   void release(std::byte* data, std::size_t capacity) noexcept override;
 
   // ---- values
-  // Adds a value; does nothing if it is here already.
+  // Adds a value. One that is here already stays, as the own one of this rank if either is; a mapped one gives way.
   void add(ObjectId id, ValuePtr value, Role role);
   void add_mapped(ObjectId id, RankId from, std::uint64_t offset, std::size_t size);
   bool has(ObjectId id) const { return entries_.contains(id); }

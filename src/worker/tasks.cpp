@@ -103,6 +103,7 @@ void Worker::erase_piece(Piece& piece) {
   } else {
     dequeue(piece);
   }
+  if (piece.parked) std::erase(parked_, &piece);
   if (!piece.announced) {
     unannounced_[piece.unannounced_at] = unannounced_.back();
     unannounced_[piece.unannounced_at]->unannounced_at = piece.unannounced_at;
@@ -119,6 +120,7 @@ void Worker::erase_piece(Piece& piece) {
 }
 
 void Worker::resolve(Piece& piece, std::size_t dep, const core::DepSource* source) {
+  if (piece.body->values[dep] != nullptr) return;  // it was parked, and has kept this one
   const ObjectId id = piece.body->deps[dep];
   if (source != nullptr && source->where == core::Where::inlined) {
     piece.body->values[dep] = std::make_shared<Buffer>(source->value);
@@ -149,8 +151,46 @@ void Worker::dep_ready(Piece& piece, ObjectId id, const ValuePtr& value) {
     }
   }
   if (piece.missing != 0) return;
-  for (const ValuePtr& v : piece.body->values) piece.body->views.push_back(v->view());
+  piece.body->in_store = 0;
+  for (const ValuePtr& v : piece.body->values) {
+    piece.body->views.push_back(v->view());
+    if (store_.contains(v->data())) piece.body->in_store += v->size();
+  }
   enqueue(piece, piece.kept);
+}
+
+void Worker::park() {
+  std::vector<Piece*> chosen;
+  const auto is_in_store = [this](const ValuePtr& value) { return store_.contains(value->data()); };
+  for (const auto& [priority, queue] : ready_) {
+    for (Piece* piece : queue) {
+      const Body& body = *piece->body;  // another thread may run a part of the same piece
+      const bool holds = std::any_of(body.values.begin(), body.values.end(), is_in_store);
+      if (holds && piece->body.use_count() == 1) chosen.push_back(piece);
+    }
+  }
+  for (Piece* piece : chosen) {
+    dequeue(*piece);
+    piece->missing = 1;
+    piece->body->views.clear();
+    for (ValuePtr& value : piece->body->values) {
+      if (!is_in_store(value)) continue;
+      value.reset();
+      ++piece->missing;
+    }
+    piece->parked = true;
+    parked_.push_back(piece);
+  }
+}
+
+void Worker::unpark() {
+  // One that fails meanwhile may take others with it.
+  while (!parked_.empty()) {
+    Piece& piece = *parked_.back();
+    parked_.pop_back();
+    piece.parked = false;
+    set_up(piece, {});
+  }
 }
 
 void Worker::fail_piece(Piece& piece, const ErrorPtr& error) {
@@ -192,6 +232,8 @@ void Worker::fail_pieces() {
 
 bool Worker::fits(const Body& body) const {
   constexpr double kSlack = 1e-9;
+  // Tasks that run leave half of the memory to what they make.
+  if (body.in_store != 0 && in_store_ != 0 && in_store_ + body.in_store > store_.capacity() / 2) return false;
   if (!body.options) return free_.cpus >= 1 - kSlack;
   const core::WireDemand& d = body.options->demands.front();
   if (own_cpus(d) > free_.cpus + kSlack || d.gpus > free_.gpus + kSlack || d.memory > free_.memory) return false;
@@ -437,6 +479,8 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, bool holds, Time n
     if (body.options) run->gpus = take_gpus(body.options->demands.front().gpus);
     take_slots(*run, static_cast<std::size_t>(cpus_of(*run)));
   }
+  run->in_store = body.in_store;
+  in_store_ += run->in_store;
   run->task.checkpoint = body.checkpoint.view();
   if (body.options && body.options->timeout_ns >= 0) run->deadline = now + body.options->timeout_ns;
   run->task.next = range.begin;
@@ -502,6 +546,7 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   running_[run->running_at] = running_.back();
   running_.pop_back();
   detail::TaskRun& task = run->task;
+  in_store_ -= run->in_store;
   LocalActor* const actor = run->body->actor;
   bool made = false;
   if (run->body->options && run->body->options->is_actor && task.actor != nullptr) {

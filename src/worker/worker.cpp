@@ -499,6 +499,7 @@ void Worker::handle(RankId, const core::Assign& m) {
 }
 
 void Worker::handle(RankId, const core::TakeBack& m) {
+  unpark();
   core::GaveBack back;
   std::uint32_t left = m.tasks;
   // From the far end: what would run last.

@@ -77,6 +77,7 @@ struct Body {
   std::vector<ObjectId> deps;
   std::vector<ValuePtr> values;  // of the dependencies
   std::vector<ByteView> views;   // the same
+  std::size_t in_store = 0;      // bytes of them in this rank's segment
   std::vector<Handle> keep;      // of a kept piece: what its tasks hold
   std::uint32_t attempt = 1;
   LocalActor* actor = nullptr;  // of calls:
@@ -108,6 +109,7 @@ struct Piece {
   bool kept = false;
   bool announced = true;  // the head knows
   bool queued = false;
+  bool parked = false;  // it would be queued, but has given its inputs up for now
   Time queued_at = 0;
   Time submitted = 0;
   std::size_t unannounced_at = 0;  // position in the list of those
@@ -143,6 +145,7 @@ struct Run {
   std::uint64_t blocked = 0;   // the token by which the head knows that it waits for another actor
   ErrorPtr deadlock;           // it would wait for ever
   std::size_t running_at = 0;  // position in the list of runs
+  std::size_t in_store = 0;    // as of its body, when it began
   detail::TaskRun task;
 };
 
@@ -251,6 +254,10 @@ class Worker {
   void lend(Run& run);
   bool resume(Run& run, bool force = false);
   void want_resume(int change) { resuming_ += change; }
+  // Tasks that run can't have room for a large value while queued ones keep theirs in memory: these give them up, and
+  // get them back when they are queued again.
+  void park();
+  void unpark();
   // This rank is to end within that time, and the others are to go on.
   void leave(Time grace);
   // The job ends: stops what can be stopped.
@@ -482,6 +489,8 @@ class Worker {
   Time now_ = 0;  // as far as is known
   std::uint32_t turn_ = 0;
   std::vector<Piece*> unannounced_;
+  std::vector<Piece*> parked_;
+  std::size_t in_store_ = 0;   // bytes of the segment that are inputs of tasks that run
   std::vector<Run*> running_;  // in no order
 
   core::WireDemand free_;  // what no run holds

@@ -44,15 +44,19 @@ void SimWire::deliver(RankId to, std::function<void()> arrive) {
 }
 
 void SimWire::send(RankId to, Buffer frame) {
+  if (!network_.alive(rank_)) return;  // it died in the middle of its step
   deliver(to, [this, to, frame = std::make_shared<Buffer>(std::move(frame))] {
     network_.wire(to).frames_.emplace_back(rank_, frame);
   });
+  network_.at_boundary(rank_);
 }
 
 void SimWire::send_block(RankId to, std::uint64_t key, ByteView bytes, std::shared_ptr<const void> keep) {
+  if (!network_.alive(rank_)) return;
   deliver(to, [this, to, key, bytes, keep = std::move(keep)] {
     network_.wire(to).offered_[{rank_, key}] = {bytes, keep};
   });
+  network_.at_boundary(rank_);
 }
 
 void SimWire::receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) {
@@ -64,10 +68,11 @@ void SimWire::receive_block(RankId from, std::uint64_t key, std::span<std::byte>
 
 bool SimWire::poll(const OnFrame& on_frame) {
   bool happened = false;
-  while (!frames_.empty()) {
+  while (!frames_.empty() && network_.alive(rank_)) {
     const auto [from, frame] = std::move(frames_.front());
     frames_.pop_front();
     on_frame(from, frame->view());
+    network_.at_boundary(rank_);
     happened = true;
   }
   for (auto wanted = wanted_.begin(); wanted != wanted_.end();) {

@@ -38,6 +38,8 @@ class Network {
   virtual bool alive(RankId rank) const = 0;
   // Something has come for the rank, and it may poll.
   virtual void arrived(RankId rank) = 0;
+  // The rank has sent something, or handled what came: a place where it may die.
+  virtual void at_boundary(RankId) {}
 
  private:
   struct Event {

@@ -155,6 +155,10 @@ class Cluster final : Network {
     ++activity_;
     poll(rank);
   }
+  void at_boundary(RankId rank) override {
+    if (rank != options_.dies || rank == kHeadRank || driver_done_) return;
+    if (++outcome_.boundaries == options_.dies_at) lose(rank);
+  }
   std::uint64_t random(std::uint64_t below) { return random_() % below; }
   Time latency() override {
     const auto span = static_cast<std::uint64_t>(options_.latency_most - options_.latency_least + 1);
@@ -380,6 +384,14 @@ bool Cluster::take_room(RankId r, std::size_t n, Buffer& buffer) {
   Store& store = *ranks_[r].store;
   Store::Room room;
   const Store::Verdict verdict = store.take(n, room);
+  if (verdict != Store::Verdict::given && random(4) == 0) {
+    ranks_[r].worker->park();
+    at(now() + static_cast<Time>(random(200'000)), [this, r] {
+      if (!ranks_[r].alive) return;
+      ranks_[r].worker->unpark();
+      settle(r);
+    });
+  }
   if (verdict == Store::Verdict::later) return false;
   if (verdict == Store::Verdict::given) {
     store.settle(room, room.cold.empty() || store.commit()(room.cold));

@@ -36,6 +36,9 @@ struct Options {
   std::uint32_t losses = 0;  // workers that die
   std::uint32_t leaves = 0;  // workers that leave in order
   std::uint32_t steps = 40;  // what the driver does
+  // A worker that dies at its n-th boundary: after it has sent or handled its n-th message. 0: none does.
+  RankId dies = 0;
+  std::uint64_t dies_at = 0;
   bool check_each_step = true;
 };
 
@@ -46,7 +49,8 @@ struct Outcome {
   std::uint64_t head_messages = 0;
   std::uint64_t losses = 0;
   std::uint64_t left = 0;
-  std::uint64_t errors = 0;  // that losses explain
+  std::uint64_t errors = 0;      // that losses explain
+  std::uint64_t boundaries = 0;  // of the worker that dies, or should have
   Time end = 0;
   std::uint64_t digest = 0;  // of everything that happened, in order
 };

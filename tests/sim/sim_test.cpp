@@ -72,6 +72,37 @@ INSTANTIATE_TEST_SUITE_P(Clusters, Sim,
                            return name;
                          });
 
+// One worker dies after each message that it sends or handles: the first, the second, and so on to the end.
+TEST(Boundaries, AreAllSurvived) {
+  std::uint64_t first = 1;
+  std::uint64_t last = scaled(60);
+  if (const char* only = std::getenv("SIM_SEED")) first = last = std::strtoull(only, nullptr, 10);
+  std::uint64_t runs = 0;
+  for (std::uint64_t seed = first; seed <= last; ++seed) {
+    Options options;
+    options.seed = seed;
+    options.ranks = 4;
+    options.steps = 8;
+    for (options.dies = 1; options.dies < options.ranks; ++options.dies) {
+      if (const char* only = std::getenv("SIM_DIES")) options.dies = static_cast<RankId>(std::atoi(only));
+      options.dies_at = 1;
+      if (const char* only = std::getenv("SIM_DIES_AT")) options.dies_at = std::strtoull(only, nullptr, 10);
+      for (;; ++options.dies_at, ++runs) {
+        if (std::getenv("SIM_VERBOSE") != nullptr) {
+          std::fprintf(stderr, "seed %llu, rank %u, boundary %llu\n", static_cast<unsigned long long>(seed),
+                       options.dies, static_cast<unsigned long long>(options.dies_at));
+        }
+        try {
+          if (run(options).boundaries < options.dies_at) break;
+        } catch (const std::exception& e) {
+          FAIL() << e.what() << "; rank " << options.dies << " dies at boundary " << options.dies_at;
+        }
+      }
+    }
+  }
+  std::printf("%llu deaths\n", static_cast<unsigned long long>(runs));
+}
+
 TEST(Determinism, ASeedRepeatsExactly) {
   Options options;
   options.seed = 7;

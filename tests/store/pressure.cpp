@@ -1,5 +1,6 @@
 // The object store under pressure, alone or over ranks. What is read is compared with what was written.
 //   pressure ten_times        values of ten times the store's size, all kept, all read back
+//   pressure queued           tasks wait in line with inputs that take all memory, and those that run need some
 //   pressure full             without scratch: StoreFull says who holds the space, and room comes back
 //   pressure disk_full        scratch that is full or fails: an error, and what memory has is whole
 //   pressure broadcast MIB    one value, read by a task on each rank
@@ -88,6 +89,29 @@ void ten_times() {
   for (std::uint64_t i = 0; i < refs.size(); ++i) {
     require(mobula::get(mobula::remote<sum>(refs[i])) == expected_sum(i, words), "a task saw another value");
   }
+}
+
+Words mixed(Words words) {
+  for (std::uint64_t& word : words) word = mix(word);
+  return words;
+}
+
+// Of each rank's memory an input takes a third, and so does a result.
+void queued() {
+  const std::size_t words = capacity() / 10 * 3 / sizeof(std::uint64_t);
+  std::vector<mobula::Ref<Words>> inputs;
+  std::vector<mobula::Ref<Words>> results;
+  const auto start = std::chrono::steady_clock::now();
+  for (std::uint64_t i = 0; i < 12; ++i) {
+    inputs.push_back(mobula::remote<make>.with({.placement = mobula::spread})(i, words));
+    results.push_back(mobula::remote<mixed>.with({.placement = mobula::near(inputs.back())})(inputs.back()));
+  }
+  for (std::uint64_t i = 0; i < results.size(); ++i) {
+    Words expected = make(i, words);
+    for (std::uint64_t& word : expected) word = mix(word);
+    require(mobula::get(results[i]) == expected, "a result is wrong");
+  }
+  std::printf("%.2f s\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }
 
 void full() {
@@ -271,6 +295,8 @@ int main(int argc, char** argv) {
     const std::string mode = argc > 1 ? argv[1] : "";
     if (mode == "ten_times") {
       ten_times();
+    } else if (mode == "queued") {
+      queued();
     } else if (mode == "full") {
       full();
     } else if (mode == "disk_full") {

@@ -166,6 +166,16 @@ TEST(Store, CopiesAreDropped) {
   EXPECT_EQ(bench.store->take_news().dropped_copies, std::vector{id(1)});
 }
 
+// Its rank was lost, and this one made it again.
+TEST(Store, ACopyThatIsMadeAgainIsKept) {
+  Bench bench(4 * kMiB);
+  bench.add(1, kMiB, Role::copy);
+  bench.add(1, kMiB, Role::own);
+  bench.add(2, kMiB);
+  EXPECT_NE(bench.try_take(3 * kMiB), Verdict::given);
+  EXPECT_TRUE(bench.intact(1, kMiB));
+}
+
 TEST(Store, PinnedBytesOutliveTheValue) {
   Bench bench(kMiB);
   bench.add(1, 600'000);
