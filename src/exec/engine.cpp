@@ -363,10 +363,10 @@ bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline, s
 }
 
 detail::Buffer Engine::room(std::size_t n) {
-  constexpr Time kPatience = 10'000'000'000;  // ns without any change, while others use what fills the store
+  constexpr Time kPatience = 10'000'000'000;  // ns in which nobody gets on, while others use what fills the store
   constexpr Time kGrace = 200'000'000;        // the same while nobody does: what was dropped may be on its way
   constexpr Time kLook = 1'000'000;
-  constexpr Time kFirst = 100'000'000;  // ns without a change for which no other task begins here
+  constexpr Time kFirst = 100'000'000;  // ns for which no other task begins here
   Lock lock(*this);
   if (objects_.has_drops()) step();  // what was let go of is used again, while it is warm
   // Queued tasks have their inputs back when nobody waits for room any more.
@@ -380,33 +380,32 @@ detail::Buffer Engine::room(std::size_t n) {
     Engine& engine;
   };
   std::optional<Waits> waits;
-  Time since = core::now();
-  std::uint64_t seen = store_.changes();
+  // Whether the rank gets on: memory that only goes back and forth is no progress.
+  const auto progress = [this] { return worker_->tasks_run() + rooms_given_; };
+  const Time began = core::now();
+  Time since = began;
+  std::uint64_t before = progress();
   while (true) {
     store::Store::Room room;
+    const std::uint64_t seen = store_.changes();
     const store::Store::Verdict verdict = store_.take(n, room);
     if (verdict == store::Store::Verdict::given) {
-      if (room.cold.empty()) return std::move(room.buffer);
-      lock.unlock();
-      const bool good = store_.commit()(room.cold);
-      lock.lock();
-      store_.settle(room, good);
-      if (good) return std::move(room.buffer);
-      continue;
+      bool good = true;
+      if (!room.cold.empty()) {
+        lock.unlock();
+        good = store_.commit()(room.cold);
+        lock.lock();
+        store_.settle(room, good);
+      }
+      if (!good) continue;
+      ++rooms_given_;
+      return std::move(room.buffer);
     }
-    const Time now = core::now();
     if (!waits) waits.emplace(*this);
-    if (store_.changes() != seen) {
-      seen = store_.changes();
+    const Time now = core::now();
+    if (progress() != before) {
+      before = progress();
       since = now;
-    }
-    // At first what is in memory is written to files, and queued tasks give up their inputs for that. Where this does
-    // not help, others may run: they may be the last to use a value.
-    const bool first = now - since < kFirst;
-    if (first) {
-      worker_->park();
-    } else {
-      worker_->unpark();
     }
     if (verdict == store::Store::Verdict::never) {
       // Others may let go of what they use: tasks of this rank and readers elsewhere, but not those who wait
@@ -416,12 +415,16 @@ detail::Buffer Engine::room(std::size_t n) {
         throw StoreFull("mobula: " + store_.why_full(n, [this](detail::ObjectId id) { return objects_.is_held(id); }));
       }
     }
+    // At first what is in memory is written to files, and queued tasks give up their inputs for that. Where this does
+    // not help, others may run: they may be the last to use a value.
     const std::function<bool()> met = [this, seen] {
       return store_.changes() != seen || stopping() || ending_.load(std::memory_order_relaxed);
     };
-    if (first) {
+    if (now - began < kFirst) {
+      worker_->park();
       wait(lock, met, now + kLook);
     } else {
+      worker_->unpark();
       wait_lending(lock, met, now + kLook);
     }
     if (ending_.load() || (stopping() && t_run == nullptr && !head_))

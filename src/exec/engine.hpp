@@ -217,6 +217,7 @@ class Engine {
   Time last_activity_ = 0;            // something was handled
   std::uint32_t since_step_ = 0;      // tasks submitted since
   std::uint32_t wait_for_space_ = 0;  // threads that wait for room in the store
+  std::uint64_t rooms_given_ = 0;     // to such
   std::list<Thread> slots_;
   std::uint32_t threads_ = 0;
   std::uint32_t threads_most_ = 0;

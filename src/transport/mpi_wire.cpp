@@ -1,11 +1,14 @@
 #include "transport/mpi_wire.hpp"
 
 #include <sched.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <deque>
+#include <fstream>
 #include <list>
 #include <vector>
 
@@ -28,6 +31,25 @@ void check(int code, const char* call) {
   int length = 0;
   MPI_Error_string(code, text.data(), &length);
   throw Error(std::string(call) + " failed: " + std::string(text.data(), static_cast<std::size_t>(length)));
+}
+
+// Open MPI's messages within a node go through a file in /dev/shm for each rank, whose pages are made when they are
+// touched: where others have filled /dev/shm by then, that is a SIGBUS. So they are made now, if there is room.
+void touch_own_segment() {
+  const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_RANK");
+  if (local == nullptr) local = std::getenv("SLURM_LOCALID");
+  if (local == nullptr) return;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    const bool is_segment = line.find("/dev/shm/vader_segment.") != std::string::npos ||  // Open MPI 4
+                            line.find("/dev/shm/sm_segment.") != std::string::npos;       // and 5
+    if (!is_segment || !line.ends_with("." + std::string(local))) continue;
+    constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which older headers lack
+    char* end = nullptr;
+    const auto from = std::strtoull(line.c_str(), &end, 16);
+    const auto to = std::strtoull(end + 1, nullptr, 16);
+    madvise(reinterpret_cast<void*>(from), to - from, kPopulateWrite);  // NOLINT(performance-no-int-to-ptr)
+  }
 }
 
 class MpiWireImpl final : public MpiWire {
@@ -56,6 +78,7 @@ class MpiWireImpl final : public MpiWire {
     gethostname(host.data(), host.size() - 1);
     host_ = host.data();
     find_node();
+    if (started_here_) touch_own_segment();
     for (std::size_t i = 0; i < kReceives; ++i) add_receive();
   }
 

@@ -33,7 +33,7 @@ job() {
   check_left "$name"
   echo "$name: $(grep rounds "$out"), $((SECONDS - start)) s"
 }
-limit=$((seconds + 60))
+limit=$((seconds + 120))
 # With a /dev/shm and a scratch folder of its own, both small.
 small='mount -t tmpfs -o size=$1 none /dev/shm; mkdir -p $2; mount -t tmpfs -o size=$3 none $2; shift 3; exec "$@"'
 for _ in $(seq "$times"); do
@@ -47,7 +47,7 @@ for _ in $(seq "$times"); do
     # /dev/shm itself is full for a while.
     filled='mount -t tmpfs -o size=$1 none /dev/shm; mkdir -p $2; mount -t tmpfs -o size=$3 none $2; shift 3
       (sleep 1; head -c 64m /dev/zero >/dev/shm/filler 2>/dev/null; sleep 1.5; rm -f /dev/shm/filler) & exec "$@"'
-    job "/dev/shm full" $limit unshare -m bash -c "$filled" - 48m /tmp/mobula-chaos-scratch 64m \
+    job "/dev/shm full" $limit unshare -m bash -c "$filled" - 96m /tmp/mobula-chaos-scratch 64m \
       mpirun -n 5 "$program" kill "$seconds" 2 full --mobula-store=8MiB --mobula-scratch=/tmp/mobula-chaos-scratch
     rmdir /tmp/mobula-chaos-scratch 2>/dev/null
   fi
