@@ -449,6 +449,23 @@ void set_up_watch(Job& job) {
   };
 }
 
+// Who has no keeper is told at the start what a death means, and what helps.
+void warn_of_launcher(const Job& job) {
+  if (!job.mpi || job.mpi->size() == 1 || job.mpi->rank() != detail::kHeadRank || job.keeper) return;
+  const char* recovers = std::getenv("OMPI_MCA_orte_enable_recovery");
+  const bool by_slurm = std::getenv("SLURM_STEP_NODELIST") != nullptr && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr;
+  const std::string why = job.config.keeper ? "threads ran before mobula::run, so the ranks have no keepers"
+                                            : "the ranks have no keepers (setting keeper)";
+  if (by_slurm) {
+    core::log_warn(why + ": Slurm ends the job when one dies; with keepers it goes on");
+  } else if (recovers == nullptr || std::string(recovers) == "0") {
+    core::log_warn(
+        why +
+        ": mpirun ends the job when one dies; with keepers it goes on, and also by mpirun --enable-recovery, "
+        "which returns 0 then whatever the program's code, and over several hosts does not end by itself");
+  }
+}
+
 exec::Engine* engine_or_null() { return g_engine; }
 
 transport::Communicators& communicators() { return *g_job->communicators; }
@@ -544,6 +561,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   job->engine->set_nursery(job->nursery.get());
   job->engine->set_journal(job->journal.get());
   if (job->mpi) set_up_watch(*job);
+  if (over == MPI_COMM_NULL) warn_of_launcher(*job);
   g_engine = job->engine.get();
   g_job = job;
   catch_signals();

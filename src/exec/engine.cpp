@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <csignal>
 
@@ -54,6 +55,12 @@ void give_to_openmp(int cpus, bool moved) {
   if (cpus == t_openmp_threads) return;
   omp_set_num_threads(cpus);
   t_openmp_threads = cpus;
+}
+
+// In core dumps, and where threads are listed, the program's name stays.
+void name_thread(const char* part) {
+  const std::string name = std::string(program_invocation_short_name).substr(0, 10) + ":" + part;
+  pthread_setname_np(pthread_self(), name.c_str());
 }
 
 // The kernel's, which costs only those who call it.
@@ -579,7 +586,7 @@ void Engine::save_actor(worker::Run& run) {
 }
 
 void Engine::slot_main(Thread& self) {
-  pthread_setname_np(pthread_self(), "mobula-slot");
+  name_thread("slot");
   Lock lock(*this);
   const auto runnable = [this] { return worker_->has_runnable() || ending_.load(std::memory_order_relaxed); };
   while (true) {
@@ -610,7 +617,7 @@ void Engine::slot_main(Thread& self) {
 }
 
 void Engine::io_main() {
-  pthread_setname_np(pthread_self(), "mobula-io");
+  name_thread("io");
   Lock lock(*this);
   while (true) {
     io_changed_.wait(lock, [this] { return !orders_.empty() || ending_.load(std::memory_order_relaxed); });
@@ -666,7 +673,7 @@ void Engine::carry_out(Lock& lock, store::Store::Order& any) {
 
 // Steps when nobody else has for a while.
 void Engine::pump_main() {
-  pthread_setname_np(pthread_self(), "mobula-pump");
+  if (head_) name_thread("pump");  // elsewhere it is the main thread
   while (!ending_.load() && !(stopping() && !head_)) {
     if (const int signal = g_signal.exchange(0); signal != 0 && on_signal) on_signal(signal);
     if (const Time until = drain_until_.load(); until != 0 && core::now() > until && on_grace_over) on_grace_over();

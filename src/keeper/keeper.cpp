@@ -23,7 +23,7 @@ namespace mobula::keeper {
 namespace {
 
 struct Note {
-  char what = 0;  // 'p': the PMIx socket; 'w': the board; 'h': the same, of the head; 'l': leaves
+  std::uint32_t what = 0;  // 'p': the PMIx socket; 'w': the board; 'h': the same, of the head; 'l': leaves
   std::uint32_t number = 0;
 };
 
@@ -202,7 +202,7 @@ std::unique_ptr<Link> Link::start() {
 Link::~Link() { close(socket_); }
 
 void Link::tell(char what, std::uint32_t number, int file) {
-  Note note{what, number};
+  Note note{static_cast<std::uint32_t>(what), number};
   iovec bytes{&note, sizeof note};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   msghdr message{};

@@ -28,7 +28,7 @@ for i in $(seq "$times"); do
     for keeper in $(pgrep -P "$(pgrep -P $job -x mpirun || echo 0)" || true); do
       for rank in $(pgrep -P "$keeper" || true); do
         # One that has not joined yet takes the job with it.
-        grep -qs mobula-slot "/proc/$rank"/task/*/comm || continue
+        grep -qs :slot "/proc/$rank"/task/*/comm || continue
         [ "$(rank_of "$rank")" = 0 ] || victims+=("$rank")
       done
     done
