@@ -110,8 +110,10 @@ void transfers(std::mt19937_64& random) {
 }
 
 void actors(std::mt19937_64& random) {
-  const auto ledger = mobula::actor<Ledger>.with(
-      {.restarts = kRetries, .call_retries = kRetries, .checkpoint_every = 1 + static_cast<unsigned>(random() % 3)})();
+  mobula::ActorOptions options;
+  options.restarts = options.call_retries = kRetries;
+  options.checkpoint_every = 1 + static_cast<unsigned>(random() % 3);
+  const auto ledger = mobula::actor<Ledger>.with(options)();
   const std::size_t n = 20 + random() % 80;
   std::vector<Ref<std::size_t>> calls;
   for (std::size_t i = 0; i < n; ++i) calls.push_back(remote<&Ledger::add>(ledger, static_cast<int>(i)));

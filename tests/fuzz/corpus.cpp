@@ -36,8 +36,12 @@ int main(int argc, char** argv) {
     return out;
   }();
   TaskBody body{1, 3, value.buffer.view(), {8}, true, options};
-  Join join{1, "0.1", "host", 0, 2, {}, {}, {"a feature"}};
+  Join join;
+  join.version = "0.1";
+  join.host = "host";
+  join.slots = 2;
   join.node_resources.emplace_back("license");
+  join.features.emplace_back("a feature");
   message(join);
   message(Submit{{{1}, 0, 1}, true, body, {{{2}, 3}}, {{{4}, 5}}});
   message(Done{{{1}, 0, 2}, 9, {{1, {}}}, {{0, 4}}, {{0, {{5}, 6}}}});
