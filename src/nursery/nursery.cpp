@@ -346,6 +346,7 @@ Nursery::~Nursery() {
 }
 
 void Nursery::share(ByteView memory, int file) {
+  if (file < 0) return;  // values are copied then
   memory_ = memory;
   memory_file_ = file;
 }
