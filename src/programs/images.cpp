@@ -105,7 +105,7 @@ std::string make(const std::string& runtime, const Maker& maker, const std::stri
   }
   if (is_archive(image)) {
     if (!maker.has_layers()) {
-      const std::string name = "mobula/" + fs::path(to).filename().string();
+      std::string name = "mobula/" + fs::path(to).filename().string();
       maker.need({runtime, "import", image, name});
       return name;
     }
@@ -115,7 +115,7 @@ std::string make(const std::string& runtime, const Maker& maker, const std::stri
     while (!name.empty() && name.back() == '\n') name.pop_back();
     return name;
   }
-  const std::string name = without_scheme(image);
+  std::string name = without_scheme(image);
   if (maker.run({runtime, "image", "inspect", name}).exit_code != 0) maker.need({runtime, "pull", name});
   return name;
 }

@@ -54,6 +54,7 @@ void Worker::set_isolation(core::WireOptions& wire, const Isolation& isolation, 
   wire.is_sandboxed = true;
   const auto entries = [](const std::map<std::string, std::string>& env) {
     std::vector<std::string> all;
+    all.reserve(env.size());
     for (const auto& [name, value] : env) all.push_back(name + "=" + value);
     return all;
   };
