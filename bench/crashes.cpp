@@ -1,6 +1,6 @@
 // What does a process of its own cost a task, how many programs start a second (GNU parallel in turns, if it is there),
-// what does a durable task cost (with --mobula-journal=DIR), and how long after a rank is killed do its tasks run again?
-// With several ranks each turn loses one of them.
+// what does a durable task cost (with --mobula-journal=DIR), and how long after a rank is killed do its tasks run
+// again? With several ranks each turn loses one of them.
 //   crashes [IMAGE RUNTIME]: also tasks and commands in containers of that image, which has this program
 #include <signal.h>
 #include <unistd.h>

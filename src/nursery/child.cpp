@@ -28,6 +28,7 @@
 #include "core/wire.hpp"
 #include "keeper/processes.hpp"
 #include "nursery/nursery.hpp"
+#include "programs/program.hpp"
 
 namespace mobula::nursery {
 namespace {
@@ -202,9 +203,9 @@ void act(const Files& files, std::size_t size, Life& life) {
   }
 }
 
-[[noreturn]] void live_as_child(const Files& files, const core::WireSandbox& sandbox) {
+// What has just been forked ends with its nurse, leads a group of its own, and writes where the rank reads.
+void set_apart(const Files& files) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  prctl(PR_SET_NAME, "mobula-sandbox");
   setpgid(0, 0);
   sigset_t none;
   sigemptyset(&none);
@@ -214,28 +215,18 @@ void act(const Files& files, std::size_t size, Life& life) {
   dup2(files.out, 1);
   dup2(files.err, 2);
   for (const int file : {files.out, files.err, null}) close(file);
+}
+
+[[noreturn]] void live_as_child(const Files& files, const core::WireSandbox& sandbox) {
+  prctl(PR_SET_NAME, "mobula-sandbox");
+  set_apart(files);
   serve(files, sandbox);
 }
 
-std::vector<char*> pointers(const std::vector<std::string>& texts) {
-  std::vector<char*> all;
-  all.reserve(texts.size() + 1);
-  for (const std::string& text : texts) all.push_back(const_cast<char*>(text.c_str()));
-  all.push_back(nullptr);
-  return all;
-}
-
 [[noreturn]] void run_container(const Files& files, const Birth& birth) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  setpgid(0, 0);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-  dup2(null, 0);
-  dup2(files.out, 1);
-  dup2(files.err, 2);
+  set_apart(files);
   close_files_from(3);
+  using programs::pointers;
   execvpe(birth.words.front().c_str(), pointers(birth.words).data(), pointers(birth.env).data());
   std::fprintf(stderr, "%s can't be started: %s\n", birth.words.front().c_str(), std::strerror(errno));
   std::_Exit(127);
@@ -288,6 +279,7 @@ void run_end(const Birth& birth) {
   if (child == 0) {
     const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (const int file : {0, 1, 2}) dup2(null, file);
+    using programs::pointers;
     execvpe(birth.end.front().c_str(), pointers(birth.end).data(), pointers(birth.env).data());
     std::_Exit(127);
   }

@@ -142,10 +142,7 @@ Contained contain(const core::WireImage& image, const Inside& inside) {
 
 void run_quietly(const std::vector<std::string>& line) {
   if (line.empty()) return;
-  std::vector<char*> words;
-  words.reserve(line.size() + 1);
-  for (const std::string& word : line) words.push_back(const_cast<char*>(word.c_str()));
-  words.push_back(nullptr);
+  const std::vector<char*> words = pointers(line);
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   for (const int file : {0, 1, 2}) posix_spawn_file_actions_addopen(&files, file, "/dev/null", O_RDWR, 0);
@@ -179,10 +176,7 @@ std::unique_ptr<WarmContainer> WarmContainer::start(const core::WireImage& image
   posix_spawn_file_actions_adddup2(&files, in[0], 0);
   posix_spawn_file_actions_adddup2(&files, out[1], 1);
   posix_spawn_file_actions_addopen(&files, 2, "/dev/null", O_RDWR, 0);
-  std::vector<char*> arguments;
-  arguments.reserve(words.size() + 1);
-  for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr);
+  const std::vector<char*> arguments = pointers(words);
   const bool started = posix_spawnp(&made->process_, runtime.c_str(), &files, nullptr, arguments.data(), environ) == 0;
   posix_spawn_file_actions_destroy(&files);
   made->keep_ = in[1];

@@ -174,6 +174,8 @@ struct Start {
 }
 // NOLINTEND(clang-analyzer-unix.Vfork, clang-analyzer-security.insecureAPI.vfork)
 
+}  // namespace
+
 std::vector<char*> pointers(const std::vector<std::string>& texts) {
   std::vector<char*> all;
   all.reserve(texts.size() + 1);
@@ -181,8 +183,6 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
   all.push_back(nullptr);
   return all;
 }
-
-}  // namespace
 
 std::string last_of(const std::string& output) {
   constexpr std::size_t kLast = 2048;

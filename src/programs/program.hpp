@@ -30,6 +30,9 @@ std::vector<std::string> environment(const std::vector<std::string>& more);
 // Where the program is, by the PATH of `env`; empty: nowhere.
 std::string find_program(const std::string& name, const std::vector<std::string>& env);
 
+// As execve takes them; they point into the texts.
+std::vector<char*> pointers(const std::vector<std::string>& texts);
+
 // Runs it to its end on the calling thread. Throws CommandFailed where it can't be started, Cancelled.
 CommandResult run_program(const Program& program);
 
