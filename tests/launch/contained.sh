@@ -14,6 +14,7 @@ chmod 755 "$work"
 export MOBULA_IMAGES=$work/images
 . "$(dirname "$0")/container_runtimes.sh"
 clean() {
+  set +e
   runtimes_down
   rm -rf "$work"
 }

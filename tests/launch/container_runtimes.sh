@@ -76,11 +76,11 @@ runtimes_down() {
       [ -d "/proc/$pid" ] || break
       sleep 0.1
     done
-    umount "$d/exec/netns/default" 2>/dev/null
+    umount "$d/exec/netns/default" 2>/dev/null || true
   fi
   if [ -d "$work/podman" ]; then
-    podman rm -fa >/dev/null 2>&1
-    umount "$work/podman/root/overlay" 2>/dev/null
+    podman rm -fa >/dev/null 2>&1 || true
+    umount "$work/podman/root/overlay" 2>/dev/null || true
   fi
   return 0
 }
