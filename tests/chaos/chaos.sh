@@ -38,7 +38,7 @@ limit=$((seconds + 120))
 small='mount -t tmpfs -o size=$1 none /dev/shm; mkdir -p $2; mount -t tmpfs -o size=$3 none $2; shift 3; exec "$@"'
 for _ in $(seq "$times"); do
   job "killed" $limit mpirun -n 9 "$program" kill "$seconds" 2
-  job "killed, with little memory" $limit mpirun -n 7 "$program" kill "$seconds" 2 --mobula-store=8MiB
+  job "killed, with little memory" $limit mpirun -n 7 "$program" kill "$seconds" 2 full --mobula-store=8MiB
   job "killed, one slot too many" $limit mpirun -n 4 "$program" kill "$seconds" 1 --mobula-slots=3
   job "stopped for too long" $limit mpirun -n 6 "$program" stop "$seconds" 3 --mobula-lost-after=1500
   if unshare -m true 2>/dev/null; then
@@ -65,7 +65,7 @@ for _ in $(seq "$times"); do
     code=0
     start=$SECONDS
     wait $launcher || code=$?
-    [ $code = 124 ] || [ $code = 137 ] && grep -qv "head" "$out" && [ $((SECONDS - start)) -ge 20 ] && fail "killed after $when s: hangs"
+    [ $((SECONDS - start)) -lt 20 ] || fail "killed after $when s: hangs"
     echo "one of ${#ranks[@]} processes killed after $when s: code $code, $((SECONDS - start)) s later"
     check_left "killed after $when s"
   done
