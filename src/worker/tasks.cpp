@@ -681,6 +681,9 @@ void Worker::lend(Run& of) {
   leave_alone(of, now_);
   if (&run != &of) leave_alone(run, now_);
   of.waits = true;
+  // What it waits for may need the memory.
+  in_store_ -= std::exchange(of.in_store, 0);
+  if (&run != &of) in_store_ -= std::exchange(run.in_store, 0);
   const LocalActor* actor = run.body->actor;
   if (actor != nullptr && actor->cpus() == 0 && &run == &of) --shared_active_;
   const double cpus = cpus_of(run);

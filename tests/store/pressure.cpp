@@ -96,6 +96,13 @@ Words mixed(Words words) {
   return words;
 }
 
+// Waits, with an input of its own, for a task that has one too.
+std::uint64_t sum_of_both(const Words& mine, const mobula::Ref<Words>& other) {
+  const std::vector children{mobula::remote<sum>(other)};
+  mobula::wait(children);
+  return sum(mine) + mobula::get(children.front());
+}
+
 // Of each rank's memory an input takes a third, and so does a result.
 void queued() {
   const std::size_t words = capacity() / 10 * 3 / sizeof(std::uint64_t);
@@ -110,6 +117,11 @@ void queued() {
     Words expected = make(i, words);
     for (std::uint64_t& word : expected) word = mix(word);
     require(mobula::get(results[i]) == expected, "a result is wrong");
+  }
+  inputs.resize(4);
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    const auto both = mobula::remote<sum_of_both>(inputs[i], inputs[i + 2]);
+    require(mobula::get(both) == expected_sum(i, words) + expected_sum(i + 2, words), "a sum is wrong");
   }
   std::printf("%.2f s\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }
