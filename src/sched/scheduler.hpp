@@ -67,6 +67,7 @@ class Scheduler {
   explicit Scheduler(std::uint32_t ranks, std::uint32_t functions);
 
   // `node_resources`: of what it offers, that which the ranks of its node have together. The same on all ranks.
+  // `features`: what tasks may need of it, beside what is counted (WireOptions::needs).
   void add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offers,
                   const std::vector<std::string>& node_resources = {}, const std::vector<std::string>& features = {});
   void remove_worker(RankId rank);
