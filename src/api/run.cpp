@@ -270,6 +270,8 @@ void tell_losses(const Job& job) {
   core::log_warn(text);
 }
 
+core::Time grace_of(const Job& job) { return std::chrono::nanoseconds(job.config.grace).count(); }
+
 // Ends the job on the head, from any thread. Returns false if it has been ended before.
 bool end_job(Job& job, int code, const std::string& reason) {
   if (job.ended.exchange(true)) return false;
@@ -301,7 +303,7 @@ void on_process_exit(int code, void*) {
     _exit(code != 0 ? code : 1);
   }
   if (job->engine->head() == nullptr) return;
-  job->engine->wait_drained();
+  job->engine->wait_saved(grace_of(*job));
   end_job(*job, code, "the driver called exit");
 }
 
@@ -327,7 +329,7 @@ void on_head_signal(Job& job, int signal) {
   const core::Time now = core::now();
   const bool may_wait = signal != SIGINT && job.config.grace.count() > 0 && job.joined.load();
   if (may_wait && !job.engine->draining()) {
-    const core::Time grace = std::chrono::nanoseconds(job.config.grace).count();
+    const core::Time grace = grace_of(job);
     job.end_signal = signal;
     job.asked_at = now;
     std::fprintf(
@@ -374,7 +376,7 @@ int run_head(Job& job, const std::function<int()>& driver) {
     reason = "the driver threw";
     std::fprintf(stderr, "mobula: the driver ended with an exception that is not a std::exception\n");
   }
-  engine.wait_drained();
+  engine.wait_saved(grace_of(job));
   if (!end_job(job, code, reason)) pause();  // a signal is ending the process
   return code;
 }
@@ -388,7 +390,7 @@ int run_worker(Job& job) {
     job.end_signal = signal;
     // Without a keeper the launcher would see the rank's end, and take it for the job's.
     const bool leaves = signal != SIGINT && job.keeper != nullptr;
-    const core::Time grace = signal == SIGINT ? 0 : std::chrono::nanoseconds(job.config.grace).count();
+    const core::Time grace = signal == SIGINT ? 0 : grace_of(job);
     job.engine->leave(leaves ? grace : 0, core::now() + grace + kInOrder);
   };
   engine.on_grace_over = [&job] { _exit(128 + job.end_signal); };

@@ -849,12 +849,16 @@ void Engine::say_left() {
   } while (wire_.busy() && core::now() < until);
 }
 
-void Engine::wait_drained() {
+void Engine::wait_saved(Time grace) {
   Lock lock(*this);
-  const Time until = drain_until_.load();
-  if (until == 0) return;
-  wait(
-      lock, [this] { return head_->drained(); }, until);
+  if (const Time until = drain_until_.load(); until != 0) {
+    wait(
+        lock, [this] { return head_->drained(); }, until);
+  } else if (journal_ != nullptr) {
+    head_->save_durable();
+    wait(
+        lock, [this] { return head_->saved(); }, core::now() + grace);
+  }
 }
 
 Context Engine::context() const {

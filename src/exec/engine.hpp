@@ -135,8 +135,9 @@ class Engine {
   void leave(Time grace, Time until);
   // The last of that: all that was sent goes out.
   void say_left();
-  // Waits until what had begun has ended, or the time is over. At once, where the job is not drained.
-  void wait_drained();
+  // On the head, before the job ends: waits until later jobs can go on from what the actors have, at most for `grace`;
+  // where the job is drained, until all that had begun has ended, or its time is over.
+  void wait_saved(Time grace);
   std::uint32_t threads() const { return threads_; }
   std::uint32_t threads_most() const { return threads_most_; }
   bool stopping() const { return stopping_.load(std::memory_order_relaxed); }

@@ -338,11 +338,19 @@ void Head::drain(const std::string& why) {
   }
 }
 
+void Head::save_durable() {
+  for (const auto& [id, actor] : actors_) {
+    const RankId rank = actor.holding.worker;
+    if (actor.traits.durable && rank != kNoRank && ranks_[rank].alive) unsaved_.insert(rank);
+  }
+  for (const RankId rank : unsaved_) transport_.send(rank, core::Drain{false});
+}
+
 bool Head::drained() const {
   const auto none = [](const std::vector<Piece*>& pieces) {
     return std::all_of(pieces.begin(), pieces.end(), [](const Piece* piece) { return piece->promised; });
   };
-  return unsaved_.empty() && std::all_of(assigned_.begin(), assigned_.end(), none);
+  return saved() && std::all_of(assigned_.begin(), assigned_.end(), none);
 }
 
 ErrorPtr Head::not_begun(const Piece& piece) const {

@@ -103,6 +103,9 @@ class Head {
   void drain(const std::string& why);
   // All that had begun has ended, and is saved.
   bool drained() const;
+  // Has actors that later jobs go on from saved, since this one ends. `saved`: they are.
+  void save_durable();
+  bool saved() const { return unsaved_.empty(); }
   // Seconds that the allocation has left, for time requests; negative: no limit.
   void set_time_left(double seconds) { time_left_s_ = seconds; }
 

@@ -348,7 +348,7 @@ void Worker::tell_state(const Run& run) {
   actor.save_now = false;
   if (!run.saved) {
     if (run.saves || run.save_at != 0) actor.since_saved = 0;
-    actor.save_now = draining_ && actor.since_saved != 0;
+    actor.save_now = actor.is_unsaved(draining_);
     return;
   }
   actor.since_saved = 0;
@@ -368,7 +368,7 @@ void Worker::handle(RankId, const core::Drain& m) {
     actor->stopped = leaves_;
     if (actor->save_every == 0) continue;
     actor->save_every = 1;
-    actor->save_now = actor->since_saved != 0;
+    actor->save_now = actor->is_unsaved(true);
     list(*actor);
   }
   tell_saved();
@@ -381,7 +381,7 @@ void Worker::tell_saved() {
   saved_all_ = std::all_of(actors_.begin(), actors_.end(), [this](const auto& of) {
     const LocalActor& actor = *of.second;
     const bool idle = actor.active == 0 || (actor.save_every == 0 && !leaves_);
-    return actor.ending || actor.dead != nullptr || (actor.since_saved == 0 && idle);
+    return (actor.ending && !actor.save_now) || (actor.since_saved == 0 && idle);
   });
   if (saved_all_) transport_.send(kHeadRank, core::Saved{});
 }
@@ -461,10 +461,15 @@ void Worker::call_gone(Piece& piece) {
 }
 
 bool LocalActor::has_next() const {
-  if (ending) return active == 0 && object != nullptr;
-  if (save_now) return active == 0;
+  if (ending || save_now) return active == 0 && object != nullptr;
   if (stopped) return false;
   return !ready.empty() && active < options->actor.concurrency;
+}
+
+// Of one that ends without having been killed a later job may want the last state.
+bool LocalActor::is_unsaved(bool job_ends) const {
+  if (since_saved == 0 || save_every == 0 || object == nullptr) return false;
+  return ending ? options->actor.durable && dead == nullptr : job_ends;
 }
 
 std::vector<Piece*> LocalActor::calls() const {
@@ -553,6 +558,7 @@ void Worker::fail_calls(LocalActor& actor, const ErrorPtr& error) {
 void Worker::end_actor(LocalActor& actor) {
   if (actor.ending) return;
   actor.ending = true;
+  actor.save_now = actor.is_unsaved(draining_);
   fail_calls(actor, died(actor.id, "has ended"));
   list(actor);
 }

@@ -364,7 +364,7 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
       run->body->actor = &actor;
       run->started = now;
       start_run(*run);
-      run->saves = !actor.ending;
+      run->saves = actor.save_now;
       run->task.actor = run->saves ? actor.object : std::exchange(actor.object, nullptr);
     } else {
       Piece& piece = *actor.ready.front();

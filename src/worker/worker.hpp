@@ -62,7 +62,8 @@ struct LocalActor {
   ErrorPtr dead;  // killed
 
   double cpus() const { return options->demands.front().cpus; }
-  bool has_next() const;                     // a call may run now, or the object be destroyed
+  bool has_next() const;                     // a call may run now, or the object be saved or destroyed
+  bool is_unsaved(bool job_ends) const;      // its state is to be kept, and the last one is not
   std::vector<struct Piece*> calls() const;  // that have not begun
 };
 
