@@ -389,7 +389,24 @@ void Head::place_ahead(Piece& piece) {
     deferred_[best->first].push_back({piece.range.span, piece.range.begin});
     return;
   }
+  if (set_back(piece)) return;
   assign(piece, best->first, 0);
+}
+
+// Before it is given out: an input that was there, or was coming, may be lost or back in the queue since. On a rank the
+// piece would wait for it, and may take the place of what makes it; so it waits here. True if it does.
+bool Head::set_back(Piece& piece) {
+  const std::vector<ObjectId>& deps = piece.work->deps;
+  const bool has_all = std::all_of(deps.begin(), deps.end(), [this](const ObjectId& dep) {
+    const Standing stands = standing(dep);
+    if (stands != Standing::ended) return stands == Standing::assigned;
+    const Entry* of = find_entry(dep);
+    return of == nullptr || !of->gone || of->error != nullptr;
+  });
+  if (has_all) return false;
+  unhook(piece);
+  set_up(piece);
+  return true;
 }
 
 void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part, std::vector<RankId> lenders) {
@@ -485,6 +502,7 @@ void Head::step(Time now) {
   if (!leaving_.empty()) let_leave();
   while (auto decision = scheduler_.place(now)) {
     auto& piece = static_cast<Piece&>(*decision->piece);
+    if (set_back(piece)) continue;
     if (!decision->members.empty()) {
       scheduler_.dequeue(piece);
       start_gang(piece, decision->members);
@@ -497,6 +515,7 @@ void Head::step(Time now) {
       assign(piece, decision->worker, decision->demand, {}, std::move(decision->lenders));
     }
   }
+  if (!failing_.empty()) fail_dependents();
   if (!waits_.empty()) find_deadlocks();
   for (const RankId rank : scheduler_.take_reserved()) take_all_back(rank);
   if (scheduler_.may_rebalance()) {

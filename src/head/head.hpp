@@ -324,6 +324,7 @@ class Head {
   bool is_drained(const Piece& piece) const { return !draining_.empty() && !piece.work->nested; }
   ErrorPtr not_begun(const Piece& piece) const;
   void place_ahead(Piece& piece);
+  bool set_back(Piece& piece);
   void assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part = {},
               std::vector<RankId> lenders = {});
   void start_gang(Piece& piece, std::span<const std::pair<RankId, std::uint32_t>> members);

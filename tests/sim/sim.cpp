@@ -474,7 +474,7 @@ std::optional<std::uint64_t> Cluster::number(const Handle& handle, RankId r, con
     require(outcome_.losses > 0 || (outcome_.left > 0 && of_input),
             ("an object is lost only with a rank: " + why).c_str());
     const bool is_fair = why.find("no task that can run again") != std::string::npos || of_input;
-    require(is_fair, "what tasks have made is made again");
+    require(is_fair, ("what tasks have made is made again: " + why).c_str());
   } catch (const WorkerLost&) {
     require(outcome_.losses > 0, "a worker is lost only when one died");
   } catch (const Infeasible&) {
@@ -688,7 +688,7 @@ Body Cluster::driver() {
       options.cpus = some_cpus();
     }
     const auto pick = [&]() -> const Known& { return known[random(known.size())]; };
-    switch (random(26)) {
+    switch (options_.crowded && random(2) == 0 ? 26 : random(27)) {
       case 0:
       case 1: {  // many small ones
         const std::uint64_t n = 1 + random(300);
@@ -964,6 +964,19 @@ Body Cluster::driver() {
           const Handle look = submit(0, false, kFirst, [](Encoder&) {}, {{0, h}});
           if (random(4) == 0) known.push_back({look, mix(seed)});
           if (random(16) == 0) co_await Delay(*this, 0, static_cast<Time>(random(300'000)));
+        }
+        break;
+      }
+      case 26: {  // more tasks on several large values than the ranks have room for: many are queued when some are lost
+        const std::uint64_t n = 1 + random(ranks_.size());
+        const std::uint64_t looks = 1 + random(options_.crowded ? 60 : 16);
+        for (std::uint64_t i = 0; i < n; ++i) {
+          Handle h = submit(
+              0, false, kLargeTask, [s = seed + i](Encoder& out) { out.put(s); }, {}, &options);
+          for (std::uint64_t j = 0; j < looks; ++j) {
+            const Handle look = submit(0, false, kFirst, [](Encoder&) {}, {{0, h}});
+            if (random(8) == 0) known.push_back({look, mix(seed + i)});
+          }
         }
         break;
       }

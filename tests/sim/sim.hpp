@@ -39,6 +39,7 @@ struct Options {
   // A worker that dies at its n-th boundary: after it has sent or handled its n-th message. 0: none does.
   RankId dies = 0;
   std::uint64_t dies_at = 0;
+  bool crowded = false;  // many more tasks are queued than ranks have room for
   bool check_each_step = true;
 };
 

@@ -14,6 +14,7 @@ struct Case {
   std::uint64_t seeds;
   std::uint32_t steps = 40;
   std::uint32_t leaves = 0;
+  bool crowded = false;
 };
 
 class Sim : public testing::TestWithParam<Case> {};
@@ -36,6 +37,7 @@ TEST_P(Sim, RandomPrograms) {
     options.losses = c.losses;
     options.leaves = c.leaves;
     options.steps = c.steps;
+    options.crowded = c.crowded;
     options.check_each_step = c.ranks <= 64;  // the checks look at everything
     if (std::getenv("SIM_VERBOSE") != nullptr)
       std::fprintf(stderr, "seed %llu\n", static_cast<unsigned long long>(seed));
@@ -64,11 +66,13 @@ INSTANTIATE_TEST_SUITE_P(Clusters, Sim,
                                          Case{8, 0, 300}, Case{16, 0, 150}, Case{64, 0, 40}, Case{4, 1, 600},
                                          Case{8, 3, 500}, Case{16, 8, 200}, Case{1000, 0, 30}, Case{1000, 20, 30},
                                          Case{10'000, 0, 10}, Case{10'000, 20, 1}, Case{4, 0, 300, 40, 2},
-                                         Case{16, 0, 150, 40, 8}, Case{16, 4, 150, 40, 4}),
+                                         Case{16, 0, 150, 40, 8}, Case{16, 4, 150, 40, 4}, Case{4, 1, 100, 40, 0, true},
+                                         Case{8, 3, 100, 40, 0, true}),
                          [](const auto& test) {
                            std::string name = std::to_string(test.param.ranks) + "ranks" +
                                               std::to_string(test.param.losses) + "losses";
                            if (test.param.leaves != 0) name += std::to_string(test.param.leaves) + "leaves";
+                           if (test.param.crowded) name += "Crowded";
                            return name;
                          });
 
