@@ -272,6 +272,10 @@ void Worker::handle(RankId, const core::Free& m) {
   for (const ObjectId& id : m.ids) {
     objects_.free(id);
     adopting_.erase(id);
+    if (const auto in = interests_.find(id); in != interests_.end()) {  // it was being read from its file
+      send_away(id, in->second);
+      if (in->second.asked == kNoRank && !in->second.receiving) forget_if_unwanted(id);
+    }
     if (const auto actor = actors_.find(id); actor != actors_.end()) end_actor(*actor->second);
   }
 }
