@@ -60,6 +60,13 @@ struct Config {
   std::chrono::milliseconds grace{10'000};
   // How long a stopping rank waits for tasks that still run in it.
   std::chrono::milliseconds stop_grace{500};
+  // What workers print: with their rank in front of each line, and at most some hundred lines a second of each ("tag"),
+  // or as the launcher passes it on ("plain").
+  std::string output = "tag";
+  // A folder in which all that the ranks print is kept, in rank-N.log. "": it is not.
+  std::string job_dir;
+  // Whether the job can be asked how it is: by `mobula status`, `top` and `stop`, of the same user on the head's host.
+  bool status = true;
   // "off", "error", "warn", "info" or "debug"; messages go to stderr.
   std::string log = "warn";
   // If set, rank N writes its trace to PREFIX.N.json at the end (Chrome trace format).

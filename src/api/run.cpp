@@ -18,6 +18,7 @@
 
 #include "api/runtime.hpp"
 #include "api/settings.hpp"
+#include "api/status.hpp"
 #include "core/config.hpp"
 #include "core/functions.hpp"
 #include "core/log.hpp"
@@ -53,6 +54,7 @@ struct Job {
   std::unique_ptr<transport::Communicators> communicators;
   std::unique_ptr<journal::Journal> journal;
   std::shared_ptr<keeper::Board> board;
+  std::unique_ptr<exec::Door> door;
   Config config;
   std::atomic<bool> joined{false};  // all ranks have
   int end_signal = 0;               // the one that asked this process to end in a while
@@ -70,14 +72,22 @@ bool launched_by_mpi() {
   return false;
 }
 
-// Settings are read once MPI has started, which may take some of them out. This one is needed before.
-bool wants_keeper(const Config& given, int argc, char** argv) {
+// Settings are read once MPI has started, which may take some of them out. What keepers are to do is needed before.
+std::unique_ptr<keeper::Link> start_keeper(const Config& given, int argc, char** argv) {
   std::vector<char*> copy(argv, argv + argc + 1);
+  Config config;
   try {
-    return core::load_config(given, argc, copy.data(), core::process_environment()).keeper;
+    config = core::load_config(given, argc, copy.data(), core::process_environment());
   } catch (const Error&) {
-    return false;  // it is said later
+    return nullptr;  // it is said later
   }
+  if (!config.keeper) return nullptr;
+  int rank = -1;
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID", "PMI_RANK"}) {
+    if (const char* value = std::getenv(name); value != nullptr && rank < 0) rank = std::atoi(value);
+  }
+  keeper::Output output(rank, rank > 0 && config.output == "tag", rank >= 0 ? config.job_dir : "");
+  return keeper::Link::start(output);
 }
 
 // Several tasks of one Slurm step that each see a job of one rank would each run the whole program.
@@ -275,6 +285,7 @@ core::Time grace_of(const Job& job) { return std::chrono::nanoseconds(job.config
 // Ends the job on the head, from any thread. Returns false if it has been ended before.
 bool end_job(Job& job, int code, const std::string& reason) {
   if (job.ended.exchange(true)) return false;
+  job.door.reset();
   job.engine->send_stop(code, reason);
   const bool clean = job.engine->stop_threads();
   tell_losses(job);
@@ -312,6 +323,7 @@ std::string signal_name(int signal) { return "SIG" + std::string(sigabbrev_np(si
 void end_at_once(Job& job, int signal, const std::string& why) {
   const int code = 128 + signal;
   if (job.ended.exchange(true)) return;
+  job.door.reset();
   std::fprintf(stderr, "mobula: %s; the job ends\n", why.c_str());
   job.engine->send_stop(code, "the head got a signal");
   tell_and_trace(job);
@@ -354,6 +366,7 @@ int run_head(Job& job, const std::function<int()>& driver) {
   try {
     engine.join(core::kVersion, core::function_digest());
     job.joined.store(true);
+    job.door = open_door(engine, job.config, note_signal);
     code = driver();
   } catch (const std::exception& e) {
     const bool was_asked = engine.draining() && dynamic_cast<const Cancelled*>(&e) != nullptr;
@@ -496,7 +509,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   try {
     // MPI may take flags of its own; it starts first, so that only rank 0 speaks.
     if (over != MPI_COMM_NULL || launched_by_mpi()) {
-      if (over == MPI_COMM_NULL && wants_keeper(given, argc, argv)) job->keeper = keeper::Link::start();
+      if (over == MPI_COMM_NULL) job->keeper = start_keeper(given, argc, argv);
       if (over == MPI_COMM_NULL) job->nursery = nursery::Nursery::start();
       job->mpi = transport::MpiWire::start(over);
       if (job->keeper) job->keeper->hold_pmix();

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "cli/commands.hpp"
 #include "core/version.hpp"
@@ -25,6 +26,12 @@ int main(int argc, char** argv) {
   CLI::App app("Mobula: tasks, actors and programs in an MPI job");
   app.require_subcommand(1);
   app.set_version_flag("--version", version);
+  const std::vector<std::string> all(argv, argv + argc);
+  mobula::cli::add_run(app);
+  mobula::cli::add_submit(app);
+  mobula::cli::add_each(app, all);
+  mobula::cli::add_doctor(app, all);
+  mobula::cli::add_jobs(app);
   mobula::cli::add_journal(app);
   try {
     app.parse(argc, argv);

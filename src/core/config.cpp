@@ -129,6 +129,12 @@ const std::map<std::string, Apply>& settings() {
        [](Config& c, const auto& v, const auto& s) {
          c.stop_grace = std::chrono::milliseconds(number<int>(v, s, 0, 3'600'000, "a number of milliseconds"));
        }},
+      {"output",
+       [](Config& c, const auto& v, const auto& s) {
+         c.output = one_of(v, s, {"tag", "plain"});
+       }},
+      {"job_dir", [](Config& c, const auto& v, const auto&) { c.job_dir = v; }},
+      {"status", [](Config& c, const auto& v, const auto& s) { c.status = flag(v, s); }},
       {"log",
        [](Config& c, const auto& v, const auto& s) {
          c.log = one_of(v, s, {"off", "error", "warn", "info", "debug"});

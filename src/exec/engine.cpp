@@ -830,6 +830,11 @@ void Engine::drain(const std::string& why, Time until) {
   wake();
 }
 
+void Engine::look_at_head(const std::function<void(const head::Head&)>& look) {
+  Lock lock(*this);
+  look(*head_);
+}
+
 void Engine::leave(Time grace, Time until) {
   Lock lock(*this);
   drain_until_.store(until);

@@ -130,6 +130,8 @@ class Engine {
   // On the head: the job is to end by then, as by Head::drain.
   void drain(const std::string& why, Time until);
   bool draining() const { return drain_until_.load() != 0; }
+  // On the head: for those who want to know how the job is.
+  void look_at_head(const std::function<void(const head::Head&)>& look);
   // On a worker that was told to end: leaves the job in order, see on_left. If that has not come about by then,
   // on_grace_over is called.
   void leave(Time grace, Time until);

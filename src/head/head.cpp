@@ -1256,6 +1256,25 @@ std::string Head::describe_entries() const {
   return text;
 }
 
+std::map<std::uint32_t, Head::Tally> Head::tally() const {
+  std::map<std::uint32_t, Tally> all;
+  for (const auto& [id, span] : spans_) {
+    for (const auto& [begin, piece] : span.pieces) {
+      Tally& of = all[piece->work->function];
+      (piece->state == sched::Piece::State::waiting  ? of.waiting
+       : piece->state == sched::Piece::State::queued ? of.queued
+                                                     : of.assigned) += piece->size();
+    }
+  }
+  return all;
+}
+
+std::uint64_t Head::assigned_to(RankId rank) const {
+  std::uint64_t tasks = 0;
+  for (const Piece* piece : assigned_[rank]) tasks += piece->size();
+  return tasks;
+}
+
 std::string Head::describe_pieces() const {
   std::string text;
   for (const auto& [id, span] : spans_) {

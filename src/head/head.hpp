@@ -134,6 +134,14 @@ class Head {
   std::uint64_t retried() const { return retried_; }
   std::uint64_t messages() const { return messages_; }
   const std::vector<RankState>& ranks() const { return ranks_; }
+  struct Tally {                 // of tasks that have not ended
+    std::uint64_t waiting = 0;   // for inputs
+    std::uint64_t queued = 0;    // for room
+    std::uint64_t assigned = 0;  // to a rank
+  };
+  std::map<std::uint32_t, Tally> tally() const;  // by function; looks at all pieces
+  std::uint64_t assigned_to(RankId rank) const;  // tasks
+  bool is_draining() const { return !draining_.empty(); }
   sched::Scheduler& scheduler() { return scheduler_; }
   void check_invariants() const;
   std::string describe_entries() const;  // for tests

@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "keeper/board.hpp"
 #include "keeper/processes.hpp"
@@ -111,7 +112,7 @@ bool receive(int socket, Note& note, int& file) {
   _exit(0);
 }
 
-[[noreturn]] void keep(pid_t child, int socket, int signals) {
+[[noreturn]] void keep(pid_t child, int socket, int signals, Output& output) {
   std::unique_ptr<Board> board;
   std::uint32_t place = 0;
   int pmix = -1;
@@ -132,8 +133,10 @@ bool receive(int socket, Note& note, int& file) {
   };
   bool open = true;
   while (true) {
-    pollfd files[] = {{signals, POLLIN, 0}, {socket, POLLIN, 0}};
-    if (poll(files, open ? 2 : 1, -1) < 0) continue;
+    std::vector<pollfd> files{{signals, POLLIN, 0}, {open ? socket : -1, POLLIN, 0}};
+    output.add_to(files);
+    if (poll(files.data(), files.size(), -1) < 0) continue;
+    output.pass_on();
     if (files[1].revents != 0) {
       take_notes();
       open = (files[1].revents & POLLHUP) == 0;
@@ -155,11 +158,15 @@ bool receive(int socket, Note& note, int& file) {
     }
     if (!ended) continue;
     take_notes();
-    if (leaves || board == nullptr) end_like(status);
+    if (leaves || board == nullptr) {
+      output.finish();
+      end_like(status);
+    }
     Place& mine = board->place(place);
     mine.status.store(status);
     mine.end.store(static_cast<std::uint32_t>(End::died));
     kill_children();  // what the rank had started
+    output.finish();
     if (is_head) end_like(status);
     wait_for_end(*board, pmix, signals);
   }
@@ -167,7 +174,7 @@ bool receive(int socket, Note& note, int& file) {
 
 }  // namespace
 
-std::unique_ptr<Link> Link::start() {
+std::unique_ptr<Link> Link::start(Output& output) {
   if (has_threads()) return nullptr;
   int sockets[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) != 0) return nullptr;
@@ -190,13 +197,15 @@ std::unique_ptr<Link> Link::start() {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(1);  // it died before that
     close(sockets[0]);
+    output.write_here();
     sigprocmask(SIG_SETMASK, &before, nullptr);
     return std::make_unique<Link>(sockets[1]);
   }
   close(sockets[1]);
   prctl(PR_SET_NAME, "mobula-keeper");
   prctl(PR_SET_CHILD_SUBREAPER, 1);
-  keep(child, sockets[0], signalfd(-1, &all, SFD_CLOEXEC));
+  output.read_there();
+  keep(child, sockets[0], signalfd(-1, &all, SFD_CLOEXEC), output);
 }
 
 Link::~Link() { close(socket_); }

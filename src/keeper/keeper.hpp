@@ -1,14 +1,16 @@
 // The small process that the launcher started as a rank. Before any thread or MPI is there it forks the rank itself,
 // and outlives it: so no launcher sees a rank die, and the job goes on. It holds the rank's socket to the launcher's
-// PMIx server open, since that server takes a closed one for a death too; it passes signals on; it writes on the node's
-// board how its rank ended; and it ends with the rank's exit code, or, where the rank died, with 0 once the job is
-// over.
+// PMIx server open, since that server takes a closed one for a death too; it passes signals on, and what the rank
+// prints; it writes on the node's board how its rank ended; and it ends with the rank's exit code, or, where the rank
+// died, with 0 once the job is over.
 //
 // If the keeper is killed, its rank is killed by the system.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+
+#include "keeper/output.hpp"
 
 namespace mobula::keeper {
 
@@ -17,7 +19,7 @@ class Link {
  public:
   // Forks. Returns in the new process, which goes on as the rank; the calling one is the keeper from here on and does
   // not return. nullptr, and no fork, where threads run already or the system refuses.
-  static std::unique_ptr<Link> start();
+  static std::unique_ptr<Link> start(Output& output);
   explicit Link(int socket) : socket_(socket) {}
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;

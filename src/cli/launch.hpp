@@ -1,0 +1,71 @@
+// The command line that starts the ranks of a program, from what the user asks for and where this runs: `srun` inside
+// an allocation of Slurm, `mpirun` elsewhere, or neither, with the flags by which a job outlives its ranks, uses the
+// cores that there are, and finds its peers from inside containers. Decides, and starts nothing.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace mobula::cli {
+
+// What the user asks for.
+struct Wish {
+  int ranks = 0;         // 0: what the allocation has tasks for; outside of one, this process alone
+  int nodes = 0;         // 0: as the launcher does
+  int per_node = 0;      // ranks; 0: as the launcher does
+  int cpus = 0;          // of each rank; 0: as the launcher does
+  std::string bind;      // "core", "none"; "": so that the ranks of a node share its cores evenly
+  std::string hosts;     // a file with a host in each line, which are reached over ssh; "": none
+  std::string launcher;  // "srun", "mpirun", "none"; "": whichever fits
+  std::string image;     // of a container for each rank; "": none
+  std::string runtime;   // of it; "": the first that is there
+  std::vector<std::string> binds;
+  bool oversubscribe = false;      // more ranks than cores are meant
+  std::vector<std::string> words;  // the program and its arguments
+
+  void add_to(CLI::App& app);
+};
+
+// Where this runs.
+struct Surroundings {
+  enum class Family : unsigned char { open_mpi, mpich, other };
+  std::map<std::string, std::string> env;
+  int cores = 1;  // that this process may use
+  bool is_root = false;
+  std::string folder;  // the working directory
+  std::string self;    // the path of the command `mobula`
+  Family family = Family::open_mpi;
+  int major = 4;                                                                           // version of that
+  std::function<bool(const std::string&)> has = [](const std::string&) { return false; };  // a program, in PATH
+  std::function<std::string()> mpi_types = [] { return std::string(); };  // what `srun --mpi=list` says
+
+  static Surroundings here();
+  std::string variable(const std::string& name) const;  // "": not set
+  bool in_allocation() const { return !variable("SLURM_JOB_ID").empty(); }
+  bool in_rank() const;  // some launcher started this process as one of several
+};
+
+struct Launch {
+  std::vector<std::string> words;
+  std::vector<std::pair<std::string, std::string>> env;  // to be set before
+  std::vector<std::string> notes;                        // for the user
+  std::string text() const;                              // as a shell takes it
+};
+
+// Throws Error that says what is missing and what to do.
+Launch plan(const Wish& wish, const Surroundings& at);
+
+// Becomes the launch's first program. Throws Error where that can't be started.
+[[noreturn]] void become(const Launch& launch);
+
+// Quoted where a shell needs that.
+std::string quoted(const std::string& word);
+
+}  // namespace mobula::cli
