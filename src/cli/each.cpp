@@ -189,7 +189,9 @@ class Each {
   }
 
   int run() {
-    const std::size_t room = std::max<std::size_t>(64, static_cast<std::size_t>(cluster().slots) * 16);
+    const auto slots = static_cast<std::size_t>(std::max(cluster().slots, 1));
+    // What is in flight waits at the ranks, and begins there.
+    const std::size_t room = request_.halt > 0 ? slots : std::max<std::size_t>(64, slots * 16);
     while (true) {
       while (!stops_ && running_.size() < room && waiting_.size() < 4 * room) {
         auto item = items_.next();

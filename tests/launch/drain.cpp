@@ -6,6 +6,7 @@
 //   drain actor N          counts N steps, or till it is asked to end
 //   drain long             a task that takes for ever
 //   drain nap              the driver does
+//   drain says N           a task that prints N lines
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -89,6 +90,10 @@ void actor(long n) {
   std::printf("count %ld\n", count);
 }
 
+void say(long n) {
+  for (long i = 0; i < n; ++i) std::printf("line %ld\n", i);
+}
+
 void endless() { std::this_thread::sleep_for(1000s); }
 
 }  // namespace
@@ -107,12 +112,14 @@ int main(int argc, char** argv) {
       std::puts("ready");
       std::fflush(stdout);
       get(done);
+    } else if (what == "says" && argc == 3) {
+      get(remote<say>(std::atol(argv[2])));
     } else if (what == "nap") {
       std::puts("ready");
       std::fflush(stdout);
       endless();
     } else {
-      throw std::invalid_argument("drain tasks LOG N | saves | actor N | long | nap");
+      throw std::invalid_argument("drain tasks LOG N | saves | actor N | long | nap | says N");
     }
     return 0;
   });
