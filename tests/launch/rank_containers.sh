@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Each rank in a container of its own, by `mobula run --container`, with every runtime that this machine has.
+#   rank_containers.sh MOBULA PROGRAM [RUNTIME…]
+set -eu
+mobula=$(realpath "$1") program=$(realpath "$2")
+shift 2
+runtimes=("$@")
+[ ${#runtimes[@]} -gt 0 ] || runtimes=(charliecloud apptainer docker podman)
+export USER=${USER:-root}
+busybox=$(command -v busybox || true)
+[ -n "$busybox" ] || { echo "SKIPPED: busybox is not installed, of which the image is made"; exit 77; }
+work=$(mktemp -d)
+chmod 755 "$work"
+. "$(dirname "$0")/container_runtimes.sh"
+clean() {
+  set +e
+  runtimes_down
+  rm -rf "$work"
+}
+trap clean EXIT
+
+# The image: a shell, MPI with its plugins, and the program, with all libraries.
+root=$work/root
+mkdir -p "$root"/{bin,dev,etc,home,mnt,proc,root,sys,tmp,usr,var,app}
+touch "$root"/etc/{passwd,group,hosts,resolv.conf}
+echo inside >"$root/etc/of-the-image"
+cp "$busybox" "$root/bin/busybox"
+for name in sh cat env; do ln -s busybox "$root/bin/$name"; done
+cp "$program" "$root/app/program"
+plugins=()
+for folder in /usr/lib/*/openmpi /usr/lib/*/pmix* /usr/lib/*/hwloc /etc/openmpi /usr/share/openmpi /etc/pmix* /usr/share/pmix*; do
+  if [ -d "$folder" ]; then plugins+=("$folder"); fi
+done
+for folder in "${plugins[@]}"; do
+  mkdir -p "$root$(dirname "$folder")"
+  cp -rL "$folder" "$root$(dirname "$folder")/" 2>/dev/null || true
+done
+{ ldd "$program"; find "${plugins[@]}" -name '*.so*' -exec ldd {} \; 2>/dev/null; } | grep -oE '/[^ ]+\.so[^ ]*' | sort -u |
+  while read -r file; do
+    [ -e "$file" ] || continue
+    mkdir -p "$root$(dirname "$file")"
+    cp -L "$file" "$root$file"
+  done
+
+tried=0
+cd "$work"
+for runtime in "${runtimes[@]}"; do
+  runtime_up "$runtime" || { echo "SKIPPED: $runtime: $why_not"; continue; }
+  tried=$((tried + 1))
+  image=$root
+  case $runtime in
+  docker | podman)
+    image=localhost/mobula-ranks
+    tar -C "$root" -c . | "$runtime" import - $image >/dev/null
+    ;;
+  esac
+  echo "== $runtime"
+  start=$(date +%s%N)
+  timeout -k 3 60 "$mobula" run -n 3 --container "$image" --runtime "$runtime" /app/program >"$work/out" 2>&1 ||
+    { echo "FAILED: $runtime: $?"; cat "$work/out"; exit 1; }
+  cat "$work/out"
+  echo "$((($(date +%s%N) - start) / 1000000)) ms"
+done
+[ $tried -gt 0 ] || { echo "SKIPPED: none of ${runtimes[*]} works here"; exit 77; }
