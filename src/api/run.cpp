@@ -23,6 +23,7 @@
 #include "core/functions.hpp"
 #include "core/log.hpp"
 #include "core/shared_memory.hpp"
+#include "core/verdict.hpp"
 #include "core/version.hpp"
 #include "journal/journal.hpp"
 #include "keeper/board.hpp"
@@ -286,6 +287,7 @@ core::Time grace_of(const Job& job) { return std::chrono::nanoseconds(job.config
 bool end_job(Job& job, int code, const std::string& reason) {
   if (job.ended.exchange(true)) return false;
   job.door.reset();
+  core::job_ends(code);
   job.engine->send_stop(code, reason);
   const bool clean = job.engine->stop_threads();
   tell_losses(job);
@@ -324,6 +326,7 @@ void end_at_once(Job& job, int signal, const std::string& why) {
   const int code = 128 + signal;
   if (job.ended.exchange(true)) return;
   job.door.reset();
+  core::job_ends(code);
   std::fprintf(stderr, "mobula: %s; the job ends\n", why.c_str());
   job.engine->send_stop(code, "the head got a signal");
   tell_and_trace(job);
@@ -366,6 +369,7 @@ int run_head(Job& job, const std::function<int()>& driver) {
   try {
     engine.join(core::kVersion, core::function_digest());
     job.joined.store(true);
+    core::job_begins();
     job.door = open_door(engine, job.config, note_signal);
     code = driver();
   } catch (const std::exception& e) {

@@ -218,6 +218,7 @@ int look_around(const Request& request, const Surroundings& at, const std::vecto
   const bool alone = request.wish.ranks <= 1 && request.wish.hosts.empty() && !at.in_allocation();
   if (!alone && faults == 0) {
     Wish self = request.wish;
+    self.goes_on = false;
     self.words = {at.self};
     self.words.insert(self.words.end(), all.begin() + 1, all.end());
     const Launch launch = plan(self, at);

@@ -314,6 +314,7 @@ int run_here(const Request& request, const std::vector<std::string>& settings) {
   std::vector<std::string> words{"mobula"};
   words.insert(words.end(), settings.begin(), settings.end());
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
   int count = static_cast<int>(words.size());
@@ -377,7 +378,7 @@ void add_each(CLI::App& app, std::vector<std::string> all) {
       Wish self = request->wish;
       self.words = {at.self};
       self.words.insert(self.words.end(), all.begin() + 1, all.end());
-      become(plan(self, at));
+      start(plan(self, at));
     }
     throw CLI::RuntimeError(run_here(*request, settings));
   });

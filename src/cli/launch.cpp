@@ -1,19 +1,26 @@
 #include "cli/launch.hpp"
 
 #include <mpi.h>
+#include <spawn.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
+#include <thread>
 
 #include "core/config.hpp"
+#include "core/verdict.hpp"
 #include "mobula/error.hpp"
 #include "topology/topology.hpp"
 
@@ -165,6 +172,12 @@ Words with_mpirun(const Wish& wish, const Surroundings& at, Launch& launch) {
   // of the launcher's business.
   add(words, {"--bind-to", wish.bind.empty() ? "none" : wish.bind});
   if (at.major < 5) add(words, {"--mca", "orte_allowed_exit_without_sync", "1"});
+  if (!wish.hosts.empty() && wish.goes_on) {
+    // A lost host is no reason to end the job; but mpirun does not end by itself then, nor say the head's code.
+    launch.over_hosts = true;
+    if (at.major < 5) add(words, {"--enable-recovery"});
+    add(words, {"-x", core::kVerdict});
+  }
   if (at.is_root) {
     launch.env.emplace_back("OMPI_ALLOW_RUN_AS_ROOT", "1");
     launch.env.emplace_back("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
@@ -262,13 +275,75 @@ Launch plan(const Wish& wish, const Surroundings& at) {
   return launch;
 }
 
-void become(const Launch& launch) {
+namespace {
+
+volatile std::sig_atomic_t g_signal = 0;
+
+// For what is started: the words, with a null pointer behind them.
+std::vector<char*> prepare(const Launch& launch) {
   for (const std::string& note : launch.notes) std::fprintf(stderr, "mobula: %s\n", note.c_str());
   for (const auto& [name, value] : launch.env) setenv(name.c_str(), value.c_str(), 1);
+  std::fflush(nullptr);
   std::vector<char*> words;
+  words.reserve(launch.words.size() + 1);
   for (const std::string& word : launch.words) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
-  std::fflush(nullptr);
+  return words;
+}
+
+// The launcher's own end, or that of the job, whichever comes first.
+int wait_for_job(pid_t launcher, const std::string& verdict) {
+  constexpr auto kLook = std::chrono::milliseconds(20);
+  constexpr auto kOrderly = std::chrono::seconds(3);  // for the launcher to end, once the head has
+  std::optional<std::chrono::steady_clock::time_point> ended;
+  int told = 0;
+  while (true) {
+    int status = 0;
+    const pid_t pid = waitpid(launcher, &status, WNOHANG);
+    const core::Verdict said = core::read_verdict(verdict);
+    if (pid == launcher) {
+      if (said.code) return *said.code;
+      const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      if (said.begun && code == 0) {
+        std::fprintf(stderr, "mobula: the head has ended without a word\n");
+        return 128 + SIGKILL;
+      }
+      return code;
+    }
+    if (const int signal = g_signal; signal != 0) {
+      g_signal = 0;
+      kill(launcher, signal);
+    }
+    const auto now = std::chrono::steady_clock::now();
+    if (said.code && !ended) ended = now;
+    if (ended && now - *ended > (told + 1) * kOrderly) kill(launcher, told++ == 0 ? SIGTERM : SIGKILL);
+    std::this_thread::sleep_for(kLook);
+  }
+}
+
+}  // namespace
+
+void start(const Launch& launch) {
+  if (!launch.over_hosts) become(launch);
+  // In the working directory, which hosts share more often than any other.
+  const std::string verdict = Surroundings::here().folder + "/.mobula-" + std::to_string(getpid());
+  setenv(core::kVerdict, verdict.c_str(), 1);
+  const std::vector<char*> words = prepare(launch);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) {
+    struct sigaction action {};
+    action.sa_handler = [](int which) { g_signal = which; };
+    sigaction(signal, &action, nullptr);
+  }
+  pid_t child = 0;
+  if (const int error = posix_spawnp(&child, words.front(), nullptr, nullptr, words.data(), environ); error != 0)
+    throw Error("mobula: " + launch.words.front() + " can't be started: " + std::strerror(error));
+  const int code = wait_for_job(child, verdict);
+  unlink(verdict.c_str());
+  std::exit(code);
+}
+
+void become(const Launch& launch) {
+  const std::vector<char*> words = prepare(launch);
   execvp(words.front(), words.data());
   throw Error("mobula: " + launch.words.front() + " can't be started: " + std::strerror(errno));
 }

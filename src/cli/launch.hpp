@@ -27,6 +27,7 @@ struct Wish {
   std::string image;     // of a container for each rank; "": none
   std::string runtime;   // of it; "": the first that is there
   std::vector<std::string> binds;
+  bool goes_on = true;             // when a host is lost
   bool oversubscribe = false;      // more ranks than cores are meant
   std::vector<std::string> words;  // the program and its arguments
 
@@ -56,13 +57,17 @@ struct Launch {
   std::vector<std::string> words;
   std::vector<std::pair<std::string, std::string>> env;  // to be set before
   std::vector<std::string> notes;                        // for the user
-  std::string text() const;                              // as a shell takes it
+  bool over_hosts = false;   // the launcher goes on when a host is lost, and may not end then: see `start`
+  std::string text() const;  // as a shell takes it
 };
 
 // Throws Error that says what is missing and what to do.
 Launch plan(const Wish& wish, const Surroundings& at);
 
-// Becomes the launch's first program. Throws Error where that can't be started.
+// Becomes the launch's first program. Over hosts it starts the launcher, passes signals on to it, and ends when the
+// head has said how the job ended, with that code. Throws Error where it can't be started.
+[[noreturn]] void start(const Launch& launch);
+// Becomes the program in any case.
 [[noreturn]] void become(const Launch& launch);
 
 // Quoted where a shell needs that.

@@ -64,7 +64,7 @@ void add_run(CLI::App& app) {
   run->callback([run, wish, dry] {
     wish->words = run->remaining();
     const Launch launch = plan(*wish, Surroundings::here());
-    if (!*dry) become(launch);
+    if (!*dry) start(launch);
     std::puts(launch.text().c_str());
     for (const std::string& note : launch.notes) std::fprintf(stderr, "mobula: %s\n", note.c_str());
   });

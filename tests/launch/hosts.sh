@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Mobula over four hosts, each with a TCP link and a /dev/shm of its own: hosts.sh API_TEST STORE_PRESSURE SURVIVE
+# Mobula over four hosts, each with a TCP link and a /dev/shm of its own: hosts.sh API_TEST STORE_PRESSURE SURVIVE MOBULA
 set -u
 . "$(dirname "$0")/hosts_cluster.sh"
 trap hosts_down EXIT
@@ -48,6 +48,22 @@ grep "all is right" "$hosts_dir/out" || fail "the job did not go on"
 for _ in $(seq 60); do nsenter -t "$(cat "$hosts_dir/h4.pid")" --pid --mount pgrep -x survive >/dev/null || break; sleep 0.1; done
 nsenter -t "$(cat "$hosts_dir/h4.pid")" --pid --mount pgrep -x survive && fail "ranks that are cut off go on"
 kill -KILL -- "-$(pgrep -P $launcher)"  # timeout leads the launcher's group
+hosts_down
+
+echo "== a host ends with all that runs there, under mobula run: the code is the driver's, and nothing stays"
+hosts_up 4 || exit 1
+OMPI_MCA_plm_rsh_agent=$hosts_dir/agent OMPI_MCA_plm_rsh_no_tree_spawn=1 OMPI_MCA_oob_tcp_if_include=10.78.0.0/24 \
+  OMPI_MCA_btl_tcp_if_include=10.78.0.0/24 timeout -k 3 60 "$4" run --hosts "$hosts_dir/hostfile" -n 8 --per-node 2 \
+  "$3" cut --mobula-lost-after=2000 >"$hosts_dir/out" 2>&1 &
+launcher=$!
+for _ in $(seq 200); do grep -q ready "$hosts_dir/out" && break; sleep 0.1; done
+kill -KILL "$(cat "$hosts_dir/h4.pid")"
+wait $launcher
+code=$?
+grep "all is right" "$hosts_dir/out" || fail "the job did not go on, code $code"
+[ $code = 7 ] || fail "code $code in place of the driver's"
+pgrep -x survive && fail "ranks stay"
+[ -z "$(ls -A .mobula-* 2>/dev/null)" ] || fail "a file stays"
 hosts_down
 
 echo "== hosts with a /dev/shm of 64 MiB"
