@@ -11,6 +11,9 @@ start=$(date +%s%N)
 c++ -std=c++20 -O2 -I "$work/prefix/include" -c "$work/source/app.cpp" -o "$work/app.o"
 ms=$((($(date +%s%N) - start) / 1000000))
 cmake --build "$work/build" >/dev/null
+pc=$(dirname "$(find "$work/prefix" -name mobula.pc)")
+c++ -O0 "$work/source/app.cpp" $(PKG_CONFIG_PATH=$pc pkg-config --cflags --libs mobula) -o "$work/by-pkg-config"
+"$work/by-pkg-config"
 "$work/build/app"
 mpirun -n 2 "$work/build/app"
 (cd "$work" && "$work/build/saver")
