@@ -65,14 +65,14 @@ struct Config {
   std::string output = "tag";
   // A folder in which all that the ranks print is kept, in rank-N.log. "": it is not.
   std::string job_dir;
-  // Whether the job can be asked how it is: by `mobula status`, `top` and `stop`, of the same user on the head's host.
-  bool status = true;
   // "off", "error", "warn", "info" or "debug"; messages go to stderr.
   std::string log = "warn";
   // If set, rank N writes its trace to PREFIX.N.json at the end (Chrome trace format).
   std::string trace;
   // Whether state changes are kept for the trace at all. There to measure what that costs.
   bool trace_events = true;
+  // Whether the job can be asked how it is: by `mobula status`, `top` and `stop`, of the same user on the head's host.
+  bool status = true;
 };
 
 }  // namespace mobula
