@@ -968,7 +968,7 @@ Body Cluster::driver() {
         break;
       }
       case 26: {  // more tasks on several large values than the ranks have room for: many are queued when some are lost
-        const std::uint64_t n = 1 + random(ranks_.size());
+        const std::uint64_t n = 1 + random(std::min<std::uint64_t>(ranks_.size(), 32));
         const std::uint64_t looks = 1 + random(options_.crowded ? 60 : 16);
         for (std::uint64_t i = 0; i < n; ++i) {
           Handle h = submit(
