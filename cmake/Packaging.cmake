@@ -19,7 +19,7 @@ endif()
 
 # The manual is what the command says of itself.
 find_program(HELP2MAN help2man)
-if(HELP2MAN AND GZIP)
+if(HELP2MAN AND GZIP AND NOT MOBULA_SANITIZE)
   set(pages "")
   foreach(part "" run submit each doctor status top logs stop journal)
     if(part)
