@@ -1,6 +1,5 @@
-set(CPACK_PACKAGE_CONTACT "Mobula maintainers <maintainers@mobula.dev>" CACHE STRING "Who looks after the package")
-
 # What is installed beside the library, and the package for Debian (cpack -G DEB).
+set(CPACK_PACKAGE_CONTACT "Mobula maintainers <maintainers@mobula.dev>" CACHE STRING "Who looks after the package")
 file(RELATIVE_PATH up /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 configure_file(packaging/mobula.pc.in ${CMAKE_BINARY_DIR}/mobula.pc @ONLY)
 configure_file(packaging/mobula.lua.in ${CMAKE_BINARY_DIR}/mobula.lua @ONLY)

@@ -21,6 +21,7 @@
 #include "api/status.hpp"
 #include "core/config.hpp"
 #include "core/functions.hpp"
+#include "core/launcher.hpp"
 #include "core/log.hpp"
 #include "core/shared_memory.hpp"
 #include "core/verdict.hpp"
@@ -67,7 +68,7 @@ Job* g_job = nullptr;
 
 // Whether a launcher started this process as one of several, or as a single rank of a job.
 bool launched_by_mpi() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"}) {
+  for (const char* name : core::kSaysRank) {
     if (const char* value = std::getenv(name); value != nullptr && *value != '\0') return true;
   }
   return false;
@@ -84,7 +85,7 @@ std::unique_ptr<keeper::Link> start_keeper(const Config& given, int argc, char**
   }
   if (!config.keeper) return nullptr;
   int rank = -1;
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID", "PMI_RANK"}) {
+  for (const char* name : core::kRank) {
     if (const char* value = std::getenv(name); value != nullptr && rank < 0) rank = std::atoi(value);
   }
   keeper::Output output(rank, rank > 0 && config.output == "tag", rank >= 0 ? config.job_dir : "");

@@ -4,24 +4,21 @@
 // ranks compare what they find and send each other messages, within a limit of time: what it looks for hangs.
 #include <mpi.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <memory>
-#include <thread>
+#include <span>
 
 #include "cli/commands.hpp"
 #include "cli/findings.hpp"
+#include "core/launcher.hpp"
 #include "core/wire.hpp"
-#include "mobula/error.hpp"
 
 namespace mobula::cli {
 namespace {
@@ -60,7 +57,7 @@ std::string first_line_of(const char* command) {
 
 // ---- as a rank ---------------------------------------------------------------------------------------------------
 
-std::uint32_t number_in(const Surroundings& at, std::initializer_list<const char*> names, std::uint32_t otherwise) {
+std::uint32_t number_in(const Surroundings& at, std::span<const char* const> names, std::uint32_t otherwise) {
   for (const char* name : names) {
     if (const std::string value = at.variable(name); !value.empty())
       return static_cast<std::uint32_t>(std::strtoul(value.c_str(), nullptr, 10));
@@ -159,10 +156,9 @@ int run_as_rank(const Request& request, const Surroundings& at) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   mine.world = static_cast<std::uint32_t>(size);
-  const std::uint32_t tasks = number_in(at, {"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMI_SIZE"}, mine.world);
-  const bool speaks =
-      rank == 0 &&
-      (size > 1 || number_in(at, {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID", "PMI_RANK"}, 0) == 0);
+  constexpr std::array kTasks{"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMI_SIZE"};
+  const std::uint32_t tasks = number_in(at, kTasks, mine.world);
+  const bool speaks = rank == 0 && (size > 1 || number_in(at, core::kRank, 0) == 0);
   const std::vector<Facts> ranks = gather(mine, rank, size);
   int faults = 0;
   if (speaks) {
@@ -186,30 +182,6 @@ int run_as_rank(const Request& request, const Surroundings& at) {
 
 // ---- as the one that starts them ---------------------------------------------------------------------------------
 
-// Its exit code; -1: it had to be ended.
-int run_limited(const Launch& launch, int limit) {
-  for (const auto& [name, value] : launch.env) setenv(name.c_str(), value.c_str(), 1);
-  std::vector<char*> words;
-  for (const std::string& word : launch.words) words.push_back(const_cast<char*>(word.c_str()));
-  words.push_back(nullptr);
-  pid_t child = 0;
-  if (const int error = posix_spawnp(&child, words.front(), nullptr, nullptr, words.data(), environ); error != 0)
-    throw Error("mobula: " + launch.words.front() + " can't be started: " + std::strerror(error));
-  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(limit);
-  int status = 0;
-  while (waitpid(child, &status, WNOHANG) == 0) {
-    if (std::chrono::steady_clock::now() > until) {
-      kill(child, SIGTERM);
-      std::this_thread::sleep_for(std::chrono::seconds(3));
-      kill(child, SIGKILL);
-      waitpid(child, &status, 0);
-      return -1;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
 int look_around(const Request& request, const Surroundings& at, const std::vector<std::string>& all) {
   const Facts mine = facts_here(request.program, 1);
   std::printf("Mobula %s with %s, on %s (Linux %s%s)\n", mine.version.c_str(), mine.mpi.c_str(), mine.host.c_str(),
@@ -224,7 +196,7 @@ int look_around(const Request& request, const Surroundings& at, const std::vecto
     const Launch launch = plan(self, at);
     std::printf("starting ranks: %s\n", launch.text().c_str());
     std::fflush(stdout);
-    const int code = run_limited(launch, request.limit);
+    const int code = run_limited(launch, std::chrono::seconds(request.limit));
     if (code == 0) {
       // They have said it all.
     } else if (code == 1) {

@@ -1,5 +1,4 @@
 // mobula status, top, stop and logs: of jobs that run on this host, of this user; of others by Slurm or ssh.
-#include <signal.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>

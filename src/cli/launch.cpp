@@ -14,14 +14,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <optional>
-#include <sstream>
 #include <thread>
 
 #include "core/config.hpp"
+#include "core/launcher.hpp"
 #include "core/verdict.hpp"
 #include "mobula/error.hpp"
+#include "programs/program.hpp"
 #include "topology/topology.hpp"
 
 namespace mobula::cli {
@@ -32,15 +32,6 @@ namespace {
 using Words = std::vector<std::string>;
 
 void add(Words& to, std::initializer_list<std::string> words) { to.insert(to.end(), words); }
-
-bool is_in_path(const std::string& program) {
-  const char* path = std::getenv("PATH");
-  std::istringstream folders(path != nullptr ? path : "/usr/bin:/bin");
-  for (std::string folder; std::getline(folders, folder, ':');) {
-    if (access((folder + "/" + program).c_str(), X_OK) == 0) return true;
-  }
-  return false;
-}
 
 std::string output_of(const char* command) {
   std::string text;
@@ -224,7 +215,9 @@ Surroundings Surroundings::here() {
 #else
   at.family = Family::other;
 #endif
-  at.has = is_in_path;
+  at.has = [](const std::string& program) {
+    return !programs::find_program(program, core::process_environment()).empty();
+  };
   at.mpi_types = [] { return output_of("srun --mpi=list 2>&1"); };
   return at;
 }
@@ -235,7 +228,7 @@ std::string Surroundings::variable(const std::string& name) const {
 }
 
 bool Surroundings::in_rank() const {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"}) {
+  for (const char* name : core::kSaysRank) {
     if (!variable(name).empty()) return true;
   }
   return false;
@@ -255,6 +248,10 @@ std::string Launch::text() const {
   for (const std::string& word : words) line += quoted(word) + " ";
   line.pop_back();
   return line;
+}
+
+void Launch::tell_notes() const {
+  for (const std::string& note : notes) std::fprintf(stderr, "mobula: %s\n", note.c_str());
 }
 
 Launch plan(const Wish& wish, const Surroundings& at) {
@@ -281,7 +278,6 @@ volatile std::sig_atomic_t g_signal = 0;
 
 // For what is started: the words, with a null pointer behind them.
 std::vector<char*> prepare(const Launch& launch) {
-  for (const std::string& note : launch.notes) std::fprintf(stderr, "mobula: %s\n", note.c_str());
   for (const auto& [name, value] : launch.env) setenv(name.c_str(), value.c_str(), 1);
   std::fflush(nullptr);
   std::vector<char*> words;
@@ -289,6 +285,16 @@ std::vector<char*> prepare(const Launch& launch) {
   for (const std::string& word : launch.words) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
   return words;
+}
+
+int code_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
+
+pid_t spawn(const Launch& launch) {
+  const std::vector<char*> words = prepare(launch);
+  pid_t child = 0;
+  if (const int error = posix_spawnp(&child, words.front(), nullptr, nullptr, words.data(), environ); error != 0)
+    throw Error("mobula: " + launch.words.front() + " can't be started: " + std::strerror(error));
+  return child;
 }
 
 // The launcher's own end, or that of the job, whichever comes first.
@@ -303,7 +309,7 @@ int wait_for_job(pid_t launcher, const std::string& verdict) {
     const core::Verdict said = core::read_verdict(verdict);
     if (pid == launcher) {
       if (said.code) return *said.code;
-      const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      const int code = code_of(status);
       if (said.begun && code == 0) {
         std::fprintf(stderr, "mobula: the head has ended without a word\n");
         return 128 + SIGKILL;
@@ -328,21 +334,36 @@ void start(const Launch& launch) {
   // In the working directory, which hosts share more often than any other.
   const std::string verdict = Surroundings::here().folder + "/.mobula-" + std::to_string(getpid());
   setenv(core::kVerdict, verdict.c_str(), 1);
-  const std::vector<char*> words = prepare(launch);
+  launch.tell_notes();
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) {
     struct sigaction action {};
     action.sa_handler = [](int which) { g_signal = which; };
     sigaction(signal, &action, nullptr);
   }
-  pid_t child = 0;
-  if (const int error = posix_spawnp(&child, words.front(), nullptr, nullptr, words.data(), environ); error != 0)
-    throw Error("mobula: " + launch.words.front() + " can't be started: " + std::strerror(error));
-  const int code = wait_for_job(child, verdict);
+  const int code = wait_for_job(spawn(launch), verdict);
   unlink(verdict.c_str());
   std::exit(code);
 }
 
+int run_limited(const Launch& launch, std::chrono::seconds limit) {
+  const pid_t child = spawn(launch);
+  const auto until = std::chrono::steady_clock::now() + limit;
+  int status = 0;
+  while (waitpid(child, &status, WNOHANG) == 0) {
+    if (std::chrono::steady_clock::now() > until) {
+      kill(child, SIGTERM);
+      std::this_thread::sleep_for(std::chrono::seconds(3));
+      kill(child, SIGKILL);
+      waitpid(child, &status, 0);
+      return -1;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return code_of(status);
+}
+
 void become(const Launch& launch) {
+  launch.tell_notes();
   const std::vector<char*> words = prepare(launch);
   execvp(words.front(), words.data());
   throw Error("mobula: " + launch.words.front() + " can't be started: " + std::strerror(errno));

@@ -3,6 +3,7 @@
 // cores that there are, and finds its peers from inside containers. Decides, and starts nothing.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <string>
@@ -59,6 +60,7 @@ struct Launch {
   std::vector<std::string> notes;                        // for the user
   bool over_hosts = false;   // the launcher goes on when a host is lost, and may not end then: see `start`
   std::string text() const;  // as a shell takes it
+  void tell_notes() const;
 };
 
 // Throws Error that says what is missing and what to do.
@@ -67,6 +69,8 @@ Launch plan(const Wish& wish, const Surroundings& at);
 // Becomes the launch's first program. Over hosts it starts the launcher, passes signals on to it, and ends when the
 // head has said how the job ended, with that code. Throws Error where it can't be started.
 [[noreturn]] void start(const Launch& launch);
+// Runs it to its end, and returns its exit code; -1: it took longer than that, and was ended. Throws as `start`.
+int run_limited(const Launch& launch, std::chrono::seconds limit);
 // Becomes the program in any case.
 [[noreturn]] void become(const Launch& launch);
 

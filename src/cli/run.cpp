@@ -66,7 +66,7 @@ void add_run(CLI::App& app) {
     const Launch launch = plan(*wish, Surroundings::here());
     if (!*dry) start(launch);
     std::puts(launch.text().c_str());
-    for (const std::string& note : launch.notes) std::fprintf(stderr, "mobula: %s\n", note.c_str());
+    launch.tell_notes();
   });
 
   auto entry = std::make_shared<Entry>();

@@ -1,8 +1,5 @@
 // mobula submit: a job of Slurm from a command line.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
-#include <array>
 #include <cstdio>
 #include <memory>
 

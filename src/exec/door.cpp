@@ -34,19 +34,31 @@ sockaddr_un address_in(const std::string& folder) {
   return address;
 }
 
+// The connection to who listens in a job's folder, or -1, with errno.
+int connect_to(const std::string& folder) {
+  const int to = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const sockaddr_un address = address_in(folder);
+  if (to < 0 || connect(to, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return to;
+  const int error = errno;
+  close(to);
+  errno = error;
+  return -1;
+}
+
 // By whether somebody listens: numbers of processes mean nothing from one container to the next.
 void remove_left_ones(const std::string& jobs) {
   constexpr auto kStarts = std::chrono::minutes(1);
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(jobs, error)) {
-    const int to = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    const sockaddr_un address = address_in(entry.path());
-    const bool answers = connect(to, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-    const int why = answers ? 0 : errno;
-    close(to);
+    const int to = connect_to(entry.path());
+    const int why = errno;
+    if (to >= 0) {
+      close(to);
+      continue;
+    }
     const bool starts =
         why == ENOENT && fs::file_time_type::clock::now() - fs::last_write_time(entry.path(), error) < kStarts;
-    if (!answers && !starts && (why == ECONNREFUSED || why == ENOENT)) fs::remove_all(entry.path(), error);
+    if (!starts && (why == ECONNREFUSED || why == ENOENT)) fs::remove_all(entry.path(), error);
   }
 }
 
@@ -144,13 +156,8 @@ void Door::serve() {
 }
 
 std::string ask_door(const std::string& folder, const std::string& question) {
-  const int to = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const sockaddr_un address = address_in(folder);
-  if (to < 0 || connect(to, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    const int error = errno;
-    if (to >= 0) close(to);
-    throw Error("mobula: the job in " + folder + " does not answer: " + std::strerror(error));
-  }
+  const int to = connect_to(folder);
+  if (to < 0) throw Error("mobula: the job in " + folder + " does not answer: " + std::strerror(errno));
   constexpr std::size_t kMost = 256 << 20;
   std::string text;
   if (send_all(to, question + "\n")) text = receive_line(to, kMost, 10'000);

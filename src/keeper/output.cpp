@@ -7,8 +7,9 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <ctime>
 #include <filesystem>
+
+#include "core/trace.hpp"
 
 namespace mobula::keeper {
 namespace {
@@ -16,12 +17,6 @@ namespace {
 constexpr double kLinesPerSecond = 100;
 constexpr double kAtOnce = 1000;            // lines
 constexpr std::size_t kLongest = 16 << 10;  // bytes of a line that is passed on before its end
-
-std::int64_t now_ns() {
-  timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return time.tv_sec * 1'000'000'000LL + time.tv_nsec;
-}
 
 void write_all(int file, const char* bytes, std::size_t size) {
   while (size != 0) {
@@ -76,7 +71,7 @@ void Output::read_there() {
     fcntl(stream.from, F_SETFL, O_NONBLOCK);
   }
   allowed_ = kAtOnce;
-  refilled_ = now_ns();
+  refilled_ = core::now();
   if (folder_.empty()) return;
   std::error_code ignored;
   std::filesystem::create_directories(folder_, ignored);
@@ -149,7 +144,7 @@ void Output::tell_lines(Stream& stream, bool all) {
 }
 
 bool Output::may_tell() {
-  const std::int64_t now = now_ns();
+  const core::Time now = core::now();
   allowed_ = std::min(kAtOnce, allowed_ + static_cast<double>(now - refilled_) * 1e-9 * kLinesPerSecond);
   refilled_ = now;
   // Once it is silent it stays so for a while: a line now and then between two remarks helps nobody.

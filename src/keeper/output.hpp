@@ -15,7 +15,6 @@ namespace mobula::keeper {
 
 class Output {
  public:
-  Output() = default;
   // `folder`: of the job; "": nothing is kept. Takes part in nothing where there is nothing for it to do.
   Output(int rank, bool tags, const std::string& folder);
   Output(const Output&) = delete;

@@ -7,8 +7,6 @@ shift
 runtimes=("$@")
 [ ${#runtimes[@]} -gt 0 ] || runtimes=(charliecloud apptainer docker podman)
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 USER=${USER:-root}
-busybox=$(command -v busybox || true)
-[ -n "$busybox" ] || { echo "SKIPPED: busybox is not installed, of which the image is made"; exit 77; }
 work=$(mktemp -d)
 chmod 755 "$work"
 export MOBULA_IMAGES=$work/images
@@ -22,15 +20,8 @@ trap clean EXIT
 
 # The image: a shell, and the program with its libraries, where they are here.
 root=$work/root
-mkdir -p "$root"/{bin,dev,etc,home,mnt,proc,root,sys,tmp,usr,var}
-touch "$root"/etc/{passwd,group,hosts,resolv.conf}
-echo inside >"$root/etc/of-the-image"
-cp "$busybox" "$root/bin/busybox"
-for name in sh echo cat sleep true; do ln -s busybox "$root/bin/$name"; done
-{ echo "$program"; ldd "$program" | grep -oE '/[^ ]+'; } | sort -u | while read -r file; do
-  mkdir -p "$root$(dirname "$file")"
-  cp -L "$file" "$root$file"
-done
+bare_image "$root" sh echo cat sleep true
+{ echo "$program"; ldd "$program" | grep -oE '/[^ ]+'; } | copy_into "$root"
 tar -C "$root" -cf "$work/image.tar" .
 
 tried=0

@@ -2,6 +2,28 @@
 # started for it ends by `runtimes_down`. Everything lies in $work.
 why_not=
 
+# bare_image ROOT NAMES…: the folder of an image that has a shell and those of busybox's commands. Skips the test where
+# there is no busybox.
+bare_image() {
+  local root=$1 busybox name
+  shift
+  busybox=$(command -v busybox) || { echo "SKIPPED: busybox is not installed, of which the image is made"; exit 77; }
+  mkdir -p "$root"/{bin,dev,etc,home,mnt,proc,root,sys,tmp,usr,var}
+  touch "$root"/etc/{passwd,group,hosts,resolv.conf}
+  echo inside >"$root/etc/of-the-image"
+  cp "$busybox" "$root/bin/busybox"
+  for name in "$@"; do ln -s busybox "$root/bin/$name"; done
+}
+
+# copy_into ROOT: the files whose paths it reads, where they are here.
+copy_into() {
+  sort -u | while read -r file; do
+    [ -e "$file" ] || continue
+    mkdir -p "$1$(dirname "$file")"
+    cp -L "$file" "$1$file"
+  done
+}
+
 runtime_up() {
   why_not="it is not installed"
   case $1 in

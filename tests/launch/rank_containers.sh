@@ -7,8 +7,6 @@ shift 2
 runtimes=("$@")
 [ ${#runtimes[@]} -gt 0 ] || runtimes=(charliecloud apptainer docker podman)
 export USER=${USER:-root}
-busybox=$(command -v busybox || true)
-[ -n "$busybox" ] || { echo "SKIPPED: busybox is not installed, of which the image is made"; exit 77; }
 work=$(mktemp -d)
 chmod 755 "$work"
 . "$(dirname "$0")/container_runtimes.sh"
@@ -21,11 +19,8 @@ trap clean EXIT
 
 # The image: a shell, MPI with its plugins, and the program, with all libraries.
 root=$work/root
-mkdir -p "$root"/{bin,dev,etc,home,mnt,proc,root,sys,tmp,usr,var,app}
-touch "$root"/etc/{passwd,group,hosts,resolv.conf}
-echo inside >"$root/etc/of-the-image"
-cp "$busybox" "$root/bin/busybox"
-for name in sh cat env; do ln -s busybox "$root/bin/$name"; done
+bare_image "$root" sh cat env
+mkdir "$root/app"
 cp "$program" "$root/app/program"
 plugins=()
 for folder in /usr/lib/*/openmpi /usr/lib/*/pmix* /usr/lib/*/hwloc /etc/openmpi /usr/share/openmpi /etc/pmix* /usr/share/pmix*; do
@@ -35,12 +30,7 @@ for folder in "${plugins[@]}"; do
   mkdir -p "$root$(dirname "$folder")"
   cp -rL "$folder" "$root$(dirname "$folder")/" 2>/dev/null || true
 done
-{ ldd "$program"; find "${plugins[@]}" -name '*.so*' -exec ldd {} \; 2>/dev/null; } | grep -oE '/[^ ]+\.so[^ ]*' | sort -u |
-  while read -r file; do
-    [ -e "$file" ] || continue
-    mkdir -p "$root$(dirname "$file")"
-    cp -L "$file" "$root$file"
-  done
+{ ldd "$program"; find "${plugins[@]}" -name '*.so*' -exec ldd {} \; 2>/dev/null; } | grep -oE '/[^ ]+\.so[^ ]*' | copy_into "$root"
 
 tried=0
 cd "$work"

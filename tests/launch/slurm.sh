@@ -51,11 +51,7 @@ JOB
 id=$(sbatch --parsable "$cluster_dir/job") || fail "sbatch: $?"
 for _ in $(seq 100); do [ "$(grep -cs ends "$cluster_dir/ran")" -ge 20 ] 2>/dev/null && break; sleep 0.1; done
 scancel --signal=USR1 "$id"
-for _ in $(seq 40); do
-  grep -q "code 0" "$cluster_dir/out" && break
-  scontrol update JobId="$id" StartTime=now 2>/dev/null  # a requeued job waits two minutes otherwise
-  sleep 1
-done
+cluster_requeued "$id" "code 0"
 grep -q "code 138" "$cluster_dir/out" || fail "it was not told to end"
 grep -q "^sum 39800$" "$cluster_dir/out" || fail "the sum"
 [ "$(grep -c begins "$cluster_dir/ran")" = 200 ] || fail "a task ran twice"

@@ -49,11 +49,7 @@ for _ in $(seq 100); do [ "$(grep -cs ends ran)" -ge 20 ] 2>/dev/null && break; 
 grep -q "drain on node" status || fail "status: $(cat status)"
 grep "^tasks" status
 scancel --signal=USR1 "$id"  # as the warning does
-for _ in $(seq 40); do
-  grep -q "^sum 39800$" "$out" && break
-  scontrol update JobId="$id" StartTime=now 2>/dev/null  # a requeued job waits two minutes otherwise
-  sleep 1
-done
+cluster_requeued "$id" "^sum 39800$"
 grep -q "^sum 39800$" "$out" || fail "the sum"
 grep -q "asked to end" "$out" || fail "it was not told to end"
 [ "$(grep -c begins ran)" = 200 ] || fail "a task ran twice"

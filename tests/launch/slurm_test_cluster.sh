@@ -91,3 +91,13 @@ cluster_down() {
   for p in $pids; do kill -KILL "$p" 2>/dev/null; done
   rm -rf "$cluster_dir"
 }
+
+# cluster_requeued JOB TEXT: until the job, which is queued again, has printed a line that matches. It would wait for two
+# minutes first. What it prints is in out.
+cluster_requeued() {
+  for _ in $(seq 40); do
+    grep -q "$2" "$cluster_dir/out" && return
+    scontrol update JobId="$1" StartTime=now 2>/dev/null
+    sleep 1
+  done
+}
