@@ -24,6 +24,22 @@ copy_into() {
   done
 }
 
+# mpi_image ROOT PROGRAM: such an image with MPI and its plugins, and the program as /app/program, with all libraries.
+mpi_image() {
+  local root=$1 program=$2 folder plugins=()
+  bare_image "$root" sh cat env
+  mkdir "$root/app"
+  cp "$program" "$root/app/program"
+  for folder in /usr/lib/*/openmpi /usr/lib/*/pmix* /usr/lib/*/hwloc /etc/openmpi /usr/share/openmpi /etc/pmix* /usr/share/pmix*; do
+    if [ -d "$folder" ]; then plugins+=("$folder"); fi
+  done
+  for folder in "${plugins[@]}"; do
+    mkdir -p "$root$(dirname "$folder")"
+    cp -rL "$folder" "$root$(dirname "$folder")/" 2>/dev/null || true
+  done
+  { ldd "$program"; find "${plugins[@]}" -name '*.so*' -exec ldd {} \; 2>/dev/null; } | grep -oE '/[^ ]+\.so[^ ]*' | copy_into "$root"
+}
+
 runtime_up() {
   why_not="it is not installed"
   case $1 in

@@ -17,20 +17,8 @@ clean() {
 }
 trap clean EXIT
 
-# The image: a shell, MPI with its plugins, and the program, with all libraries.
 root=$work/root
-bare_image "$root" sh cat env
-mkdir "$root/app"
-cp "$program" "$root/app/program"
-plugins=()
-for folder in /usr/lib/*/openmpi /usr/lib/*/pmix* /usr/lib/*/hwloc /etc/openmpi /usr/share/openmpi /etc/pmix* /usr/share/pmix*; do
-  if [ -d "$folder" ]; then plugins+=("$folder"); fi
-done
-for folder in "${plugins[@]}"; do
-  mkdir -p "$root$(dirname "$folder")"
-  cp -rL "$folder" "$root$(dirname "$folder")/" 2>/dev/null || true
-done
-{ ldd "$program"; find "${plugins[@]}" -name '*.so*' -exec ldd {} \; 2>/dev/null; } | grep -oE '/[^ ]+\.so[^ ]*' | copy_into "$root"
+mpi_image "$root" "$program"
 
 tried=0
 cd "$work"

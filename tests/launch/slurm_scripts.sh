@@ -3,7 +3,9 @@
 #   slurm_scripts.sh SLURM_FOLDER MOBULA HELLO DRAIN
 set -u
 . "$(dirname "$0")/slurm_test_cluster.sh"
+. "$(dirname "$0")/container_runtimes.sh"
 scripts=$1 mobula=$2 hello=$3 drain=$4
+export USER=${USER:-root} # Charliecloud asks for it
 trap cluster_down EXIT
 cluster_up 3 4 || exit $?
 out=$cluster_dir/out
@@ -38,6 +40,27 @@ batch each.sbatch --ntasks=4
 echo each.sbatch
 batch array.sbatch --array=1-2 --ntasks=2 --output="$out"
 echo array.sbatch
+if command -v ch-run >/dev/null && command -v busybox >/dev/null; then
+  mpi_image "$cluster_dir/image" "$hello"
+  APP=/app/program IMAGE=$cluster_dir/image RUNTIME=charliecloud sums container.sbatch --nodes=2 --ntasks-per-node=2
+else
+  echo "SKIPPED: container.sbatch: Charliecloud or busybox is not installed"
+fi
+
+echo "== from afar"
+# What `pcluster ssh` does, without the ssh: it hands the command to a shell on the head node.
+mkdir -p afar shared/jobs
+cat >afar/pcluster <<TEXT
+#!/bin/bash
+[ "\$*" = "ssh --cluster-name away --region there \${*: -1}" ] || exit 9
+line=\${*: -1}
+exec bash -c "\${line//\/shared\//$cluster_dir/shared/}"
+TEXT
+chmod +x afar/pcluster
+: >"$out"
+PATH=$cluster_dir/afar:$PATH "$scripts/../cloud/cluster" --name away --region there \
+  submit "$scripts/plain.sbatch" --ntasks=3 --time=5 --wait --output="$out" >said || fail "submit from afar: $(cat said)"
+grep -q "sum of squares: 332833500" "$out" || fail "the sum from afar"
 
 echo "== submit, and from the journal after a warning"
 : >"$out"
