@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Start and end of a job with one task, against a bare MPI program, in turns; and of a program that runs alone.
-#   startup.sh HELLO MPI_HELLO
+# From the launcher's start to the first task, against a bare MPI program until all ranks are there, in turns; the same to the
+# launcher's end; and a program that runs alone.   startup.sh BUILD_DIR
 set -eu
-ms() { local s=$(date +%s%N); "$@" >/dev/null 2>&1; echo $((($(date +%s%N) - s) / 1000000)); }
-median() { sort -n | sed -n "$((($1 + 1) / 2))p"; }
+. "$(dirname "$0")/measure.sh"
+bin=$1/bin
 for n in 2 4 8; do
-  a=""; b=""
+  launch=(mpirun --oversubscribe -n $n)
+  a=() b=() c=() d=()
   for _ in 1 2 3 4 5 6 7; do
-    a="$a $(ms mpirun --oversubscribe -n $n "$2")"
-    b="$b $(ms mpirun --oversubscribe -n $n "$1")"
+    a+=("$(until_said "${launch[@]}" "$bin/bench_mpi_hello")") b+=("$(until_said "${launch[@]}" "$bin/bench_first_task")")
+    c+=("$(ms "${launch[@]}" "$bin/bench_mpi_hello")") d+=("$(ms "${launch[@]}" "$bin/bench_first_task")")
   done
-  bare=$(tr ' ' '\n' <<<"$a" | grep . | median 7); ours=$(tr ' ' '\n' <<<"$b" | grep . | median 7)
-  echo "startup        $n ranks: bare MPI $bare ms, with a job of 1,000 tasks $ours ms, $((ours - bare)) ms more (goal: at most 100)"
+  echo "startup        $n ranks: bare MPI until all are there $(summary "${a[@]}") ms, until the first task $(summary "${b[@]}") ms (goal: at most 100 more); to the end $(summary "${c[@]}") and $(summary "${d[@]}") ms"
 done
-c=""
-for _ in 1 2 3 4 5 6 7; do c="$c $(ms "$1")"; done
-echo "startup        alone: $(tr ' ' '\n' <<<"$c" | grep . | median 7) ms (goal: under 50)"
+e=()
+for _ in 1 2 3 4 5 6 7; do e+=("$(ms "$bin/bench_first_task")"); done
+echo "startup        alone, to the end: $(summary "${e[@]}") ms (goal: under 50)"

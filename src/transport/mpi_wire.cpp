@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <fstream>
 #include <list>
@@ -52,12 +53,29 @@ void touch_own_segment() {
   }
 }
 
+// Open MPI polls without a pause where mpirun did not tell it that there are more ranks than cores, as under srun: then
+// each step of a start takes the others' turns.
+void yield_where_crowded() {
+  const char* per_node = std::getenv("SLURM_STEP_TASKS_PER_NODE");  // as 3(x2),2
+  if (per_node == nullptr) return;
+  long most = 0;
+  for (const char* at = per_node; *at != '\0';) {
+    char* end = nullptr;
+    most = std::max(most, std::strtol(at, &end, 10));
+    at = std::strchr(end, ',');
+    if (at == nullptr) break;
+    ++at;
+  }
+  if (most > sysconf(_SC_NPROCESSORS_ONLN)) setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+}
+
 class MpiWireImpl final : public MpiWire {
  public:
   explicit MpiWireImpl(MPI_Comm over) {
     int running = 0;
     MPI_Initialized(&running);
     if (running == 0) {
+      yield_where_crowded();
       check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &thread_level_), "MPI_Init_thread");
       started_here_ = true;
     } else {
