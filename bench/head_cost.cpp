@@ -4,9 +4,8 @@
 #include <cstdio>
 
 #include "core/functions.hpp"
-#include "head/head.hpp"
+#include "echo.hpp"
 #include "mobula/mobula.hpp"
-#include "transport/local_wire.hpp"
 
 static int identity(int x) { return x; }
 static const mobula::detail::FunctionInfo& kIdentity = mobula::detail::Function<identity>::info;
@@ -15,48 +14,12 @@ namespace {
 
 using namespace mobula;
 
-// Takes what the head sends and has every assigned task end at once.
-class Echo final : public transport::Wire {
- public:
-  explicit Echo(std::uint32_t size) : size_(size) {}
-  detail::RankId rank() const override { return 0; }
-  std::uint32_t size() const override { return size_; }
-  std::uint32_t node() const override { return 0; }
-  void send(detail::RankId to, detail::Buffer frame) override { sent.emplace_back(to, std::move(frame)); }
-  bool poll(const OnFrame&) override { return false; }
-  void send_block(detail::RankId, std::uint64_t, detail::ByteView, std::shared_ptr<const void>) override {}
-  void receive_block(detail::RankId, std::uint64_t, std::span<std::byte>, OnBlock) override {}
-  bool busy() const override { return false; }
-  void abandon(detail::RankId) override {}
-  void arm() override {}
-  void disarm() override {}
-  void sleep(std::int64_t) override {}
-  void interrupt() override {}
-  bool hears_all() const override { return true; }
-  std::vector<std::pair<detail::RankId, detail::Buffer>> sent;
-
- private:
-  std::uint32_t size_;
-};
-
 double seconds() { return static_cast<double>(core::now()) * 1e-9; }
 
 // Nanoseconds of the head for each task: `tasks` in submissions of `stretch`, each of which takes 1 ms on its worker.
 double cost(std::uint32_t workers, std::uint32_t tasks, std::uint32_t stretch) {
-  Echo wire(workers + 1);
-  store::Store store({});
-  store::ObjectTable objects(0, store);
-  // Assignments of many workers at once: no credits come back from an echo, so each has a transport's window to itself.
-  transport::Transport transport(wire);
-  head::Settings settings;
-  settings.ranks = workers + 1;
-  head::Head head(transport, objects, settings);
-  core::Join join;
-  join.offers.cpus = 0;
-  head.handle(0, join);
-  join.slots = 1;
-  join.offers.cpus = 1;
-  for (std::uint32_t w = 1; w <= workers; ++w) head.handle(w, join);
+  bench::HeadAlone alone(workers);
+  auto& [wire, store, objects, transport, head] = alone;
 
   std::vector<int> values(stretch, 7);
   core::Submit submit;
@@ -86,7 +49,7 @@ double cost(std::uint32_t workers, std::uint32_t tasks, std::uint32_t stretch) {
     spent += seconds() - start;
     ended.clear();
     for (auto& [worker, frame] : wire.sent) {
-      core::read_frame(frame.view().subspan(8), [&, w = worker](const auto& m) {
+      core::read_frame(frame.view().subspan(sizeof(transport::Transport::Header)), [&, w = worker](const auto& m) {
         if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Assign>) ended.emplace_back(w, m.range);
       });
     }

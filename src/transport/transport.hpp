@@ -72,12 +72,14 @@ class Transport {
   std::uint64_t frames_sent() const { return frames_sent_; }
   std::uint64_t frames_received() const { return frames_received_; }
 
- private:
+  // What each frame begins with; messages follow.
   struct Header {
     std::uint32_t consumed;  // counted frames of the receiver that were handled by the sender of this
     std::uint32_t kind;
     std::uint32_t number;  // of a counted frame, from 0
   };
+
+ private:
   static constexpr std::uint32_t kCredits = 0;  // nothing but the header; not counted
   static constexpr std::uint32_t kMessages = 1;
   static constexpr std::uint32_t kOversize = 2;  // the messages follow as a block

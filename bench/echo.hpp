@@ -1,0 +1,63 @@
+// The real head by itself: what it sends is kept, and whoever uses this says what the workers answer.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "head/head.hpp"
+#include "mobula/mobula.hpp"
+#include "transport/local_wire.hpp"
+
+namespace bench {
+
+using namespace mobula;
+
+// Keeps what is sent.
+class Echo final : public transport::Wire {
+ public:
+  explicit Echo(std::uint32_t size) : size_(size) {}
+  detail::RankId rank() const override { return 0; }
+  std::uint32_t size() const override { return size_; }
+  std::uint32_t node() const override { return 0; }
+  void send(detail::RankId to, detail::Buffer frame) override { sent.emplace_back(to, std::move(frame)); }
+  bool poll(const OnFrame&) override { return false; }
+  void send_block(detail::RankId, std::uint64_t, detail::ByteView, std::shared_ptr<const void>) override {}
+  void receive_block(detail::RankId, std::uint64_t, std::span<std::byte>, OnBlock) override {}
+  bool busy() const override { return false; }
+  void abandon(detail::RankId) override {}
+  void arm() override {}
+  void disarm() override {}
+  void sleep(std::int64_t) override {}
+  void interrupt() override {}
+  bool hears_all() const override { return true; }
+  std::vector<std::pair<detail::RankId, detail::Buffer>> sent;
+
+ private:
+  std::uint32_t size_;
+};
+
+// A head with workers of one slot each that have joined.
+struct HeadAlone {
+  explicit HeadAlone(std::uint32_t workers)
+      : wire(workers + 1), store({}), objects(0, store), transport(wire), head(transport, objects, settings(workers)) {
+    core::Join join;
+    join.offers.cpus = 0;
+    head.handle(0, join);
+    join.slots = 1;
+    join.offers.cpus = 1;
+    for (std::uint32_t w = 1; w <= workers; ++w) head.handle(w, join);
+  }
+  static head::Settings settings(std::uint32_t workers) {
+    head::Settings made;
+    made.ranks = workers + 1;
+    return made;
+  }
+  Echo wire;
+  store::Store store;
+  store::ObjectTable objects;
+  // No credits come back from an echo: `credit_all` gives each worker the whole window again.
+  transport::Transport transport;
+  head::Head head;
+};
+
+}  // namespace bench
