@@ -50,6 +50,7 @@ struct HeadAlone {
   static head::Settings settings(std::uint32_t workers) {
     head::Settings made;
     made.ranks = workers + 1;
+    made.lost_after = 0;  // nobody gives signs of life here
     return made;
   }
   Echo wire;

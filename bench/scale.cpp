@@ -75,6 +75,7 @@ Outcome simulate(const Model& model, std::uint32_t workers, std::uint32_t tasks,
   std::priority_queue<Report, std::vector<Report>, std::greater<>> reports;
   std::uint64_t sequence = 1;
   std::uint32_t submitted = 0;
+  std::uint64_t ran = 0;
   double clock = 0, busy = 0, last = 0;
   while (head.ended() < tasks) {
     // Whoever submits is slowed down once much is queued, as the engine does.
@@ -97,6 +98,7 @@ Outcome simulate(const Model& model, std::uint32_t workers, std::uint32_t tasks,
           last = std::max(last, worker.first_ends);
           reports.push({worker.first_ends + model.latency_ns, report.worker, true, {}});
         }
+        ran += done.range.end - done.range.begin;
         head.handle(report.worker, done);
       } else {
         head.handle(report.worker, report.back);
@@ -144,6 +146,7 @@ Outcome simulate(const Model& model, std::uint32_t workers, std::uint32_t tasks,
     wire.sent.clear();
     transport.credit_all();
   }
+  if (ran != head.ended()) std::abort();  // none has failed
   const double whole = std::max(last, clock);
   return {task_ns * tasks / workers / whole, busy / whole, busy / tasks};
 }
