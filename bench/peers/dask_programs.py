@@ -1,19 +1,8 @@
 """Dask distributed: a process for each core."""
-import subprocess
-
 import dask
 from distributed import Client, LocalCluster, get_client, secede, rejoin
 
 import common as c
-
-
-class Counter:
-    def __init__(self):
-        self.n = 0
-
-    def add(self, x):
-        self.n += x
-        return self.n
 
 
 def fib(n):
@@ -27,10 +16,6 @@ def fib(n):
     return sum(values)
 
 
-def command(_):
-    return subprocess.run(["true"]).returncode
-
-
 if __name__ == "__main__":
     dask.config.set({"distributed.admin.log-format": "", "distributed.worker.memory.terminate": False})
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit="8GiB")
@@ -40,7 +25,7 @@ if __name__ == "__main__":
     client.gather(client.map(c.noop, range(200), pure=False))
     c.rate("task_sync", c.SYNC, lambda: [client.submit(c.noop, i, pure=False).result() for i in range(c.SYNC)])
     c.rate("task_async", c.MANY, lambda: client.gather(client.map(c.noop, range(c.MANY), pure=False)))
-    counter = client.submit(Counter, actor=True).result()
+    counter = client.submit(c.Counter, actor=True).result()
     counter.add(1).result()
     c.rate("actor_sync", c.SYNC, lambda: [counter.add(1).result() for _ in range(c.SYNC)])
     c.rate("actor_async", 2000, lambda: [f.result() for f in [counter.add(1) for _ in range(2000)]])
@@ -54,6 +39,6 @@ if __name__ == "__main__":
     del array
     c.check_kmers(c.took("kmers_ms", lambda: sum(client.gather(client.map(c.count_kmers, range(c.BLOCKS), pure=False)))))
     c.rate("fib", c.fib_tasks(c.FIB), lambda: client.submit(fib, c.FIB, pure=False).result())
-    c.rate("commands", 1000, lambda: client.gather(client.map(command, range(1000), pure=False)))
+    c.rate("commands", 1000, lambda: client.gather(client.map(c.command, range(1000), pure=False)))
     client.close()
     cluster.close()

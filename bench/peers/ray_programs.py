@@ -1,6 +1,5 @@
 """Ray, on this machine's cores: no dashboard, and a store that the array fits in."""
 import os
-import subprocess
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
@@ -8,30 +7,16 @@ import ray
 import common as c
 
 ray.init(num_cpus=2, include_dashboard=False, object_store_memory=3 << 30, logging_level="ERROR", log_to_driver=False)
-noop, total, count = ray.remote(c.noop), ray.remote(c.total), ray.remote(c.count_kmers)
+noop, total, count, command = (ray.remote(f) for f in (c.noop, c.total, c.count_kmers, c.command))
+Counter = ray.remote(c.Counter)
 ray.get(noop.remote(0))
 c.first_result()
 ray.get([noop.remote(i) for i in range(200)])
 
 
 @ray.remote
-class Counter:
-    def __init__(self):
-        self.n = 0
-
-    def add(self, x):
-        self.n += x
-        return self.n
-
-
-@ray.remote
 def fib(n):
     return n if n < 2 else sum(ray.get([fib.remote(n - 1), fib.remote(n - 2)]))
-
-
-@ray.remote
-def command(_):
-    return subprocess.run(["true"]).returncode
 
 
 c.rate("task_sync", c.SYNC, lambda: [ray.get(noop.remote(i)) for i in range(c.SYNC)])
