@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/functions.hpp"
 #include "head/head.hpp"
 #include "mobula/mobula.hpp"
 #include "transport/local_wire.hpp"
@@ -59,6 +60,26 @@ struct HeadAlone {
   // No credits come back from an echo: `credit_all` gives each worker the whole window again.
   transport::Transport transport;
   head::Head head;
+};
+
+inline int identity(int x) { return x; }
+
+// What a driver sends for calls of `identity`, at most `most` in one message; each has a span of its own.
+class Submissions {
+ public:
+  explicit Submissions(std::uint32_t most) : values_(most, 7) {
+    submit_.body.function = detail::Function<identity>::info.index;
+  }
+  const core::Submit& next(std::uint32_t tasks) {
+    submit_.range = {detail::SpanId::make(0, sequence_++), 0, tasks};
+    submit_.body.args = std::as_bytes(std::span(values_).first(tasks));
+    return submit_;
+  }
+
+ private:
+  std::vector<int> values_;
+  core::Submit submit_;
+  std::uint64_t sequence_ = 1;
 };
 
 }  // namespace bench

@@ -3,12 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "core/functions.hpp"
 #include "echo.hpp"
 #include "mobula/mobula.hpp"
-
-static int identity(int x) { return x; }
-static const mobula::detail::FunctionInfo& kIdentity = mobula::detail::Function<identity>::info;
 
 namespace {
 
@@ -21,21 +17,16 @@ double cost(std::uint32_t workers, std::uint32_t tasks, std::uint32_t stretch) {
   bench::HeadAlone alone(workers);
   auto& [wire, store, objects, transport, head] = alone;
 
-  std::vector<int> values(stretch, 7);
-  core::Submit submit;
-  submit.body.function = kIdentity.index;
-  submit.body.args = std::as_bytes(std::span(values));
+  bench::Submissions submissions(stretch);
   std::vector<std::pair<detail::RankId, core::Range>> ended;
   double spent = 0;
   std::uint32_t submitted = 0;
-  std::uint64_t sequence = 1;
   core::Time virtual_now = 0;
   while (head.ended() < tasks) {
     const double start = seconds();
     // Enough is kept submitted for all workers to have work ahead.
     while (submitted < tasks && submitted - head.ended() < 4 * std::max(workers, stretch)) {
-      submit.range = {detail::SpanId::make(0, sequence++), 0, stretch};
-      head.handle(0, submit);
+      head.handle(0, submissions.next(stretch));
       submitted += stretch;
     }
     for (const auto& [worker, range] : ended) {

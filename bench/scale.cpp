@@ -17,11 +17,7 @@
 #include <queue>
 #include <string>
 
-#include "core/functions.hpp"
 #include "echo.hpp"
-
-static int identity(int x) { return x; }
-static const mobula::detail::FunctionInfo& kIdentity = mobula::detail::Function<identity>::info;
 
 namespace {
 
@@ -66,14 +62,10 @@ Outcome simulate(const Model& model, std::uint32_t workers, std::uint32_t tasks,
                  std::uint32_t stretch) {
   bench::HeadAlone alone(workers);
   auto& [wire, store, objects, transport, head] = alone;
-  std::vector<int> values(stretch, 7);
-  core::Submit submit;
-  submit.body.function = kIdentity.index;
-  submit.body.args = std::as_bytes(std::span(values));
+  bench::Submissions submissions(stretch);
   std::vector<Worker> at(workers + 1);
   const auto length = [&](const core::Range& range) { return task_ns * (range.end - range.begin); };
   std::priority_queue<Report, std::vector<Report>, std::greater<>> reports;
-  std::uint64_t sequence = 1;
   std::uint32_t submitted = 0;
   std::uint64_t ran = 0;
   double clock = 0, busy = 0, last = 0;
@@ -107,9 +99,7 @@ Outcome simulate(const Model& model, std::uint32_t workers, std::uint32_t tasks,
     }
     for (std::uint32_t i = 0; i < std::max(1U, 64 / stretch) && may_submit && submitted < tasks; ++i) {
       const std::uint32_t n = std::min(stretch, tasks - submitted);
-      submit.range = {detail::SpanId::make(0, sequence++), 0, n};
-      submit.body.args = std::as_bytes(std::span(values).first(n));
-      head.handle(0, submit);
+      head.handle(0, submissions.next(n));
       submitted += n;
     }
     head.step(static_cast<core::Time>(clock));
@@ -166,15 +156,11 @@ void memory() {
   for (const std::uint32_t stretch : {1U, 100'000U}) {
     bench::HeadAlone alone(0);
     auto& [wire, store, objects, transport, head] = alone;
-    std::vector<int> values(stretch, 7);
-    core::Submit submit;
-    submit.body.function = kIdentity.index;
-    submit.body.args = std::as_bytes(std::span(values));
+    bench::Submissions submissions(stretch);
     constexpr std::uint32_t kTasks = 1'000'000;
     const double empty = heap(), start = now_ns();
     for (std::uint32_t i = 0; i < kTasks / stretch; ++i) {
-      submit.range = {detail::SpanId::make(0, i + 1), 0, stretch};
-      head.handle(0, submit);
+      head.handle(0, submissions.next(stretch));
     }
     std::printf("scale          head, a queued task, %s: %.0f bytes, %.0f ns\n",
                 stretch == 1 ? "single" : "in batches of 100,000", (heap() - empty) / kTasks,
