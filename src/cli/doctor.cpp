@@ -57,6 +57,9 @@ std::string first_line_of(const char* command) {
 
 // ---- as a rank ---------------------------------------------------------------------------------------------------
 
+// As many ranks as the launcher started.
+constexpr std::array kTasks{"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMI_SIZE"};
+
 std::uint32_t number_in(const Surroundings& at, std::span<const char* const> names, std::uint32_t otherwise) {
   for (const char* name : names) {
     if (const std::string value = at.variable(name); !value.empty())
@@ -150,13 +153,16 @@ void exchange(const std::vector<Facts>& ranks, int rank) {
 
 int run_as_rank(const Request& request, const Surroundings& at) {
   Facts mine = facts_here(request.program, 1);  // it forks, so MPI starts afterwards
+  if (!at.in_mpi_rank()) {                      // MPI_Init would end this process, with words that lead elsewhere
+    if (number_in(at, core::kRank, 0) == 0) tell(findings_of({mine}, number_in(at, kTasks, 1)));
+    return 1;
+  }
   MPI_Init(nullptr, nullptr);
   int rank = 0;
   int size = 1;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   mine.world = static_cast<std::uint32_t>(size);
-  constexpr std::array kTasks{"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMI_SIZE"};
   const std::uint32_t tasks = number_in(at, kTasks, mine.world);
   const bool speaks = rank == 0 && (size > 1 || number_in(at, core::kRank, 0) == 0);
   const std::vector<Facts> ranks = gather(mine, rank, size);

@@ -50,9 +50,10 @@ struct Found {
 
 std::vector<Found> jobs_here() {
   std::vector<Found> all;
-  const std::string jobs = exec::folder_of_jobs();
+  const std::string jobs = exec::folder_of_jobs(false);
   if (jobs.empty()) return all;
-  for (const auto& entry : fs::directory_iterator(jobs)) {
+  std::error_code none;  // the last job has just ended
+  for (const auto& entry : fs::directory_iterator(jobs, none)) {
     std::ifstream file(entry.path() / "job.json");
     Json record = Json::parse(file, nullptr, false);
     if (record.is_object()) all.push_back({entry.path(), std::move(record)});

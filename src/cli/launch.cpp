@@ -194,7 +194,7 @@ void Wish::add_to(CLI::App& app) {
   app.add_option("--container", image, "the image in which each rank runs");
   app.add_option("--runtime", runtime, "apptainer, charliecloud, podman or docker; by default the first that is there")
       ->check(CLI::IsMember({"apptainer", "charliecloud", "podman", "docker"}));
-  app.add_option("--mount", binds, "a folder that the container sees, as FOLDER or FOLDER:AS")->expected(1)->take_all();
+  app.add_option("--mount", binds, "a folder that the container sees, as FOLDER or FOLDER:AS")->allow_extra_args(false);
 }
 
 Surroundings Surroundings::here() {
@@ -227,12 +227,14 @@ std::string Surroundings::variable(const std::string& name) const {
   return found != env.end() ? found->second : "";
 }
 
-bool Surroundings::in_rank() const {
+bool Surroundings::in_mpi_rank() const {
   for (const char* name : core::kSaysRank) {
     if (!variable(name).empty()) return true;
   }
   return false;
 }
+
+bool Surroundings::in_rank() const { return in_mpi_rank() || std::atoi(variable("SLURM_STEP_NUM_TASKS").c_str()) > 1; }
 
 std::string quoted(const std::string& word) {
   constexpr const char* kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";

@@ -51,7 +51,8 @@ struct Surroundings {
   static Surroundings here();
   std::string variable(const std::string& name) const;  // "": not set
   bool in_allocation() const { return !variable("SLURM_JOB_ID").empty(); }
-  bool in_rank() const;  // some launcher started this process as one of several
+  bool in_rank() const;      // some launcher started this process as one of several
+  bool in_mpi_rank() const;  // and MPI hears of it
 };
 
 struct Launch {

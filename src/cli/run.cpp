@@ -72,7 +72,7 @@ void add_run(CLI::App& app) {
   auto entry = std::make_shared<Entry>();
   CLI::App* const enter = app.add_subcommand("enter", "")->group("");  // not for people
   enter->add_option("--runtime", entry->runtime)->required()->check(CLI::IsMember({"docker", "podman"}));
-  enter->add_option("--mount", entry->mounts)->expected(1)->take_all();
+  enter->add_option("--mount", entry->mounts)->allow_extra_args(false);
   enter->prefix_command();
   enter->callback([enter, entry] {
     entry->words = enter->remaining();

@@ -116,11 +116,9 @@ void add_submit(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   submit->add_option("--sbatch", job->lines, "one more option for sbatch, as in --sbatch=--qos=high")
-      ->expected(1)
-      ->take_all();
+      ->allow_extra_args(false);
   submit->add_option("--setup", job->setup, "a line of shell that runs before, as in --setup 'module load openmpi'")
-      ->expected(1)
-      ->take_all();
+      ->allow_extra_args(false);
   submit->add_flag("--dry-run", *dry, "print the script");
   submit->prefix_command();
   submit->callback([submit, job, dry] {

@@ -90,9 +90,9 @@ std::string receive_line(int from, std::size_t most, int patience) {
 
 }  // namespace
 
-std::string folder_of_jobs() {
+std::string folder_of_jobs(bool make) {
   const std::string path = "/tmp/mobula-" + std::to_string(geteuid());
-  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return "";
+  if (make && mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return "";
   // Who else might have made it could listen in our place.
   struct stat of {};
   const bool is_ours = lstat(path.c_str(), &of) == 0 && S_ISDIR(of.st_mode) && of.st_uid == geteuid() &&
@@ -104,7 +104,7 @@ Door::Door(const std::string& name, const std::string& record, std::function<std
     : answer_(std::move(answer)) {
   int made = -1;
   for (int i = 0; i < 3 && made != 0; ++i) {  // the last job to end removes the folder of jobs
-    const std::string jobs = folder_of_jobs();
+    const std::string jobs = folder_of_jobs(true);
     if (jobs.empty()) throw Error("mobula: the folder of jobs in /tmp is not ours alone");
     remove_left_ones(jobs);
     folder_ = jobs + "/" + name;

@@ -8,9 +8,9 @@
 
 namespace mobula::exec {
 
-// All jobs of this user on this host: a folder that nobody else can enter, made if it is not there. "": it can't be
-// trusted, or not made.
-std::string folder_of_jobs();
+// All jobs of this user on this host: a folder that nobody else can enter, and that is there while jobs are. "": there
+// is none, or it can't be trusted, or not made.
+std::string folder_of_jobs(bool make);
 
 class Door {
  public:

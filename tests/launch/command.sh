@@ -28,6 +28,12 @@ says "can't be read"
 expect 1 "$mobula" run "$work/none"
 says "No such file"
 
+expect 0 "$mobula" submit --dry-run --sbatch=--wait --setup 'module load mpi' --sbatch --qos=high "$hello" -t x
+says '^#SBATCH --wait$'
+says '^#SBATCH --qos=high$'
+says '^module load mpi$'
+says "mobula run $hello -t x$"
+
 echo "== each"
 for ranks in 1 3; do
   seq 200 | "$mobula" each -n $ranks -k --quiet 'echo {} {#}' >out 2>err || fail "each with $ranks ranks: $(cat err)"

@@ -37,6 +37,21 @@ echo "== ranks are killed"
 hosts_mpirun --mca orte_allowed_exit_without_sync 1 -n 8 --map-by node "$3" kill 3 >"$hosts_dir/out" 2>&1
 [ $? = 7 ] || fail "with ranks killed, the code is not the driver's"
 
+echo "== doctor: other programs on a host"
+cp "$4" "$hosts_dir/other"
+echo >>"$hosts_dir/other"
+nsenter -t "$(cat "$hosts_dir/h2.pid")" --mount mount --bind "$hosts_dir/other" "$4"
+# COMMAND… that starts ranks on the hosts by itself
+hosts_env() {
+  env OMPI_MCA_plm_rsh_agent="$hosts_dir/agent" OMPI_MCA_plm_rsh_no_tree_spawn=1 OMPI_MCA_oob_tcp_if_include=10.78.0.0/24 \
+    OMPI_MCA_btl_tcp_if_include=10.78.0.0/24 timeout -k 3 60 "$@"
+}
+hosts_env "$4" doctor --hosts "$hosts_dir/hostfile" -n 3 --per-node 1 >"$hosts_dir/out" 2>&1 && fail "doctor: other programs are all right"
+grep -A1 "program's file differs from that on h1 on h2$" "$hosts_dir/out" || fail "doctor's words"
+nsenter -t "$(cat "$hosts_dir/h2.pid")" --mount --pid umount "$4"
+hosts_env "$4" doctor --hosts "$hosts_dir/hostfile" -n 3 --per-node 1 >"$hosts_dir/out" 2>&1 || fail "doctor: $?"
+grep "rank 0 to" "$hosts_dir/out"
+
 echo "== a host is cut off: the others go on, and its ranks end"
 hosts_mpirun -n 8 --map-by node "$3" cut --mobula-lost-after=2000 >"$hosts_dir/out" 2>&1 &
 launcher=$!
@@ -52,8 +67,7 @@ hosts_down
 
 echo "== a host ends with all that runs there, under mobula run: the code is the driver's, and nothing stays"
 hosts_up 4 || exit 1
-OMPI_MCA_plm_rsh_agent=$hosts_dir/agent OMPI_MCA_plm_rsh_no_tree_spawn=1 OMPI_MCA_oob_tcp_if_include=10.78.0.0/24 \
-  OMPI_MCA_btl_tcp_if_include=10.78.0.0/24 timeout -k 3 60 "$4" run --hosts "$hosts_dir/hostfile" -n 8 --per-node 2 \
+hosts_env "$4" run --hosts "$hosts_dir/hostfile" -n 8 --per-node 2 \
   "$3" cut --mobula-lost-after=2000 >"$hosts_dir/out" 2>&1 &
 launcher=$!
 for _ in $(seq 200); do grep -q ready "$hosts_dir/out" && break; sleep 0.1; done

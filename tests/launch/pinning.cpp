@@ -1,5 +1,7 @@
 // Where do the threads of tasks and actors run, and where does their memory lie? Run under several bindings of the
 // launcher, which must not be left.
+//   pinning             looks at all slots, or at the GPUs where there are two for each rank
+//   pinning devices N   N tasks at once have a GPU each, and no two the same
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -7,6 +9,7 @@
 #include <cstdio>
 #include <mobula/mobula.hpp>
 #include <set>
+#include <sstream>
 #include <thread>
 #ifdef _OPENMP
 #include <omp.h>
@@ -187,6 +190,27 @@ void check_lending(const std::map<std::uint32_t, std::vector<std::set<int>>>& sl
   }
 }
 
+// "host:device"
+std::string held_device() {
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  std::vector<std::string> visible;
+  std::istringstream in(shown());
+  for (std::string name; std::getline(in, name, ',');) visible.push_back(name);
+  const auto mine = mobula::here().gpus;
+  if (mine.size() != 1 || static_cast<std::size_t>(mine[0]) >= visible.size()) return "";
+  return mobula::here().host + ":" + visible[static_cast<std::size_t>(mine[0])];
+}
+
+int devices(int n) {
+  std::vector<mobula::Ref<std::string>> tasks;
+  for (int i = 0; i < n; ++i) tasks.push_back(mobula::remote<held_device>.with({.cpus = 0, .gpus = 1})());
+  std::set<std::string> held;
+  for (const auto& task : tasks) held.insert(mobula::get(task));
+  for (const std::string& device : held) std::printf("%s ", device.c_str());
+  std::printf("\n");
+  return static_cast<int>(held.size()) == n && !held.contains("") ? 0 : 1;
+}
+
 int driver(bool pinned) {
   if (mobula::cluster().total.at("gpus") > 0) return gpus();
   int workers = 0;
@@ -234,5 +258,7 @@ int driver(bool pinned) {
 int main(int argc, char** argv) {
   const char* pin = std::getenv("MOBULA_PIN");
   const bool pinned = pin == nullptr || std::string(pin) != "off";
-  return mobula::run(argc, argv, [pinned] { return driver(pinned); });
+  return mobula::run(argc, argv, [&] {
+    return argc == 3 && std::string(argv[1]) == "devices" ? devices(std::atoi(argv[2])) : driver(pinned);
+  });
 }

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The scripts in slurm/, and `mobula submit`, `each`, `doctor` and `status`, under a real Slurm.
-#   slurm_scripts.sh SLURM_FOLDER MOBULA HELLO DRAIN
+#   slurm_scripts.sh SLURM_FOLDER MOBULA HELLO DRAIN SURVIVE PINNING STORE_PRESSURE
 set -u
 . "$(dirname "$0")/slurm_test_cluster.sh"
 . "$(dirname "$0")/container_runtimes.sh"
-scripts=$1 mobula=$2 hello=$3 drain=$4
+scripts=$1 mobula=$2 hello=$3 drain=$4 survive=$5 pinning=$6 pressure=$7
 export USER=${USER:-root} # Charliecloud asks for it
 trap cluster_down EXIT
-cluster_up 3 4 || exit $?
+cluster_apart=1 cluster_gpus=2
+cluster_up 4 4 || exit $?
 out=$cluster_dir/out
 fail() { echo "FAILED: $1"; cat "$out" 2>/dev/null; exit 1; }
 PATH=$(dirname "$mobula"):$PATH
@@ -22,6 +23,11 @@ batch() {
   : >"$out"
   timeout 60 sbatch --wait --time=5 --output="$out" "${@:2}" "$scripts/$1" >/dev/null || fail "$1: code $?"
 }
+
+# What Slurm itself says before the time limit takes most of a minute: on a node apart, while the rest goes on.
+"$mobula" submit -p apart -n 4 -t 1 --warning 45 --journal "$cluster_dir/limited-journal" --requeue -o "$cluster_dir/limited" \
+  "$drain" tasks "$cluster_dir/limited-ran" 2500 >said || fail "submit: $(cat said)"
+limited=$(grep -o '[0-9]*$' said)
 
 echo "== scripts"
 export APP=$hello
@@ -46,6 +52,67 @@ if command -v ch-run >/dev/null && command -v busybox >/dev/null; then
 else
   echo "SKIPPED: container.sbatch: Charliecloud or busybox is not installed"
 fi
+
+APP="$pinning devices 4" batch gpu.sbatch --gpus-per-node=2 --ntasks-per-node=3 --cpus-per-task=1
+[ "$(grep -o 'node[123]:[01]' "$out" | sort -u | wc -l)" = 4 ] || fail "gpu.sbatch: not each GPU was used"
+echo "gpu.sbatch: $(cat "$out")"
+
+echo "== scripts: a rank is killed, the job is cancelled"
+nothing_stays() { # WHAT
+  local i node left
+  for _ in $(seq 100); do
+    left=$(pgrep -x "drain|survive" -a | grep -v limited-ran)
+    [ -z "$left" ] && break
+    sleep 0.1
+  done
+  [ -z "$left" ] || fail "$1: processes stay: $left"
+  for i in 1 2 3; do
+    node=$(cat "$cluster_dir/slurmd.node$i.pid")
+    left=$(nsenter -t "$node" --mount ls /dev/shm | grep -v '^sem\.')
+    [ -z "$left" ] || fail "$1: on node$i stays $left"
+  done
+}
+# killed_and_cancelled SCRIPT [OPTIONS…]
+killed_and_cancelled() {
+  local code=0
+  : >"$out"
+  APP="$survive kill 1" timeout 60 sbatch --wait --time=5 --output="$out" "${@:2}" "$scripts/$1" >/dev/null || code=$?
+  [ $code = 7 ] || fail "$1: code $code with a rank killed"
+  : >"$out"
+  APP="$drain nap" sbatch --parsable --time=5 --output="$out" "${@:2}" "$scripts/$1" >number || fail "$1: sbatch"
+  wait_for ready
+  scancel "$(cat number)"
+  for _ in $(seq 150); do [ -z "$(squeue -h -j "$(cut -d';' -f1 number)" 2>/dev/null)" ] && break; sleep 0.1; done
+  nothing_stays "$1"
+  echo "$1"
+}
+export MOBULA_GRACE=1000
+killed_and_cancelled plain.sbatch --ntasks=6
+killed_and_cancelled nodes.sbatch --nodes=2 --ntasks-per-node=2 --cpus-per-task=2
+JOURNAL=$cluster_dir/journal-killed killed_and_cancelled requeue.sbatch --nodes=2 --ntasks-per-node=3
+scripts=. killed_and_cancelled het.sbatch
+unset MOBULA_GRACE
+
+echo "== several users on the same nodes"
+# With large values in shared memory; and nobody meets another's job.
+cp "$mobula" "$pressure" "$drain" "$cluster_dir"
+as() { setpriv --reuid "$1" --regid "$(id -g "$1")" --clear-groups env HOME=/tmp USER="$1" "${@:2}"; }
+for user in daemon games nobody; do
+  as "$user" timeout 60 srun -N 3 -n 3 "$cluster_dir/$(basename "$pressure")" random 3 --mobula-store=16MiB >"by-$user" 2>&1 &
+  eval "of_$user=$!"
+done
+for user in daemon games nobody; do
+  eval "wait \$of_$user" || fail "the job of $user: $(cat "by-$user")"
+done
+as daemon timeout 60 srun -N 1 -w node1 -n 2 "$cluster_dir/$(basename "$drain")" nap --mobula-grace=500 >"$out" 2>&1 &
+job=$!
+wait_for ready
+number=$(squeue -h -u daemon -o %i)
+as daemon "$cluster_dir/mobula" status "$number" >status 2>&1 || fail "status: $(cat status)"
+as games "$cluster_dir/mobula" status "$number" >status 2>&1 && fail "another user's job is shown"
+cat status
+as daemon "$cluster_dir/mobula" stop "$number" >status 2>&1 || fail "stop: $(cat status)"
+wait $job
 
 echo "== from afar"
 # What `pcluster ssh` does, without the ssh: it hands the command to a shell on the head node.
@@ -88,4 +155,28 @@ seq 20 | timeout 60 salloc -Q -n 4 "$mobula" each -k --quiet echo {} >"$out" 2>&
 seq 20 | cmp -s - "$out" || fail "the order"
 timeout 60 salloc -Q -n 4 "$mobula" run --launcher mpirun "$hello" >"$out" 2>&1 || fail "mpirun: $?"
 grep -q "sum of squares: 332833500" "$out" || fail "the sum with mpirun"
+
+echo "== doctor, where Slurm has no PMIx, and where ranks are started without it"
+timeout 60 srun --mpi=none -n 2 "$mobula" doctor >"$out" 2>&1 && fail "doctor: ranks that are alone are all right"
+grep -q "2 ranks, and each sees itself alone" "$out" || fail "doctor's words"
+grep -A1 "sees itself alone" "$out"
+plugins=$(scontrol show config | awk '$1 == "PluginDir" {print $3}')
+unshare --mount bash -c 'for f in "$1"/mpi_pmix*.so; do mount --bind /dev/null "$f" || exit 9; done
+  exec timeout 60 salloc -Q -N 2 -n 2 "$2" doctor' doctor "$plugins" "$mobula" >"$out" 2>&1 || fail "doctor without PMIx: $?"
+grep -q "this Slurm has no PMIx" "$out" || fail "doctor's words"
+grep -A1 "no PMIx" "$out"
+grep "starting ranks" "$out"
+
+echo "== warned by Slurm before the time limit, queued again, on from the journal"
+cp "$cluster_dir/limited" "$out"
+for _ in $(seq 90); do
+  grep -q "^sum" "$cluster_dir/limited" && break
+  scontrol update JobId="$limited" StartTime=now 2>/dev/null
+  sleep 1
+done
+cp "$cluster_dir/limited" "$out"
+grep -q "^sum 6247500$" "$out" || fail "the sum"
+grep -q "asked to end" "$out" || fail "it was not told to end"
+[ "$(grep -c begins limited-ran)" = 2500 ] || fail "a task ran twice"
+echo "$(grep -c 'asked to end (SIGUSR1): what' "$out") pieces before the last"
 echo "all right"

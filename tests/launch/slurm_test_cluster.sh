@@ -1,6 +1,8 @@
 # A Slurm of several nodes on one machine, for tests: source it, then `cluster_up NODES CPUS`. Each slurmd runs in mount
 # and UTS namespaces of its own, with its own hostname and /dev/shm, as Open MPI names shared memory by host and job.
 # `cluster_up` returns 77 with a reason where that can't be done. `cluster_down` ends the daemons by their ids.
+#   cluster_apart=1    the last node is a partition of its own, `apart`
+#   cluster_gpus=N     each node seems to have N GPUs: what their driver would show, and devices that do nothing
 
 cluster_dir=""
 
@@ -44,16 +46,19 @@ SlurmdParameters=config_overrides
 MpiDefault=pmix
 ReturnToService=2
 KillWait=5
-SchedulerParameters=sched_interval=1
+SchedulerParameters=sched_interval=1,bf_interval=1
 JobAcctGatherType=jobacct_gather/linux
 AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/none"
+JobCompType=jobcomp/none${cluster_gpus:+
+GresTypes=gpu}"
     for i in $(seq "$nodes"); do
-      echo "NodeName=node$i NodeHostname=node$i NodeAddr=127.0.0.1 Port=$((port + i)) CPUs=$cpus CoresPerSocket=$cpus State=UNKNOWN"
+      echo "NodeName=node$i NodeHostname=node$i NodeAddr=127.0.0.1 Port=$((port + i)) CPUs=$cpus CoresPerSocket=$cpus State=UNKNOWN ${cluster_gpus:+Gres=gpu:$cluster_gpus}"
     done
-    echo "PartitionName=test Nodes=node[1-$nodes] Default=YES MaxTime=10 OverSubscribe=NO State=UP"
+    echo "PartitionName=test Nodes=node[1-$((nodes - ${cluster_apart:-0}))] Default=YES MaxTime=10 OverSubscribe=NO State=UP"
+    [ -z "${cluster_apart:-}" ] || echo "PartitionName=apart Nodes=node$nodes MaxTime=10 State=UP"
   } >"$cluster_dir/slurm.conf"
   echo "CgroupAutomount=no" >"$cluster_dir/cgroup.conf"
+  [ -z "${cluster_gpus:-}" ] || echo "Name=gpu File=/dev/nvidia[0-$((cluster_gpus - 1))]" >"$cluster_dir/gres.conf"
   export SLURM_CONF=$cluster_dir/slurm.conf
   # The nodes share one network here: without this MPI may pick an address that does not lead anywhere.
   export OMPI_MCA_btl_tcp_if_include=lo
@@ -62,8 +67,9 @@ JobCompType=jobcomp/none"
   slurmctld -c -f "$SLURM_CONF" || return 1
   for i in $(seq "$nodes"); do
     mkdir -p "$cluster_dir/spool-node$i" "$cluster_dir/tmp-node$i"
-    unshare --mount --uts --propagation slave sh -c \
-      'mount -t tmpfs -o mode=1777,size=50% tmpfs /dev/shm && hostname "$1" && exec slurmd -N "$1" -f "$2"' slurmd "node$i" "$SLURM_CONF" || return 1
+    unshare --mount --uts --propagation slave bash -c '. "$3"; seem_to_have_gpus "$4" &&
+      mount -t tmpfs -o mode=1777,size=50% tmpfs /dev/shm && hostname "$1" && exec slurmd -N "$1" -f "$2"' \
+      slurmd "node$i" "$SLURM_CONF" "${BASH_SOURCE[0]}" "${cluster_gpus:-0}" || return 1
   done
   for _ in $(seq 100); do
     [ "$(sinfo -hN -t idle -o %N 2>/dev/null | sort -u | wc -l)" = "$nodes" ] && return 0
@@ -72,6 +78,27 @@ JobCompType=jobcomp/none"
   echo "the nodes did not come up:"
   tail -n 5 "$cluster_dir"/log/*.log
   return 1
+}
+
+# seem_to_have_gpus N: in a mount namespace
+seem_to_have_gpus() {
+  [ "$1" -gt 0 ] || return 0
+  local i name dev
+  dev=$(mktemp -d)
+  mount -t tmpfs -o mode=755 tmpfs "$dev" || return 1
+  for name in null zero full random urandom tty; do touch "$dev/$name" && mount --bind "/dev/$name" "$dev/$name"; done
+  mkdir "$dev/pts" "$dev/shm"
+  mount --bind /dev/pts "$dev/pts"
+  ln -s /proc/self/fd "$dev/fd"
+  for i in 0 1 2; do ln -s "/proc/self/fd/$i" "$dev/$(echo stdin stdout stderr | cut -d ' ' -f $((i + 1)))"; done
+  mount -t tmpfs tmpfs /proc/driver || return 1
+  for i in $(seq 0 $(($1 - 1))); do
+    mknod -m 666 "$dev/nvidia$i" c 1 3
+    mkdir -p "/proc/driver/nvidia/gpus/0000:0$i:00.0"
+    printf 'Model: none\nGPU UUID: GPU-%s\nDevice Minor: %s\n' "$i" "$i" >"/proc/driver/nvidia/gpus/0000:0$i:00.0/information"
+  done
+  mount --move "$dev" /dev
+  rmdir "$dev"
 }
 
 cluster_down() {
