@@ -105,7 +105,9 @@ std::string choose(const Wish& wish, const Surroundings& at) {
   return wish.ranks > 1 || wish.nodes > 1 ? "mpirun" : "none";
 }
 
-Words with_srun(const Wish& wish, const Surroundings& at) {
+constexpr const char* kFence = "SLURM_PMIX_FENCE";  // how Slurm has the ranks of several nodes wait for each other
+
+Words with_srun(const Wish& wish, const Surroundings& at, Launch& launch) {
   if (!at.has("srun"))
     throw Error("mobula: srun is not in PATH here: load Slurm's module, or start with --launcher mpirun");
   Words words{"srun"};
@@ -114,6 +116,8 @@ Words with_srun(const Wish& wish, const Surroundings& at) {
   const std::string types = at.mpi_types();
   if (types.find("pmix") != std::string::npos) {
     add(words, {"--mpi=pmix"});
+    // By Slurm's default, a tree, a rank of a loaded machine is now and then sent messages before it can take any.
+    if (at.variable(kFence).empty()) launch.env.emplace_back(kFence, "ring");
   } else if (!types.empty() && at.family == Surroundings::Family::open_mpi) {
     throw Error("mobula: this Slurm has no PMIx (srun --mpi=list says: " + types.substr(0, types.find('\n')) +
                 "), so srun can't start programs of Open MPI: start with --launcher mpirun");
@@ -262,7 +266,7 @@ Launch plan(const Wish& wish, const Surroundings& at) {
     throw Error("mobula: this is a rank of a job already: start the program itself here, without mobula run");
   Launch launch;
   const std::string launcher = choose(wish, at);
-  if (launcher == "srun") launch.words = with_srun(wish, at);
+  if (launcher == "srun") launch.words = with_srun(wish, at, launch);
   if (launcher == "mpirun") launch.words = with_mpirun(wish, at, launch);
   if (launcher == "none" && (wish.ranks > 1 || wish.nodes > 1))
     throw Error("mobula: several ranks need a launcher: leave out --launcher none");

@@ -62,6 +62,8 @@ GresTypes=gpu}"
   export SLURM_CONF=$cluster_dir/slurm.conf
   # The nodes share one network here: without this MPI may pick an address that does not lead anywhere.
   export OMPI_MCA_btl_tcp_if_include=lo
+  # Without this a rank of a loaded machine is now and then sent messages before it can take any, and crashes in MPI_Init.
+  export SLURM_PMIX_FENCE=ring
   munged --force --key-file="$cluster_dir/munge/key" --socket="$cluster_dir/munge/socket" --pid-file="$cluster_dir/munge/pid" \
     --seed-file="$cluster_dir/munge/seed" --log-file="$cluster_dir/log/munged.log" || return 1
   slurmctld -c -f "$SLURM_CONF" || return 1
