@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/small.hpp"
 #include "core/wire.hpp"
 #include "mobula/detail/ids.hpp"
 #include "mobula/options.hpp"
@@ -23,6 +24,8 @@ namespace mobula::core {
 using detail::ObjectId;
 using detail::RankId;
 using detail::SpanId;
+using Ids = Small<ObjectId, 4>;  // what a task depends on, or holds
+using Ends = Small<std::uint32_t, 2>;
 
 struct Range {
   SpanId span;
@@ -158,7 +161,7 @@ struct TaskBody {
   std::uint64_t dep_mask = 0;
   // Of all tasks, back to back, without those that are dependencies. Those of a gang share the arguments of one.
   ByteView args;
-  std::vector<std::uint32_t> ends;  // where each task's arguments end; empty if the function's are of one size
+  Ends ends;  // where each task's arguments end; empty if the function's are of one size
   bool has_options = false;
   WireOptions options;
 
@@ -192,8 +195,8 @@ struct Submit {
   Range range;
   bool kept = false;  // the sender runs them itself unless they are taken back
   TaskBody body;
-  std::vector<ObjectId> deps;
-  std::vector<ObjectId> refs;  // objects held by argument values
+  Ids deps;
+  Ids refs;  // objects held by argument values
   template <class V>
   void fields(V&& visit) {
     visit(range, kept, body, deps, refs);
@@ -204,7 +207,7 @@ struct Submit {
 struct Made {
   ObjectId id;
   std::uint64_t size = 0;
-  std::vector<ObjectId> refs;
+  Ids refs;
   RankId at = detail::kNoRank;  // where the value stays; kNoRank: it is the sender's
   template <class V>
   void fields(V&& visit) {
@@ -391,7 +394,7 @@ struct Saved {
 struct Checkpoint {
   ObjectId id;
   ByteView state;
-  std::vector<ObjectId> refs;
+  Ids refs;
   template <class V>
   void fields(V&& visit) {
     visit(id, state, refs);
@@ -511,7 +514,7 @@ struct Assign {
   std::uint32_t attempt = 1;
   std::uint64_t estimate_ns = 0;  // of one task; 0: unknown
   TaskBody body;                  // with the one demand that the rank is to meet
-  std::vector<DepSource> deps;
+  Small<DepSource, 4> deps;
   std::vector<RankId> lenders;  // ranks of the node that leave it their cores, of a task with more cpus than slots
   GangPart gang;                // if the body's options say so
   ByteView checkpoint;          // the state of an actor that is made again
@@ -635,7 +638,7 @@ struct Keep {  // the receiver's copy is now the value itself: it may not be dro
 };
 
 struct Free {  // nobody holds these any more
-  std::vector<ObjectId> ids;
+  Ids ids;
   template <class V>
   void fields(V&& visit) {
     visit(ids);

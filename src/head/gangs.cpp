@@ -38,7 +38,7 @@ void Head::start_gang(Piece& piece, std::span<const std::pair<RankId, std::uint3
     Piece& member = *next;
     if (member.size() > 1) next = &split(member, member.range.begin + 1);
     member.gang = id;
-    assign(member, rank, demand, part);
+    assign(member, rank, demand, inputs_of(member), part);
     ++part.place;
   }
 }

@@ -43,7 +43,8 @@ Head::Head(transport::Transport& transport, store::ObjectTable& objects, Setting
       ranks_(settings_.ranks),
       assigned_(settings_.ranks),
       recent_(settings_.ranks),
-      deferred_(settings_.ranks) {}
+      deferred_(settings_.ranks),
+      frees_(settings_.ranks) {}
 
 Head::~Head() = default;
 
@@ -101,6 +102,18 @@ Head::Standing Head::standing(ObjectId id, RankId* worker) const {
   }
 }
 
+Head::Inputs Head::inputs_of(const Piece& piece) const {
+  Inputs inputs;
+  for (const ObjectId& id : piece.work->deps()) {
+    Input& input = inputs.emplace_back();
+    input.id = id;
+    input.stands = standing(id, &input.at);
+    if (input.stands != Standing::assigned) input.at = kNoRank;
+    input.entry = find_entry(id);
+  }
+  return inputs;
+}
+
 Head::Piece& Head::add_piece(const Range& range, std::shared_ptr<Work> work) {
   auto piece = std::make_unique<Piece>();
   piece->range = range;
@@ -133,7 +146,7 @@ Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
     if (piece.state == sched::Piece::State::waiting) {
       rest.missing = piece.missing;
       rest.unplaced = piece.unplaced;
-      for (const ObjectId& dep : piece.work->deps) {
+      for (const ObjectId& dep : piece.work->deps()) {
         if (Entry* entry = find_entry(dep)) {
           if (std::find(entry->dependents.begin(), entry->dependents.end(), &piece) != entry->dependents.end()) {
             entry->dependents.push_back(&rest);
@@ -148,8 +161,8 @@ Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
 void Head::unhook(Piece& piece) {
   if (piece.state == sched::Piece::State::queued) scheduler_.dequeue(piece);
   if (piece.missing != 0) {
-    for (const ObjectId& dep : piece.work->deps) {
-      if (Entry* entry = find_entry(dep)) std::erase(entry->dependents, &piece);
+    for (const ObjectId& dep : piece.work->deps()) {
+      if (Entry* entry = find_entry(dep)) core::erase(entry->dependents, &piece);
     }
     piece.missing = 0;
   }
@@ -195,8 +208,9 @@ void Head::handle(RankId from, const core::Submit& m) {
   work->base = m.range.begin;
   work->fixed = fixed ? function.fixed_args : 0;
   work->dep_mask = m.body.dep_mask;
-  work->deps = m.deps;
-  work->holds = m.deps;
+  work->n_deps = static_cast<std::uint32_t>(m.deps.size());
+  work->holds.reserve(m.deps.size() + m.refs.size());
+  work->holds.insert(work->holds.end(), m.deps.begin(), m.deps.end());
   work->holds.insert(work->holds.end(), m.refs.begin(), m.refs.end());
   if (work->is_gang() && work->options->gang != n) detail::throw_damaged("a gang has not as many members as tasks");
   work->nested = from != kHeadRank || m.kept;
@@ -227,7 +241,8 @@ void Head::handle(RankId from, const core::Submit& m) {
     fail_dependents();
     return;
   }
-  if (auto why = piece.pool == 0 ? scheduler_.why_infeasible(piece.klass) : std::nullopt;
+  if (auto why =
+          piece.pool == 0 && !scheduler_.can_run(piece.klass) ? scheduler_.why_infeasible(piece.klass) : std::nullopt;
       why || (why = short_of_time(of.options.get()))) {
     fail(piece, make_error(ErrorKind::infeasible, *why, task_name(of), {m.range.span, m.range.begin}, kNoRank, 0));
   } else {
@@ -249,7 +264,7 @@ void Head::set_up(Piece& piece) {
   piece.missing = 0;
   piece.unplaced = 0;
   piece.state = sched::Piece::State::waiting;
-  const std::vector<ObjectId>& deps = piece.work->deps;
+  const std::span<const ObjectId> deps = piece.work->deps();
   std::vector<std::pair<RankId, std::uint64_t>> bytes;  // of large inputs, by where they are
   for (std::size_t i = 0; i < deps.size(); ++i) {
     const ObjectId& dep = deps[i];
@@ -369,10 +384,10 @@ ErrorPtr Head::too_few_ranks(const Piece& piece) const {
 // and the ranks pass the values on among themselves.
 void Head::place_ahead(Piece& piece) {
   if (piece.klass != sched::kPlain) return;
-  std::vector<std::pair<RankId, std::uint32_t>> votes;
-  for (const ObjectId& dep : piece.work->deps) {
-    RankId at = kNoRank;
-    if (standing(dep, &at) != Standing::assigned) at = location(dep, find_entry(dep));
+  core::Small<std::pair<RankId, std::uint32_t>, 4> votes;
+  const Inputs inputs = inputs_of(piece);
+  for (const Input& input : inputs) {
+    const RankId at = input.stands == Standing::assigned ? input.at : location(input.id, input.entry);
     if (at == kNoRank || !scheduler_.has_worker(at) || ranks_[at].slots == 0) continue;
     const auto vote = std::find_if(votes.begin(), votes.end(), [at](const auto& v) { return v.first == at; });
     if (vote == votes.end()) {
@@ -399,19 +414,15 @@ void Head::place_ahead(Piece& piece) {
     deferred_[best->first].push_back({piece.range.span, piece.range.begin});
     return;
   }
-  if (set_back(piece)) return;
-  assign(piece, best->first, 0);
+  if (!set_back(piece, inputs)) assign(piece, best->first, 0, inputs);
 }
 
 // Before it is given out: an input that was there, or was coming, may be lost or back in the queue since. On a rank the
 // piece would wait for it, and may take the place of what makes it; so it waits here. True if it does.
-bool Head::set_back(Piece& piece) {
-  const std::vector<ObjectId>& deps = piece.work->deps;
-  const bool has_all = std::all_of(deps.begin(), deps.end(), [this](const ObjectId& dep) {
-    const Standing stands = standing(dep);
-    if (stands != Standing::ended) return stands == Standing::assigned;
-    const Entry* of = find_entry(dep);
-    return of == nullptr || !of->gone || of->error != nullptr;
+bool Head::set_back(Piece& piece, const Inputs& inputs) {
+  const bool has_all = std::all_of(inputs.begin(), inputs.end(), [](const Input& input) {
+    if (input.stands != Standing::ended) return input.stands == Standing::assigned;
+    return input.entry == nullptr || !input.entry->gone || input.entry->error != nullptr;
   });
   if (has_all) return false;
   unhook(piece);
@@ -419,7 +430,8 @@ bool Head::set_back(Piece& piece) {
   return true;
 }
 
-void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part, std::vector<RankId> lenders) {
+void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, const Inputs& inputs, core::GangPart part,
+                  std::vector<RankId> lenders) {
   const Work& work = *piece.work;
   core::Assign message;
   message.range = piece.range;
@@ -447,11 +459,12 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangP
     if (const Actor* actor = find_actor({piece.range.span, piece.range.begin}))
       message.checkpoint = actor->checkpoint.view();
   }
-  std::vector<store::ValuePtr> keep;
-  for (const ObjectId& dep : work.deps) {
+  core::Small<store::ValuePtr, 4> keep;
+  for (const Input& input : inputs) {
+    const ObjectId dep = input.id;
     core::DepSource source{dep, core::Where::maker, kNoRank, {}};
-    RankId at = kNoRank;
-    if (standing(dep, &at) == Standing::ended) {
+    RankId at = input.at;
+    if (input.stands == Standing::ended) {
       at = source_for(dep, worker);
       source.where = core::Where::rank;
       source.turn = ++turn_;
@@ -488,7 +501,7 @@ void Head::placed(const Piece& piece) {
   if (watched.empty()) return;
   const RankId worker = piece.worker;
   const Range range = piece.range;
-  std::vector<Piece*> ready;
+  core::Small<Piece*, 8> ready;
   for (auto it = watched.lower_bound(range.begin); it != watched.end() && *it < range.end; ++it) {
     Entry* of = find_entry({range.span, *it});
     if (find_actor({range.span, *it}) != nullptr) continue;  // who locates an actor waits until it is made
@@ -512,17 +525,18 @@ void Head::step(Time now) {
   if (!leaving_.empty()) let_leave();
   while (auto decision = scheduler_.place(now)) {
     auto& piece = static_cast<Piece&>(*decision->piece);
-    if (set_back(piece)) continue;
+    const Inputs inputs = inputs_of(piece);
+    if (set_back(piece, inputs)) continue;
     if (!decision->members.empty()) {
       scheduler_.dequeue(piece);
       start_gang(piece, decision->members);
     } else if (decision->tasks < piece.size()) {
       // The front goes; the rest stays at the head of its queue.
       Piece& front = add_front(piece, decision->tasks);
-      assign(front, decision->worker, decision->demand, {}, std::move(decision->lenders));
+      assign(front, decision->worker, decision->demand, inputs, {}, std::move(decision->lenders));
     } else {
       scheduler_.dequeue(piece);
-      assign(piece, decision->worker, decision->demand, {}, std::move(decision->lenders));
+      assign(piece, decision->worker, decision->demand, inputs, {}, std::move(decision->lenders));
     }
   }
   if (!failing_.empty()) fail_dependents();
@@ -533,10 +547,11 @@ void Head::step(Time now) {
       transport_.send(take->worker, core::TakeBack{take->tasks, false});
   }
   free_queued();
-  for (const auto& [rank, message] : frees_) {
-    if (ranks_[rank].alive) transport_.send(rank, message);
+  for (const RankId rank : to_tell_) {
+    if (ranks_[rank].alive) transport_.send(rank, frees_[rank]);
+    frees_[rank].ids.clear();
   }
-  frees_.clear();  // holds only those that were told something since the last step
+  to_tell_.clear();
 }
 
 void Head::forget_recent() {
@@ -697,7 +712,7 @@ void Head::finish_tasks(Piece& piece, std::uint32_t n) {
 void Head::elements_ended(const Range& range, const ErrorPtr& error) {
   const auto span = spans_.find(range.span);
   if (span == spans_.end() || span->second.entries.empty()) return;
-  std::vector<std::uint32_t> watched;
+  core::Small<std::uint32_t, 8> watched;
   for (auto it = span->second.entries.lower_bound(range.begin); it != span->second.entries.end() && *it < range.end;
        ++it) {
     watched.push_back(*it);
@@ -708,7 +723,7 @@ void Head::elements_ended(const Range& range, const ErrorPtr& error) {
     if (of == nullptr) continue;
     of->error = error;
     if (error == nullptr && std::exchange(of->gone, false)) settle_again(id, *of);
-    const std::vector<Piece*> dependents = std::exchange(of->dependents, {});
+    const auto dependents = std::exchange(of->dependents, {});
     for (const RankId locator : std::exchange(of->locators, {})) {
       if (error != nullptr) {
         transport_.send(locator, core::Located{id, kNoRank, *error});
@@ -725,7 +740,7 @@ void Head::elements_ended(const Range& range, const ErrorPtr& error) {
       } else if (dependent->unplaced != 0) {
         // It ended without the head having placed it, or its place was not told: count it as placed.
         std::uint32_t unplaced = 0;
-        for (const ObjectId& dep : dependent->work->deps) {
+        for (const ObjectId& dep : dependent->work->deps()) {
           const Standing stands = standing(dep);
           if (stands != Standing::ended && stands != Standing::assigned) ++unplaced;
         }
@@ -855,7 +870,7 @@ void Head::owner_dropped(SpanId id) {
   span->second.owner_gone = true;
   for (const std::uint32_t index : span->second.entries) {
     Entry* of = find_entry({id, index});
-    std::erase_if(of->ranks, [owner = id.owner()](const auto& holder) { return holder.first == owner; });
+    core::erase_if(of->ranks, [owner = id.owner()](const auto& holder) { return holder.first == owner; });
     to_free_.push_back({id, index});
   }
   if (span->second.pieces.empty() && span->second.entries.empty()) spans_.erase(span);
@@ -873,7 +888,7 @@ void Head::free_queued() {
     Entry* of = find_entry(id);
     if (of == nullptr || of->held() || !of->dependents.empty() || standing(id) != Standing::ended) continue;
     const RankId owner = id.span.owner();
-    std::vector<RankId> to;
+    core::Small<RankId, 4> to;
     for (const Copy& copy : of->copies) {
       if (copy.here) to.push_back(copy.rank);
     }
@@ -883,7 +898,7 @@ void Head::free_queued() {
       if (const auto heir = leaving.moving.find(id); heir != leaving.moving.end()) to.push_back(heir->second);
     }
     if (std::find(to.begin(), to.end(), owner) == to.end()) to.push_back(owner);
-    for (const RankId rank : to) frees_[rank].ids.push_back(id);
+    for (const RankId rank : to) free_at(rank, id);
     for (const RankId locator : of->locators) {
       transport_.send(
           locator, core::Located{id, kNoRank,
@@ -908,6 +923,12 @@ void Head::free_queued() {
     for (const ObjectId& held : contains) unhold(held);
   }
   freeing_ = false;
+}
+
+void Head::free_at(RankId rank, ObjectId id) {
+  auto& ids = frees_[rank].ids;
+  if (ids.empty()) to_tell_.push_back(rank);
+  ids.push_back(id);
 }
 
 RankId Head::location(ObjectId id, const Entry* entry) const {
@@ -1029,7 +1050,7 @@ void Head::handle(RankId from, const core::Copied& m) {
   ++messages_;
   Entry* of = find_entry(m.id);
   if (of == nullptr) {
-    frees_[from].ids.push_back(m.id);  // freed while it was on its way
+    free_at(from, m.id);  // freed while it was on its way
     return;
   }
   Copy* copy = of->copy_at(from);
@@ -1210,7 +1231,7 @@ std::string Head::explain(ObjectId id) const {
   }
   std::string text = name + "waits for " + std::to_string(piece->missing) + " inputs:";
   int shown = 0;
-  for (const ObjectId& dep : piece->work->deps) {
+  for (const ObjectId& dep : piece->work->deps()) {
     const Piece* of = piece_with(dep);
     if (of == nullptr) continue;
     if (++shown > 5) {

@@ -154,13 +154,13 @@ class Head {
     std::uint32_t function = 0;
     std::shared_ptr<const core::WireOptions> options;
     Buffer args;
-    std::vector<std::uint32_t> ends;
+    core::Ends ends;
     std::uint32_t base = 0;
     std::uint32_t fixed = 0;  // bytes of one task's arguments where `ends` is empty
     std::uint64_t dep_mask = 0;
-    std::vector<ObjectId> deps;
-    std::vector<ObjectId> holds;  // deps, and objects in argument values: until the last task has ended
-    bool nested = false;          // submitted by a task
+    core::Ids holds;           // deps, and behind them objects in argument values: until the last task has ended
+    std::uint32_t n_deps = 0;  // of those
+    bool nested = false;       // submitted by a task
     std::uint32_t unfinished = 0;
     std::uint32_t makes = 0;  // Entries that name it as what makes them again
     bool in_lineage = false;
@@ -168,6 +168,7 @@ class Head {
     std::size_t weight = 0;  // in lineage: bytes that are kept for it
     std::vector<Tie> ties;   // in lineage: how it is tied to each of `holds`
     std::list<Work*>::iterator kept_at;
+    std::span<const ObjectId> deps() const { return {holds.data(), n_deps}; }
     bool is_gang() const { return options != nullptr && options->gang != 0; }
     ByteView args_of(std::uint32_t begin, std::uint32_t end) const;
   };
@@ -198,16 +199,16 @@ class Head {
     std::uint32_t misses = 0;   // times that others asked there before it had begun
   };
   struct Entry {
-    std::vector<std::pair<RankId, std::int32_t>> ranks;  // holders; counts may go negative for a while
-    std::int32_t inner = 0;                              // tasks and objects that hold it
-    bool stored = false;                                 // at `at`; otherwise with the owner
+    core::Small<std::pair<RankId, std::int32_t>, 2> ranks;  // holders; counts may go negative for a while
+    std::int32_t inner = 0;                                 // tasks and objects that hold it
+    bool stored = false;                                    // at `at`; otherwise with the owner
     RankId at = detail::kNoRank;
     std::uint64_t size = 0;
     std::uint32_t serving = 0;  // transfers that start at `at`
     std::vector<Copy> copies;
     Copy* copy_at(RankId rank);
     std::vector<ObjectId> contains;
-    std::vector<Piece*> dependents;
+    core::Small<Piece*, 4> dependents;
     std::vector<RankId> locators;
     ErrorPtr error;
     std::shared_ptr<Work> maker;         // can make it again
@@ -243,7 +244,7 @@ class Head {
     std::uint64_t killing = 0;       // the key in kills_ of who waits for the constructor to end first
     sched::Holding holding;          // what it has, where it is
     Buffer checkpoint;               // its last state that is known, and what that holds
-    std::vector<ObjectId> checkpoint_refs;
+    core::Ids checkpoint_refs;
   };
   // Tasks that run together, from the moment that they are given out until all have ended. A queued gang is one piece,
   // a running one has a piece for each member. Members say how they end; when all have ended well, all are told that
@@ -289,15 +290,27 @@ class Head {
   };
   enum class Standing : std::uint8_t { waiting, queued, assigned, ended };
 
+  // A dependency of a task: whether it is there, and at which rank it is made or stored.
+  struct Input {
+    ObjectId id;
+    Standing stands = Standing::ended;
+    RankId at = detail::kNoRank;  // of one that is assigned
+    const Entry* entry = nullptr;
+  };
+  using Inputs = core::Small<Input, 4>;
+
   Piece* piece_with(ObjectId id) const;
+  Inputs inputs_of(const Piece& piece) const;
   Standing standing(ObjectId id, RankId* worker = nullptr) const;
   Entry& entry(ObjectId id);
   Entry* find_entry(ObjectId id);
+  const Entry* find_entry(ObjectId id) const { return const_cast<Head*>(this)->find_entry(id); }
   void hold(ObjectId id);
   void unhold(ObjectId id);
   void change(ObjectId id, RankId rank, std::int32_t by);
   void maybe_free(ObjectId id);
   void free_queued();
+  void free_at(RankId rank, ObjectId id);
   void owner_dropped(SpanId id);
   RankId location(ObjectId id, const Entry* entry) const;
   RankId where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes) const;
@@ -332,8 +345,8 @@ class Head {
   bool is_drained(const Piece& piece) const { return !draining_.empty() && !piece.work->nested; }
   ErrorPtr not_begun(const Piece& piece) const;
   void place_ahead(Piece& piece);
-  bool set_back(Piece& piece);
-  void assign(Piece& piece, RankId worker, std::uint32_t demand, core::GangPart part = {},
+  bool set_back(Piece& piece, const Inputs& inputs);
+  void assign(Piece& piece, RankId worker, std::uint32_t demand, const Inputs& inputs, core::GangPart part = {},
               std::vector<RankId> lenders = {});
   void start_gang(Piece& piece, std::span<const std::pair<RankId, std::uint32_t>> members);
   std::uint64_t take_communicator(const std::vector<RankId>& members, bool& fresh);
@@ -409,7 +422,8 @@ class Head {
   std::size_t lineage_bytes_ = 0;
   std::vector<ObjectId> late_;                  // to be made again once the rest of their gangs has ended
   std::vector<std::deque<ObjectId>> deferred_;  // by rank: first tasks of pieces that wait for room there
-  std::unordered_map<RankId, core::Free> frees_;
+  std::vector<core::Free> frees_;               // by rank: what it is to be told at the end of the step
+  std::vector<RankId> to_tell_;                 // of them, those with anything
   std::vector<ObjectId> to_free_;
   bool freeing_ = false;
   struct Asked {

@@ -152,7 +152,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
     if (was_there && standing(id) == Standing::ended && entry->error == nullptr && find_actor(id) == nullptr) {
       value_gone(id, *entry, lost);
     }
-    std::erase_if(entry->ranks, [lost](const auto& holder) { return holder.first == lost; });
+    core::erase_if(entry->ranks, [lost](const auto& holder) { return holder.first == lost; });
     maybe_free(id);
   }
   std::vector<SpanId> orphaned;
@@ -388,7 +388,7 @@ void Head::make_again(ObjectId wanted) {
     Piece& piece = add_again(range, work, 2);
     retried_ += piece.size();
     pieces.push_back(&piece);
-    todo.insert(todo.end(), work->deps.begin(), work->deps.end());
+    todo.insert(todo.end(), work->deps().begin(), work->deps().end());
   }
   for (Piece* piece : pieces) start_again(*piece);
 }

@@ -1,6 +1,7 @@
 #include "transport/transport.hpp"
 
 #include <cstring>
+#include <utility>
 
 namespace mobula::transport {
 
@@ -16,6 +17,7 @@ Transport::Peer& Transport::peer_of(RankId rank) {
 }
 
 void Transport::begin_frame(Peer& peer, RankId to) {
+  peer.open.reserve(kUsual);
   if (to == rank()) return;
   peer.open.extend(sizeof(Header));
   mark(peer);
@@ -109,9 +111,12 @@ std::uint64_t Transport::send_block(RankId to, ByteView bytes, std::shared_ptr<c
 // What the handlers send to the own rank is left for the next round, so that none starves the network.
 bool Transport::poll_own(const Wire::OnFrame& on_frame) {
   if (self_.open.empty()) return false;
-  const Buffer own = std::move(self_.open);
-  self_.open = Buffer();
+  Buffer own = std::exchange(self_.open, std::move(spare_));
   on_frame(rank(), own.view());
+  if (own.capacity() <= Wire::kFrameMax) {
+    own.clear();
+    spare_ = std::move(own);
+  }
   return true;
 }
 

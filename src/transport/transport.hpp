@@ -84,6 +84,7 @@ class Transport {
   static constexpr std::uint32_t kMessages = 1;
   static constexpr std::uint32_t kOversize = 2;  // the messages follow as a block
   static constexpr std::size_t kSplit = Wire::kFrameMax / 2;
+  static constexpr std::size_t kUsual = 512;  // bytes of a frame: most are shorter
 
   struct Oversize {
     std::uint64_t size;
@@ -123,6 +124,7 @@ class Transport {
   std::unordered_map<RankId, std::unique_ptr<Peer>> peers_;
   Peer* last_ = nullptr;
   Peer self_;
+  Buffer spare_;  // for what goes to the own rank, and is handled at once
   std::vector<Peer*> dirty_;
   struct Landed {
     Peer* peer;

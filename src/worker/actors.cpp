@@ -124,7 +124,7 @@ RankId Worker::actor_rank(ObjectId id, ErrorPtr& dead) {
 }
 
 // Sends what has just been submitted, or keeps it until the actor is found.
-void Worker::dispatch_call(PendingCall& call, ByteView args, const std::vector<std::uint32_t>& ends) {
+void Worker::dispatch_call(PendingCall& call, ByteView args, std::span<const std::uint32_t> ends) {
   ErrorPtr dead;
   RemoteActor& remote = remotes_[call.actor];
   const RankId at = actor_rank(call.actor, dead);
@@ -139,7 +139,7 @@ void Worker::dispatch_call(PendingCall& call, ByteView args, const std::vector<s
     remote.unsent.push_back({call.range.span, call.range.begin});
   }
   call.args = Buffer(args);
-  call.ends = ends;
+  call.ends.assign(ends.begin(), ends.end());
   if (call.at == kUnsent) find_actor(call.actor, remote);
 }
 
@@ -152,7 +152,7 @@ void Worker::find_actor(ObjectId id, RemoteActor& remote) {
   transport_.send(kHeadRank, core::Locate{id});
 }
 
-void Worker::send_call(PendingCall& call, RankId to, ByteView args, const std::vector<std::uint32_t>& ends) {
+void Worker::send_call(PendingCall& call, RankId to, ByteView args, std::span<const std::uint32_t> ends) {
   core::Call message;
   message.range = call.range;
   message.actor = call.actor;
@@ -161,7 +161,7 @@ void Worker::send_call(PendingCall& call, RankId to, ByteView args, const std::v
   message.body.function = call.method->index;
   message.body.dep_mask = call.dep_mask;
   message.body.args = args;
-  message.body.ends = ends;
+  message.body.ends.assign(ends.begin(), ends.end());
   std::vector<ValuePtr> keep;
   for (const Handle& dep : call.deps) {
     const Record& record = *dep.record();

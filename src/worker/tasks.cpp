@@ -111,7 +111,7 @@ void Worker::erase_piece(Piece& piece) {
   }
   if (piece.missing != 0) {
     for (const ObjectId& dep : piece.body->deps) {
-      if (const auto found = interests_.find(dep); found != interests_.end()) std::erase(found->second.pieces, &piece);
+      if (const auto found = interests_.find(dep); found != interests_.end()) core::erase(found->second.pieces, &piece);
     }
   }
   const auto span = pieces_.find(piece.range.span);
@@ -857,8 +857,8 @@ void Worker::tell_holds() {
 }
 
 // Objects of the range that someone here waits for.
-std::vector<ObjectId> Worker::interested_in(const Range& range) const {
-  std::vector<ObjectId> ids;
+core::Ids Worker::interested_in(const Range& range) const {
+  core::Ids ids;
   if (range.end - range.begin <= interests_.size()) {
     for (std::uint32_t i = range.begin; i < range.end; ++i) {
       if (interests_.contains({range.span, i})) ids.push_back({range.span, i});

@@ -238,15 +238,15 @@ void Worker::add_to_open(ObjectId id, const detail::Draft::State& draft) {
 }
 
 // Where the one task's arguments end, if its function's are not of one size.
-std::vector<std::uint32_t> Worker::ends_of(const FunctionInfo& function, const detail::Draft::State& draft) {
+core::Ends Worker::ends_of(const FunctionInfo& function, const detail::Draft::State& draft) {
   if (function.fixed_args != kVariable && draft.dep_mask == 0) return {};
   return {static_cast<std::uint32_t>(draft.args.buffer.size())};
 }
 
 void Worker::submit_alone(const Handle& handle, const FunctionInfo& function, const core::WireOptions* options,
                           const detail::Draft::State& draft) {
-  std::vector<ObjectId> deps = pass_on_all(draft.deps);
-  std::vector<ObjectId> refs = pass_on_all(draft.args.refs);
+  core::Ids deps = pass_on_all(draft.deps);
+  core::Ids refs = pass_on_all(draft.args.refs);
   const ObjectId id = handle.id();
   objects_.know(*handle.record());
   send_submit({id.span, id.index, id.index + 1}, false, function, options, draft.dep_mask, draft.args.buffer.view(),
@@ -276,7 +276,7 @@ void Worker::submit_items(Record& batch, std::uint32_t begin, std::uint32_t n, c
     body->function = &function;
     body->options = std::move(wire);
     body->args = Buffer(draft.args.buffer.view());
-    body->ends = ends;
+    body->ends.assign(ends.begin(), ends.end());
     body->base = begin;
     body->dep_mask = mask;
     for (const Handle& dep : deps) body->deps.push_back(dep.id());
@@ -286,7 +286,7 @@ void Worker::submit_items(Record& batch, std::uint32_t begin, std::uint32_t n, c
     announce_all();  // pieces of several tasks are for others to take
     return;
   }
-  std::vector<ObjectId> dep_ids = pass_on_all(deps);
+  core::Ids dep_ids = pass_on_all(deps);
   send_submit(range, false, function, wire.get(), mask, draft.args.buffer.view(), ends, std::move(dep_ids),
               pass_on_all(draft.args.refs));
 }
@@ -297,7 +297,7 @@ void Worker::submit_gang(Record& batch, std::uint32_t members, const FunctionInf
   if (open_.count != 0) close_open();
   objects_.append(batch, members);
   objects_.know(batch);
-  std::vector<ObjectId> deps = pass_on_all(draft.deps);
+  core::Ids deps = pass_on_all(draft.deps);
   send_submit({batch.id, 0, members}, false, function, wire.get(), draft.dep_mask, draft.args.buffer.view(),
               ends_of(function, draft), std::move(deps), pass_on_all(draft.args.refs));
 }
@@ -336,15 +336,15 @@ void Worker::close_open() {
 }
 
 void Worker::send_submit(const Range& range, bool kept, const FunctionInfo& function, const core::WireOptions* options,
-                         std::uint64_t mask, ByteView args, const std::vector<std::uint32_t>& ends,
-                         std::vector<ObjectId> deps, std::vector<ObjectId> refs) {
+                         std::uint64_t mask, ByteView args, std::span<const std::uint32_t> ends, core::Ids deps,
+                         core::Ids refs) {
   core::Submit submit;
   submit.range = range;
   submit.kept = kept;
   submit.body.function = function.index;
   submit.body.dep_mask = mask;
   submit.body.args = args;
-  submit.body.ends = ends;
+  submit.body.ends.assign(ends.begin(), ends.end());
   submit.body.has_options = options != nullptr;
   if (options != nullptr) submit.body.options = *options;
   submit.deps = std::move(deps);
@@ -383,8 +383,8 @@ void Worker::pass_on(const Handle& handle) {
   objects_.track(record, id.index);
 }
 
-std::vector<ObjectId> Worker::pass_on_all(std::span<const Handle> handles) {
-  std::vector<ObjectId> ids;
+core::Ids Worker::pass_on_all(std::span<const Handle> handles) {
+  core::Ids ids;
   ids.reserve(handles.size());
   for (const Handle& handle : handles) {
     pass_on(handle);
@@ -433,8 +433,8 @@ void Worker::announce_run(Run& run) {
 void Worker::announce_body(const Range& range, const Body& body) {
   if (Record* record = objects_.find({range.span, range.begin})) objects_.know(*record);
   const std::span<const Handle> keep = body.keep;
-  std::vector<ObjectId> deps = pass_on_all(keep.first(body.deps.size()));
-  std::vector<ObjectId> refs = pass_on_all(keep.subspan(body.deps.size()));
+  core::Ids deps = pass_on_all(keep.first(body.deps.size()));
+  core::Ids refs = pass_on_all(keep.subspan(body.deps.size()));
   send_submit(range, true, *body.function, body.options.get(), body.dep_mask, body.args_of(range.begin, range.end),
               body.ends, std::move(deps), std::move(refs));
 }
@@ -546,7 +546,7 @@ void Worker::handle(RankId, const core::TakeBack& m) {
     });
     for (Piece* piece : waiting) {
       back.ranges.push_back(piece->range);
-      const std::vector<ObjectId> deps = piece->body->deps;
+      const core::Ids deps = piece->body->deps;
       erase_piece(*piece);
       for (const ObjectId& id : deps) {
         const auto in = interests_.find(id);

@@ -47,7 +47,7 @@ struct LocalActor {
   std::shared_ptr<const core::WireOptions> options;
   const FunctionInfo* klass = nullptr;
   std::shared_ptr<void> object;  // nullptr once it is being destroyed
-  std::vector<int> slots;        // its own
+  core::Small<int, 2> slots;     // its own
   std::vector<int> gpus;
   std::vector<RankId> lenders;
   std::deque<struct Piece*> ready;
@@ -72,14 +72,14 @@ struct Body {
   const FunctionInfo* function = nullptr;
   std::shared_ptr<const core::WireOptions> options;  // nullptr: the default ones
   Buffer args;
-  std::vector<std::uint32_t> ends;  // empty: the function's arguments are of one size
-  std::uint32_t base = 0;           // index in the span of the first task in `args`
+  core::Ends ends;         // empty: the function's arguments are of one size
+  std::uint32_t base = 0;  // index in the span of the first task in `args`
   std::uint64_t dep_mask = 0;
-  std::vector<ObjectId> deps;
-  std::vector<ValuePtr> values;  // of the dependencies
-  std::vector<ByteView> views;   // the same
-  std::size_t in_store = 0;      // bytes of them in this rank's segment
-  std::vector<Handle> keep;      // of a kept piece: what its tasks hold
+  core::Ids deps;
+  core::Small<ValuePtr, 4> values;  // of the dependencies
+  core::Small<ByteView, 4> views;   // the same
+  std::size_t in_store = 0;         // bytes of them in this rank's segment
+  std::vector<Handle> keep;         // of a kept piece: what its tasks hold
   std::uint32_t attempt = 1;
   LocalActor* actor = nullptr;  // of calls:
   ObjectId caller;
@@ -126,7 +126,7 @@ struct Run {
   bool holds = true;      // what its task asks for; otherwise it uses what its lender or its actor holds
   Run* lender = nullptr;  // the run that waits for it
   int slot = -1;          // the first of its slots; -1: it shares all of them
-  std::vector<int> slots;
+  core::Small<int, 2> slots;
   std::vector<int> gpus;
   std::size_t lent_slots = 0;
   Time started = 0;
@@ -282,7 +282,7 @@ class Worker {
  private:
   // Who waits for an object that is not here: pieces, and ranks that asked for it.
   struct Interest {
-    std::vector<Piece*> pieces;
+    core::Small<Piece*, 4> pieces;
     std::vector<RankId> ranks;
     RankId asked = detail::kNoRank;  // the rank that was asked for it; kNoRank: nobody
     std::uint64_t turn = 0;          // of the head's answer that named that rank; 0: it was named otherwise
@@ -296,7 +296,7 @@ class Worker {
     Range range;
     std::uint32_t count = 0;
     Buffer args;
-    std::vector<std::uint32_t> ends;
+    core::Ends ends;
     // of calls:
     ObjectId actor;
     ObjectId caller;
@@ -320,7 +320,7 @@ class Worker {
     std::set<std::uint32_t> announced;  // results that the head waits for
     // kept while it is not sent, or may be sent again:
     Buffer args;
-    std::vector<std::uint32_t> ends;
+    core::Ends ends;
     std::uint64_t dep_mask = 0;
   };
   static constexpr RankId kUnsent = detail::kNoRank;
@@ -336,7 +336,7 @@ class Worker {
     std::vector<Handle> keep;
     std::vector<ObjectId> made;  // large results that stay here
   };
-  void send_call(PendingCall& call, RankId to, ByteView args, const std::vector<std::uint32_t>& ends);
+  void send_call(PendingCall& call, RankId to, ByteView args, std::span<const std::uint32_t> ends);
   RankId actor_rank(ObjectId id, ErrorPtr& dead);
   void find_actor(ObjectId id, RemoteActor& remote);
   void advance_line(LocalActor& actor, ObjectId caller);
@@ -362,12 +362,12 @@ class Worker {
   void tell_saved();
   void tell_blocked(Run& run, Time now);
   void actors_made(const Range& range);
-  void dispatch_call(PendingCall& call, ByteView args, const std::vector<std::uint32_t>& ends);
+  void dispatch_call(PendingCall& call, ByteView args, std::span<const std::uint32_t> ends);
   void set_placement(core::WireOptions& wire, const Placement& placement);
   static void set_isolation(core::WireOptions& wire, const Isolation& isolation, std::size_t memory);
   void close_open_unless_before(ObjectId id);
   void add_to_open(ObjectId id, const detail::Draft::State& draft);
-  static std::vector<std::uint32_t> ends_of(const FunctionInfo& function, const detail::Draft::State& draft);
+  static core::Ends ends_of(const FunctionInfo& function, const detail::Draft::State& draft);
   void submit_alone(const Handle& handle, const FunctionInfo& function, const core::WireOptions* options,
                     const detail::Draft::State& draft);
   static void check_durable(const FunctionInfo& function, const core::WireOptions* options,
@@ -375,15 +375,15 @@ class Worker {
   bool keeps(const core::WireOptions* options) const;
   void close_open();
   void send_submit(const Range& range, bool kept, const FunctionInfo& function, const core::WireOptions* options,
-                   std::uint64_t mask, ByteView args, const std::vector<std::uint32_t>& ends,
-                   std::vector<ObjectId> deps, std::vector<ObjectId> refs);
+                   std::uint64_t mask, ByteView args, std::span<const std::uint32_t> ends, core::Ids deps,
+                   core::Ids refs);
   void keep_piece(const Range& range, std::shared_ptr<Body> body, Time now);
   void announce(Piece& piece);
   void announce_run(Run& run);
   void announce_body(const Range& range, const Body& body);
   void announce_all();
   void pass_on(const Handle& handle);
-  std::vector<ObjectId> pass_on_all(std::span<const Handle> handles);
+  core::Ids pass_on_all(std::span<const Handle> handles);
 
   static std::shared_ptr<Body> body_of(const core::TaskBody& sent, const Range& range,
                                        std::span<const core::DepSource> deps, FunctionInfo::Kind kind);
@@ -455,7 +455,7 @@ class Worker {
   void deliver_results(const Report& report);
   void send_done(const core::Done& done);
   void tell_holds();
-  std::vector<ObjectId> interested_in(const Range& range) const;
+  core::Ids interested_in(const Range& range) const;
   void arrived(ObjectId id, const ValuePtr& value);
   bool forget_if_unwanted(ObjectId id);
   RankId where_large(const store::Slot& slot) const;

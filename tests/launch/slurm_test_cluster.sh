@@ -106,7 +106,11 @@ seem_to_have_gpus() {
 cluster_down() {
   [ -n "$cluster_dir" ] || return 0
   local pids="" file p
-  timeout 10 scancel -u root 2>/dev/null
+  for _ in $(seq 100); do  # steps whose slurmd is gone would stay
+    timeout 10 squeue -h -o %i 2>/dev/null | xargs -r timeout 10 scancel 2>/dev/null
+    [ -n "$(timeout 10 squeue -h 2>/dev/null)" ] || break
+    sleep 0.1
+  done
   for file in "$cluster_dir"/slurmd.*.pid "$cluster_dir/slurmctld.pid" "$cluster_dir/munge/pid"; do
     [ -s "$file" ] && pids="$pids $(cat "$file")"
   done

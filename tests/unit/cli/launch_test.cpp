@@ -60,12 +60,13 @@ TEST(Launch, RootIsAllowed) {
 
 TEST(Launch, AnAllocationHasSrun) {
   EXPECT_EQ(plan(wish(0), allocation()).text(),
-            "SLURM_PMIX_FENCE=ring srun --mpi=pmix --cpus-per-task=3 --kill-on-bad-exit=0 --no-kill --wait=0 --input=0 app x");
+            "SLURM_PMIX_FENCE=ring srun --mpi=pmix --cpus-per-task=3 --kill-on-bad-exit=0 --no-kill --wait=0 --input=0 "
+            "app x");
   Surroundings within = allocation();
   within.env["SLURM_STEP_ID"] = "0";
-  EXPECT_EQ(
-      plan(wish(2), within).text(),
-      "SLURM_PMIX_FENCE=ring srun --overlap --mpi=pmix --ntasks=2 --cpus-per-task=3 --kill-on-bad-exit=0 --no-kill --wait=0 --input=0 app x");
+  EXPECT_EQ(plan(wish(2), within).text(),
+            "SLURM_PMIX_FENCE=ring srun --overlap --mpi=pmix --ntasks=2 --cpus-per-task=3 --kill-on-bad-exit=0 "
+            "--no-kill --wait=0 --input=0 app x");
 }
 
 TEST(Launch, SlurmWithoutPmixHasMpirun) {
