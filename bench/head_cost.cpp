@@ -1,5 +1,7 @@
 // What one task costs the head, against 10 to 10,000 workers: the real head, fed with what workers would send, with no
-// network and no workers behind. In stretches as `map` makes them, and one by one as single submissions do.
+// network and no workers behind. In stretches as `map` makes them, and one by one as single submissions do. What is
+// submitted and not ended is four tasks a worker, and once more 40,000 for any number of them: what that costs is the
+// memory of tasks, not of workers.
 #include <algorithm>
 #include <cstdio>
 
@@ -12,8 +14,9 @@ using namespace mobula;
 
 double seconds() { return static_cast<double>(core::now()) * 1e-9; }
 
-// Nanoseconds of the head for each task: `tasks` in submissions of `stretch`, each of which takes 1 ms on its worker.
-double cost(std::uint32_t workers, std::uint32_t tasks, std::uint32_t stretch) {
+// Nanoseconds of the head for each task: `tasks` in submissions of `stretch`, each of which takes 1 ms on its worker;
+// `ahead` of them are kept submitted.
+double cost(std::uint32_t workers, std::uint32_t tasks, std::uint32_t stretch, std::uint32_t ahead) {
   bench::HeadAlone alone(workers);
   auto& [wire, store, objects, transport, head] = alone;
 
@@ -25,7 +28,7 @@ double cost(std::uint32_t workers, std::uint32_t tasks, std::uint32_t stretch) {
   while (head.ended() < tasks) {
     const double start = seconds();
     // Enough is kept submitted for all workers to have work ahead.
-    while (submitted < tasks && submitted - head.ended() < 4 * std::max(workers, stretch)) {
+    while (submitted < tasks && submitted - head.ended() < std::max(ahead, stretch)) {
       head.handle(0, submissions.next(stretch));
       submitted += stretch;
     }
@@ -53,12 +56,15 @@ double cost(std::uint32_t workers, std::uint32_t tasks, std::uint32_t stretch) {
 }  // namespace
 
 int main() {
-  for (const std::uint32_t stretch : {1U, 1000U}) {
-    std::printf("head_cost      %s\n", stretch == 1 ? "single submissions" : "stretches of 1,000 (map)");
+  constexpr std::uint32_t kMany = 40'000;
+  for (const auto& [stretch, fixed] : {std::pair{1U, false}, {1U, true}, {1000U, false}, {1000U, true}}) {
+    std::printf("head_cost      %s, %s submitted\n", stretch == 1 ? "single submissions" : "stretches of 1,000 (map)",
+                fixed ? "40,000" : "4 a worker");
     double least = 0;
     for (const std::uint32_t workers : {10U, 100U, 1'000U, 10'000U}) {
       std::vector<double> costs;
-      for (int turn = 0; turn < 5; ++turn) costs.push_back(cost(workers, std::max(200'000U, 20 * workers), stretch));
+      for (int turn = 0; turn < 5; ++turn)
+        costs.push_back(cost(workers, std::max(200'000U, 20 * workers), stretch, fixed ? kMany : 4 * workers));
       std::sort(costs.begin(), costs.end());
       if (workers == 10) least = costs[2];
       std::printf("head_cost      %6u workers: %8.1f ns a task (%.1f to %.1f), %.2f x that of 10\n", workers, costs[2],

@@ -61,7 +61,7 @@ void Head::handle(RankId from, const core::Join& m) {
                     "read the same file";
     }
   }
-  rank = {true, true, m.host, m.node, m.slots, ""};
+  rank = {true, true, false, m.node, m.slots, m.host, ""};
   ++joined_;
   scheduler_.add_worker(from, m.node, m.offers, m.node_resources, m.features);
 }
@@ -204,9 +204,11 @@ void Head::handle(RankId from, const core::Submit& m) {
   work->function = m.body.function;
   if (m.body.has_options) work->options = std::make_shared<core::WireOptions>(m.body.options);
   work->args = Buffer(m.body.args);
-  if (!fixed) work->ends = m.body.ends;
   work->base = m.range.begin;
-  work->fixed = fixed ? function.fixed_args : 0;
+  work->varies = !fixed;
+  const bool listed = work->varies && (n > 1 || work->is_gang());
+  if (listed) work->ends.assign(m.body.ends.begin(), m.body.ends.end());
+  work->fixed = fixed ? function.fixed_args : listed ? 0 : static_cast<std::uint32_t>(work->args.size());
   work->dep_mask = m.body.dep_mask;
   work->n_deps = static_cast<std::uint32_t>(m.deps.size());
   work->holds.reserve(m.deps.size() + m.refs.size());
@@ -442,8 +444,10 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, const Input
   message.body.args = work.args_of(piece.range.begin, piece.range.end);
   message.gang = std::move(part);
   if (work.is_gang()) {
-    message.body.ends = work.ends;
-  } else if (!work.ends.empty()) {
+    message.body.ends.assign(work.ends.begin(), work.ends.end());
+  } else if (work.varies && work.ends.empty()) {
+    message.body.ends.push_back(work.fixed);
+  } else if (work.varies) {
     const std::uint32_t from = piece.range.begin == work.base ? 0 : work.ends[piece.range.begin - work.base - 1];
     message.body.ends.reserve(piece.size());
     for (std::uint32_t i = piece.range.begin; i < piece.range.end; ++i)

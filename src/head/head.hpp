@@ -52,11 +52,11 @@ struct Settings {
 struct RankState {
   bool joined = false;
   bool alive = false;
-  std::string host;
+  bool left = false;  // in order
   std::uint32_t node = 0;
   std::uint32_t slots = 0;
-  std::string end;    // how it was lost
-  bool left = false;  // in order
+  std::string host;
+  std::string end;  // how it was lost
 };
 
 class Head {
@@ -154,13 +154,14 @@ class Head {
     std::uint32_t function = 0;
     std::shared_ptr<const core::WireOptions> options;
     Buffer args;
-    core::Ends ends;
+    std::vector<std::uint32_t> ends;  // of several tasks' arguments that are not of one size
     std::uint32_t base = 0;
     std::uint32_t fixed = 0;  // bytes of one task's arguments where `ends` is empty
+    bool varies = false;      // they are not of one size
     std::uint64_t dep_mask = 0;
-    core::Ids holds;           // deps, and behind them objects in argument values: until the last task has ended
-    std::uint32_t n_deps = 0;  // of those
-    bool nested = false;       // submitted by a task
+    std::vector<ObjectId> holds;  // deps, and behind them objects in argument values: until the last task has ended
+    std::uint32_t n_deps = 0;     // of those
+    bool nested = false;          // submitted by a task
     std::uint32_t unfinished = 0;
     std::uint32_t makes = 0;  // Entries that name it as what makes them again
     bool in_lineage = false;

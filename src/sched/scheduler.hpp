@@ -169,25 +169,26 @@ class Scheduler {
   static constexpr std::uint64_t kUnknown = 20'000;    // ns that a task of unknown length is taken for
   static constexpr std::uint32_t kBytes = 32 << 10;    // of arguments in one assignment
 
+  // What each task changes comes first: of thousands of workers none is in a cache.
   struct Worker {
     bool alive = false;
-    std::uint32_t node = 0;
+    bool closed = false;        // gets no work
+    bool taking = false;        // a TakeBack is under way
+    bool reserved = false;      // for the gang that waits: gets no other work
+    std::uint32_t tasks = 0;    // assigned and not ended
+    double busy = 0;            // cpus of those
+    std::uint64_t load_ns = 0;  // the time that those take, as estimated
     double slots = 0;
     double lent = 0;
     double held = 0;  // cpus of actors
     std::uint32_t actors = 0;
     std::uint32_t lends = 0;  // its cores to so many tasks of other ranks: it gets no work
-    bool closed = false;      // nor then
-    std::vector<std::string> features;
-    core::WireDemand offers;
-    core::WireDemand free;      // what no task of a class but the plain one holds
-    std::uint32_t tasks = 0;    // assigned and not ended
-    double busy = 0;            // cpus of those
-    std::uint64_t load_ns = 0;  // the time that those take, as estimated
-    bool taking = false;        // a TakeBack is under way
-    bool reserved = false;      // for the gang that waits: gets no other work
-    Time rest_until = 0;        // no TakeBack before
+    Time rest_until = 0;      // no TakeBack before
     Time rest = 0;
+    std::uint32_t node = 0;
+    core::WireDemand free;  // what no task of a class but the plain one holds
+    core::WireDemand offers;
+    std::vector<std::string> features;
     std::uint32_t load() const { return tasks + actors; }
     double capacity() const { return lends != 0 ? 0 : std::max(0.0, slots + lent - held); }
   };

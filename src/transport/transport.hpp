@@ -84,7 +84,7 @@ class Transport {
   static constexpr std::uint32_t kMessages = 1;
   static constexpr std::uint32_t kOversize = 2;  // the messages follow as a block
   static constexpr std::size_t kSplit = Wire::kFrameMax / 2;
-  static constexpr std::size_t kUsual = 512;  // bytes of a frame: most are shorter
+  static constexpr std::size_t kUsual = 224;  // bytes of a frame: most are shorter
 
   struct Oversize {
     std::uint64_t size;
@@ -93,19 +93,19 @@ class Transport {
 
   struct Peer {
     RankId rank = detail::kNoRank;
-    Buffer open;                 // the frame being filled, with room for its header
-    std::deque<Buffer> waiting;  // complete frames without credit
-    std::uint32_t sent = 0;      // counted frames sent
-    std::uint32_t acked = 0;     // of those, handled by the peer
-    std::uint32_t consumed = 0;  // counted frames of the peer handled here
-    std::uint32_t returned = 0;  // of those, told to the peer
-    std::uint64_t next_block = 1;
-    std::uint32_t arrived = 0;              // counted frames of the peer that have come in their turn
-    std::map<std::uint32_t, Buffer> early;  // those that have come before their turn
-    std::deque<Buffer> stalled;             // arrived frames behind one whose block is still coming
-    bool block_pending = false;
     bool dirty = false;
     bool lost = false;
+    bool block_pending = false;
+    std::uint32_t sent = 0;                 // counted frames sent
+    std::uint32_t acked = 0;                // of those, handled by the peer
+    std::uint32_t consumed = 0;             // counted frames of the peer handled here
+    std::uint32_t returned = 0;             // of those, told to the peer
+    std::uint32_t arrived = 0;              // counted frames of the peer that have come in their turn
+    Buffer open;                            // the frame being filled, with room for its header
+    std::deque<Buffer> waiting;             // complete frames without credit
+    std::map<std::uint32_t, Buffer> early;  // those that have come before their turn
+    std::deque<Buffer> stalled;             // arrived frames behind one whose block is still coming
+    std::uint64_t next_block = 1;
   };
 
   Peer& peer_of(RankId rank);
