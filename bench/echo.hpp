@@ -37,15 +37,15 @@ class Echo final : public transport::Wire {
   std::uint32_t size_;
 };
 
-// A head with workers of one slot each that have joined.
+// A head with workers that have joined.
 struct HeadAlone {
-  explicit HeadAlone(std::uint32_t workers)
+  explicit HeadAlone(std::uint32_t workers, std::uint32_t slots = 1)
       : wire(workers + 1), store({}), objects(0, store), transport(wire), head(transport, objects, settings(workers)) {
     core::Join join;
     join.offers.cpus = 0;
     head.handle(0, join);
-    join.slots = 1;
-    join.offers.cpus = 1;
+    join.slots = slots;
+    join.offers.cpus = slots;
     for (std::uint32_t w = 1; w <= workers; ++w) head.handle(w, join);
   }
   static head::Settings settings(std::uint32_t workers) {

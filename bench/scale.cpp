@@ -1,10 +1,11 @@
 // How far one head reaches: the real head against 10 to 10,000 workers in virtual time. The head's own time is
-// measured, event by event, as it runs here; the workers and the network are a model: a worker runs what it has one
-// after the other, and a message takes `latency`, and its bytes' time on the link; sending or receiving one takes the
-// head `message_ns`.
+// measured, event by event, as it runs here; the workers and the network are a model: the slots of a worker run what it
+// has, in runs of 200 us as real ones do, each of which it reports; a message takes `latency`, and its bytes' time on
+// the link; sending or receiving one takes the head `message_ns`.
 //
-//   bench_scale [latency_us=2] [gb_s=10] [message_ns=250]  efficiency = useful time / (workers x makespan)
-//   bench_scale memory                                                     bytes of the head
+//   bench_scale [latency_us=2] [gb_s=10] [message_ns=250]  efficiency = useful time / (slots x makespan)
+//   bench_scale metg [cores=8192] […]                      the task's length at which it is one half, by ranks x slots
+//   bench_scale memory                                     bytes of the head, and its time for those that join
 #include <malloc.h>
 
 #include <algorithm>
@@ -36,17 +37,25 @@ double now_ns() {
   return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
 
-// A worker runs what it has one after the other.
 struct Worker {
-  std::deque<core::Range> ranges;
-  double first_ends = 0;
+  struct Slot {
+    core::Range run;
+    double ends = 0;
+    bool busy = false;
+  };
+  struct Queued {
+    core::Range range;
+    double arrives;
+  };
+  std::vector<Slot> slots;
+  std::deque<Queued> queue;
 };
 
-// Something of a worker's that the head can read: its first range has ended, or what it was asked for is given back.
+// Something of a worker's that the head can read: a run has ended, or what it was asked for is given back.
 struct Report {
   double at;
   detail::RankId worker;
-  bool ended;
+  int slot;  // -1: it gives back
   core::GaveBack back;
   bool operator>(const Report& other) const { return at > other.at; }
 };
@@ -58,20 +67,35 @@ struct Outcome {
 };
 
 // `tasks` of `task_ns`, in submissions of `stretch`: 1 as single calls of remote, many as map.
-Outcome simulate(const Model& model, std::uint32_t workers, std::uint32_t tasks, double task_ns,
+Outcome simulate(const Model& model, std::uint32_t workers, std::uint32_t slots, std::uint32_t tasks, double task_ns,
                  std::uint32_t stretch) {
-  bench::HeadAlone alone(workers);
+  bench::HeadAlone alone(workers, slots);
   auto& [wire, store, objects, transport, head] = alone;
   bench::Submissions submissions(stretch);
   std::vector<Worker> at(workers + 1);
-  const auto length = [&](const core::Range& range) { return task_ns * (range.end - range.begin); };
+  for (Worker& worker : at) worker.slots.resize(slots);
+  const auto run_size = static_cast<std::uint32_t>(std::clamp(200'000 / task_ns, 1.0, 1e6));
   std::priority_queue<Report, std::vector<Report>, std::greater<>> reports;
   std::uint32_t submitted = 0;
   std::uint64_t ran = 0;
   double clock = 0, busy = 0, last = 0;
+  const auto start_next = [&](detail::RankId rank, int slot) {
+    Worker& worker = at[rank];
+    Worker::Slot& of = worker.slots[static_cast<std::size_t>(slot)];
+    of.busy = !worker.queue.empty();
+    if (!of.busy) return;
+    Worker::Queued& first = worker.queue.front();
+    const std::uint32_t n = std::min(run_size, first.range.end - first.range.begin);
+    of.run = {first.range.span, first.range.begin, first.range.begin + n};
+    of.ends = std::max(of.ends, first.arrives) + task_ns * n;
+    last = std::max(last, of.ends);
+    first.range.begin += n;
+    if (first.range.begin == first.range.end) worker.queue.pop_front();
+    reports.push({of.ends + model.latency_ns, rank, slot, {}});
+  };
   while (head.ended() < tasks) {
     // Whoever submits is slowed down once much is queued, as the engine does.
-    const std::uint64_t most = 4 * std::uint64_t{std::max(workers, stretch)} + 100'000;
+    const std::uint64_t most = 4 * std::uint64_t{std::max(workers * slots, stretch)} + 100'000;
     const bool may_submit = submitted < tasks && submitted - head.ended() < most;
     if (!may_submit && (reports.empty() || reports.top().at > clock)) clock = std::max(clock, reports.top().at);
     const double start = now_ns();
@@ -79,18 +103,13 @@ Outcome simulate(const Model& model, std::uint32_t workers, std::uint32_t tasks,
     for (int i = 0; i < 256 && !reports.empty() && reports.top().at <= clock; ++i) {
       const Report report = reports.top();
       reports.pop();
-      Worker& worker = at[report.worker];
-      if (report.ended) {
+      if (report.slot >= 0) {
         core::Done done;
-        done.range = worker.ranges.front();
-        done.elapsed_ns = static_cast<std::uint64_t>(length(done.range));
-        worker.ranges.pop_front();
-        if (!worker.ranges.empty()) {
-          worker.first_ends += length(worker.ranges.front());
-          last = std::max(last, worker.first_ends);
-          reports.push({worker.first_ends + model.latency_ns, report.worker, true, {}});
-        }
-        ran += done.range.end - done.range.begin;
+        done.range = at[report.worker].slots[static_cast<std::size_t>(report.slot)].run;
+        const std::uint32_t n = done.range.end - done.range.begin;
+        done.elapsed_ns = static_cast<std::uint64_t>(task_ns * n);
+        ran += n;
+        start_next(report.worker, report.slot);
         head.handle(report.worker, done);
       } else {
         head.handle(report.worker, report.back);
@@ -114,20 +133,19 @@ Outcome simulate(const Model& model, std::uint32_t workers, std::uint32_t tasks,
       core::read_frame(frame.view().subspan(sizeof(transport::Transport::Header)), [&, w = worker](const auto& m) {
         Worker& its = at[w];
         if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::Assign>) {
-          its.ranges.push_back(m.range);
-          if (its.ranges.size() > 1) return;
-          its.first_ends = std::max(its.first_ends, arrives) + length(m.range);
-          last = std::max(last, its.first_ends);
-          reports.push({its.first_ends + model.latency_ns, w, true, {}});
+          its.queue.push_back({m.range, arrives});
+          for (std::size_t slot = 0; slot < slots && !its.queue.empty(); ++slot) {
+            if (!its.slots[slot].busy) start_next(w, static_cast<int>(slot));
+          }
         } else if constexpr (std::is_same_v<std::decay_t<decltype(m)>, core::TakeBack>) {
-          Report answer{arrives + model.latency_ns, w, false, {}};
-          for (std::uint32_t left = m.tasks; left > 0 && its.ranges.size() > 1;) {
-            core::Range& range = its.ranges.back();
+          Report answer{arrives + model.latency_ns, w, -1, {}};
+          for (std::uint32_t left = m.tasks; left > 0 && !its.queue.empty();) {
+            core::Range& range = its.queue.back().range;
             const std::uint32_t n = std::min(left, range.end - range.begin);
             answer.back.ranges.push_back({range.span, range.end - n, range.end});
             range.end -= n;
             left -= n;
-            if (range.begin == range.end) its.ranges.pop_back();
+            if (range.begin == range.end) its.queue.pop_back();
           }
           reports.push(answer);
         }
@@ -138,7 +156,24 @@ Outcome simulate(const Model& model, std::uint32_t workers, std::uint32_t tasks,
   }
   if (ran != head.ended()) std::abort();  // none has failed
   const double whole = std::max(last, clock);
-  return {task_ns * tasks / workers / whole, busy / whole, busy / tasks};
+  return {task_ns * tasks / (workers * slots) / whole, busy / whole, busy / tasks};
+}
+
+// The end of a job counts in full, so there are many tasks for each slot.
+std::uint32_t tasks_for(std::uint32_t slots, double task_us) {
+  const double each = std::clamp(2e6 / task_us, 20.0, 2'000.0);
+  return std::max(static_cast<std::uint32_t>(std::min(each * slots, 3e5)), 5 * slots);
+}
+
+// By halving: ns.
+double metg(const Model& model, std::uint32_t workers, std::uint32_t slots, std::uint32_t stretch) {
+  double least = 1'000, most = 1e9;
+  while (most / least > 1.1) {
+    const double middle = std::sqrt(least * most);
+    const std::uint32_t tasks = 20 * workers * slots;
+    (simulate(model, workers, slots, tasks, middle, stretch).efficiency < 0.5 ? least : most) = middle;
+  }
+  return most;
 }
 
 // Bytes in use by this process's heap.
@@ -150,9 +185,23 @@ double heap() {
 void memory() {
   const double before = heap();
   bench::HeadAlone small(100);
-  const double with_100 = heap();
+  const double with_100 = heap(), start_100 = now_ns();
   bench::HeadAlone large(10'100);
   std::printf("scale          head, a rank: %.0f bytes\n", (heap() - with_100 - (with_100 - before)) / 10'000);
+  std::printf("scale          head, 10,000 ranks join: %.1f ms\n", (now_ns() - start_100) / 1e6);
+  {
+    constexpr std::uint32_t kObjects = 1'000'000;
+    const double empty = heap();
+    for (std::uint32_t i = 0; i < kObjects; ++i) {
+      core::Made made;
+      made.id = {detail::SpanId::make(1 + i % 10'000, i / 1'000'000 + 1), i};
+      made.size = 1 << 20;
+      made.at = 1 + i % 10'000;
+      large.head.handle(made.at, made);
+    }
+    std::printf("scale          head, an object that others than its rank know: %.0f bytes\n",
+                (heap() - empty) / kObjects);
+  }
   for (const std::uint32_t stretch : {1U, 100'000U}) {
     bench::HeadAlone alone(0);
     auto& [wire, store, objects, transport, head] = alone;
@@ -172,12 +221,18 @@ void memory() {
 
 int main(int argc, char** argv) {
   Model model;
+  bool finds_metg = false;
+  std::uint32_t cores = 8'192;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const auto equals = word.find('=');
     const double value = equals == std::string::npos ? 0 : std::atof(word.c_str() + equals + 1);
     if (word == "memory") return memory(), 0;
-    if (word.starts_with("latency_us=")) {
+    if (word == "metg") {
+      finds_metg = true;
+    } else if (word.starts_with("cores=")) {
+      cores = static_cast<std::uint32_t>(value);
+    } else if (word.starts_with("latency_us=")) {
       model.latency_ns = value * 1000;
     } else if (word.starts_with("gb_s=")) {
       model.bytes_per_ns = value;
@@ -188,6 +243,16 @@ int main(int argc, char** argv) {
       return 2;
     }
   }
+  if (finds_metg) {
+    for (const std::uint32_t slots : {1U, 8U, 64U}) {
+      for (const std::uint32_t stretch : {1U, 1000U}) {
+        std::printf("scale          METG(50 %%), %u ranks of %u slots, %s: %.0f us\n", cores / slots, slots,
+                    stretch == 1 ? "single submissions" : "map", metg(model, cores / slots, slots, stretch) / 1000);
+        std::fflush(stdout);
+      }
+    }
+    return 0;
+  }
   std::printf(
       "# submissions workers task_us efficiency head_busy head_ns_a_task; latency %.1f us, %.0f GB/s, %.0f ns a "
       "message\n",
@@ -195,10 +260,7 @@ int main(int argc, char** argv) {
   for (const std::uint32_t stretch : {1U, 1000U}) {
     for (const std::uint32_t workers : {10U, 100U, 1'000U, 10'000U}) {
       for (const double task_us : {10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 1e7}) {
-        // 20 to 2,000 tasks for each worker; the end of a job counts in full.
-        const double each = std::clamp(2e6 / task_us, 20.0, 2'000.0);
-        const auto tasks = static_cast<std::uint32_t>(std::min(each * workers, 3e5));
-        const Outcome outcome = simulate(model, workers, std::max(tasks, 5 * workers), task_us * 1000, stretch);
+        const Outcome outcome = simulate(model, workers, 1, tasks_for(workers, task_us), task_us * 1000, stretch);
         std::printf("%s %u %.0f %.4f %.3f %.0f\n", stretch == 1 ? "single" : "map", workers, task_us,
                     outcome.efficiency, outcome.head_busy, outcome.ns_a_task);
         std::fflush(stdout);
