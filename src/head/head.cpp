@@ -401,16 +401,18 @@ void Head::place_ahead(Piece& piece) {
   if (votes.empty()) return;
   auto best =
       std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto load = [this](const auto& vote) {
+    return static_cast<double>(scheduler_.outstanding(vote.first)) / ranks_[vote.first].slots;
+  };
   if (votes.size() > 1) {
     // Where most of the inputs are there would be ever more of the work, were it not for this: a rank that has some of
     // them and clearly less to do takes the task. Tasks between two parts of a graph move the border so.
-    const auto load = [this](const auto& vote) {
-      return static_cast<double>(scheduler_.outstanding(vote.first)) / ranks_[vote.first].slots;
-    };
     const auto idlest =
         std::min_element(votes.begin(), votes.end(), [&](const auto& a, const auto& b) { return load(a) < load(b); });
     if (load(*best) > load(*idlest) + 1) best = idlest;
   }
+  // Others have nothing to do, and that rank enough: once the inputs are there, whoever is free takes the task.
+  if (scheduler_.hungry() && load(*best) > 1) return;
   if (!scheduler_.has_room_ahead(best->first)) {
     piece.deferred_to = best->first;
     deferred_[best->first].push_back({piece.range.span, piece.range.begin});
