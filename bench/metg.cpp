@@ -311,7 +311,13 @@ int main(int argc, char** argv) {
     }
   }
   std::vector<Graph> graphs;
-  for (const std::string& pattern : chosen["pattern"] == "all" ? kPatterns : words(chosen["pattern"]))
+  const auto patterns = chosen["pattern"] == "all" ? kPatterns : words(chosen["pattern"]);
+  for (const std::string& pattern : patterns) {
+    if (std::find(kPatterns.begin(), kPatterns.end(), pattern) != kPatterns.end()) continue;
+    std::fprintf(stderr, "bench_metg: there is no pattern %s\n", pattern.c_str());
+    return 2;
+  }
+  for (const std::string& pattern : patterns)
     for (const std::string& kernel : words(chosen["kernel"]))
       for (const std::string& together : words(chosen["graphs"]))
         for (const std::string& bytes : words(chosen["bytes"]))

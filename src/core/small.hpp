@@ -12,7 +12,7 @@ template <class T, std::size_t N>
 struct Small : boost::container::small_vector<T, N> {
   using boost::container::small_vector<T, N>::small_vector;
   // Its iterators don't say that they are contiguous, so a span does not take it by itself.
-  operator std::span<const T>() const { return {this->data(), this->size()}; }  // NOLINT(google-explicit-constructor)
+  operator std::span<const T>() const { return {this->data(), this->size()}; }
 };
 
 template <class T, std::size_t N, class Predicate>
