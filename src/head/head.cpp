@@ -554,8 +554,14 @@ void Head::step(Time now) {
   }
   free_queued();
   for (const RankId rank : to_tell_) {
+    core::Ids& ids = frees_[rank].ids;
     if (ranks_[rank].alive) transport_.send(rank, frees_[rank]);
-    frees_[rank].ids.clear();
+    constexpr std::size_t kMostKept = 64;  // for each of thousands of ranks
+    if (ids.capacity() <= kMostKept) {
+      ids.clear();
+    } else {
+      core::Ids().swap(ids);
+    }
   }
   to_tell_.clear();
 }

@@ -10,7 +10,13 @@ trap cluster_down EXIT
 cluster_apart=1 cluster_gpus=2
 cluster_up 4 4 || exit $?
 out=$cluster_dir/out
-fail() { echo "FAILED: $1"; cat "$out" 2>/dev/null; exit 1; }
+fail() {
+  echo "FAILED: $1"
+  cat "$out" 2>/dev/null
+  timeout 5 squeue
+  pgrep -af "hello|drain|survive|slurmstepd"
+  exit 1
+}
 PATH=$(dirname "$mobula"):$PATH
 cd "$cluster_dir" || exit 1
 # wait_for TEXT [SECONDS]: in what the job prints
@@ -104,6 +110,7 @@ done
 for user in daemon games nobody; do
   eval "wait \$of_$user" || fail "the job of $user: $(cat "by-$user")"
 done
+: >"$out"
 as daemon timeout 60 srun -N 1 -w node1 -n 2 "$cluster_dir/$(basename "$drain")" nap --mobula-grace=500 >"$out" 2>&1 &
 job=$!
 wait_for ready
