@@ -22,7 +22,7 @@ ls -l "$deb" | awk '{print int($5 / 1e6 + 0.5) " MB"}'
 echo "== completion"
 PATH=$work/root/usr/bin:$PATH
 # offered NAME…: all of these, and no others
-offered() { [ "$(sort "$work/offered" | tr '\n' ' ')" = "$* " ] || { echo "FAILED: offered is $(tr '\n' ' ' <"$work/offered")"; exit 1; }; }
+offered() { [ "$(sort "$work/offered" | tr '\n' ' ')" = "$* " ] || { echo "FAILED: offered is $(tr '\n' ' ' <"$work/offered") in place of $*"; exit 1; }; }
 in_bash() { # WORD…
   bash -c '. "$0"; COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _mobula; printf "%s\n" "${COMPREPLY[@]}"' \
     "$work/root/usr/share/bash-completion/completions/mobula" "$@" >"$work/offered"
@@ -46,7 +46,8 @@ if command -v zsh >/dev/null; then
   cat >"$work/ask" <<'ZSH'
 zmodload zsh/zpty
 zpty shell zsh -f -i
-zpty -w shell "PS1=; fpath=($1 \$fpath); autoload -U compinit; compinit -u -D; echo rea''dy"
+# What is typed before it reads must not be taken by the terminal.
+zpty -w shell "stty kill undef; PS1=; fpath=($1 \$fpath); autoload -U compinit; compinit -u -D; echo rea''dy"
 zpty -r -m shell line '*ready*'
 zpty -w -n shell "$2"$'\t\t\x15echo o\'\'ver\n'
 zpty -r -m shell line '*over*'
