@@ -11,7 +11,7 @@ cd "$1"
 cpack -G DEB -B "$work" >"$work/log" 2>&1 || { echo "FAILED: cpack"; tail -n 20 "$work/log"; exit 1; }
 deb=$(ls "$work"/mobula_*.deb)
 # A build that is not configured for /usr has no folders by architecture.
-lintian --suppress-tags pkg-config-unavailable-for-cross-compilation "$deb" 2>&1 | grep -v 'root privileges' && { echo "FAILED: lintian"; exit 1; }
+TMPDIR=$work lintian --suppress-tags pkg-config-unavailable-for-cross-compilation "$deb" 2>&1 | grep -v 'root privileges' && { echo "FAILED: lintian"; exit 1; }
 dpkg-deb -x "$deb" "$work/root"
 "$work/root/usr/bin/mobula" --version
 for page in mobula mobula-run mobula-each; do

@@ -45,7 +45,8 @@ sums() {
 sums plain.sbatch --ntasks=6
 sums nodes.sbatch --nodes=2 --ntasks-per-node=2 --cpus-per-task=2
 sed 's/--ntasks=8/--ntasks=4/; s/ --mem=8G//; s/--time=60/--time=5/' "$scripts/heterogeneous.sbatch" >het.sbatch
-scripts=. sums het.sbatch
+# This one calls srun itself, so it is run with Slurm's own settings, as users have them.
+(unset SLURM_PMIX_FENCE; scripts=. sums het.sbatch) || exit 1
 printf 'echo %s >>each-ran\n' $(seq 50) >commands.txt
 batch each.sbatch --ntasks=4
 [ "$(sort -un each-ran | wc -l)" = 50 ] || fail "each.sbatch"
@@ -96,7 +97,7 @@ export MOBULA_GRACE=1000
 killed_and_cancelled plain.sbatch --ntasks=6
 killed_and_cancelled nodes.sbatch --nodes=2 --ntasks-per-node=2 --cpus-per-task=2
 JOURNAL=$cluster_dir/journal-killed killed_and_cancelled requeue.sbatch --nodes=2 --ntasks-per-node=3
-scripts=. killed_and_cancelled het.sbatch
+(unset SLURM_PMIX_FENCE; scripts=. killed_and_cancelled het.sbatch) || exit 1
 unset MOBULA_GRACE
 
 echo "== several users on the same nodes"
