@@ -116,7 +116,7 @@ Words with_srun(const Wish& wish, const Surroundings& at, Launch& launch) {
   const std::string types = at.mpi_types();
   if (types.find("pmix") != std::string::npos) {
     add(words, {"--mpi=pmix"});
-    // By Slurm's default, a tree, a rank of a loaded machine is now and then sent messages before it can take any.
+    // By Slurm's default a rank of a loaded machine is now and then sent messages before it can take any.
     if (at.variable(kFence).empty()) launch.env.emplace_back(kFence, "ring");
   } else if (!types.empty() && at.family == Surroundings::Family::open_mpi) {
     throw Error("mobula: this Slurm has no PMIx (srun --mpi=list says: " + types.substr(0, types.find('\n')) +
