@@ -15,8 +15,7 @@ int main(int argc, char** argv) {
   return bench::main(
       argc, argv, nullptr,
       [&](int, double) {
-        std::size_t slots = 0;
-        for (const auto& rank : mobula::cluster().ranks) slots += static_cast<std::size_t>(rank.slots);
+        const auto slots = static_cast<std::size_t>(mobula::cluster().slots);
         const long before = bench::peak_kib();
         std::vector<mobula::Ref<void>> holders;
         for (std::size_t i = 0; i < slots; ++i) holders.push_back(mobula::remote<hold>(8.0));

@@ -17,8 +17,7 @@ int main(int argc, char** argv) {
   return bench::main(
       argc, argv, nullptr,
       [&](int, double) {
-        workers = 0;
-        for (const auto& rank : mobula::cluster().ranks) workers += static_cast<std::size_t>(rank.slots);
+        workers = static_cast<std::size_t>(mobula::cluster().slots);
         const auto n = static_cast<int>(workers) * kEach;
         const auto efficiency = [&](auto&& submit) {
           const double start = bench::seconds();

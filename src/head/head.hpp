@@ -291,7 +291,7 @@ class Head {
   };
   enum class Standing : std::uint8_t { waiting, queued, assigned, ended };
 
-  // A dependency of a task: whether it is there, and at which rank it is made or stored.
+  // A dependency of a task: how it stands, and where it is being made.
   struct Input {
     ObjectId id;
     Standing stands = Standing::ended;
