@@ -24,12 +24,15 @@ copy_into() {
   done
 }
 
-# mpi_image ROOT PROGRAM: such an image with MPI and its plugins, and the program as /app/program, with all libraries.
+# mpi_image ROOT PROGRAM [FILE…]: such an image with MPI and its plugins, and the program as /app/program, with all libraries.
+# Other programs go to /usr/bin.
 mpi_image() {
   local root=$1 program=$2 folder plugins=()
+  shift 2
   bare_image "$root" sh cat env
-  mkdir "$root/app"
+  mkdir -p "$root/app" "$root/usr/bin"
   cp "$program" "$root/app/program"
+  if [ $# -gt 0 ]; then cp -L "$@" "$root/usr/bin/"; fi
   for folder in /usr/lib/*/openmpi /usr/lib/*/pmix* /usr/lib/*/hwloc /etc/openmpi /usr/share/openmpi /etc/pmix* /usr/share/pmix*; do
     if [ -d "$folder" ]; then plugins+=("$folder"); fi
   done
@@ -37,7 +40,7 @@ mpi_image() {
     mkdir -p "$root$(dirname "$folder")"
     cp -rL "$folder" "$root$(dirname "$folder")/" 2>/dev/null || true
   done
-  { ldd "$program"; find "${plugins[@]}" -name '*.so*' -exec ldd {} \; 2>/dev/null; } | grep -oE '/[^ ]+\.so[^ ]*' | copy_into "$root"
+  { ldd "$program" "$@" 2>/dev/null || true; find "${plugins[@]}" -name '*.so*' -exec ldd {} \; 2>/dev/null; } | grep -oE '/[^ ]+\.so[^ ]*' | copy_into "$root"
 }
 
 runtime_up() {
