@@ -125,12 +125,17 @@ cluster_down() {
   rm -rf "$cluster_dir"
 }
 
-# cluster_requeued JOB TEXT: until the job, which is queued again, has printed a line that matches. It would wait for two
-# minutes first. What it prints is in out.
+# cluster_requeued JOB TEXT [FILE]: until the job, which is queued again, has printed a line that matches, at most 90 s. What
+# it prints is in FILE (out). Slurm would let it wait for two minutes, since what it tells the nodes in the second in which
+# they were told to end the job is void: a few seconds are enough for that.
 cluster_requeued() {
-  for _ in $(seq 40); do
-    grep -q "$2" "$cluster_dir/out" && return
-    scontrol update JobId="$1" StartTime=now 2>/dev/null
-    sleep 1
+  local end=$((SECONDS + 90))
+  while [ $SECONDS -lt $end ]; do
+    grep -q "$2" "${3:-$cluster_dir/out}" && return
+    if [ "$(squeue -h -j "$1" -o %T:%r 2>/dev/null)" = PENDING:BeginTime ]; then
+      sleep 3
+      scontrol update JobId="$1" StartTime=now 2>/dev/null
+    fi
+    sleep 0.5
   done
 }
