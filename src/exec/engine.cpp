@@ -259,6 +259,15 @@ bool Engine::sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns) {
   return true;
 }
 
+// Nobody may be left to hear the bell: another sleeper takes it over.
+void Engine::pass_bell_on() {
+  if (bell_taken_) return;
+  const auto sleeper = std::find_if(waiters_.begin(), waiters_.end(), [](const Waiter* w) { return !w->woken; });
+  if (sleeper == waiters_.end()) return;
+  (*sleeper)->woken = true;
+  (*sleeper)->changed.notify_one();
+}
+
 bool Engine::wait(Lock& lock, const std::function<bool()>& met, Time deadline) {
   if (met()) return true;
   Waiter waiter{&met, {}, false, false};
@@ -267,16 +276,7 @@ bool Engine::wait(Lock& lock, const std::function<bool()>& met, Time deadline) {
   std::list<Waiter*>::iterator place = waiters_.end();
   const auto leave = [&](bool result) {
     if (place != waiters_.end()) waiters_.erase(place);
-    // Nobody may be left to hear the bell: another sleeper takes it over.
-    if (slept && !bell_taken_ && !waiters_.empty()) {
-      for (Waiter* other : waiters_) {
-        if (!other->woken) {
-          other->woken = true;
-          other->changed.notify_one();
-          break;
-        }
-      }
-    }
+    if (slept) pass_bell_on();
     return result;
   };
   while (true) {
@@ -691,8 +691,10 @@ void Engine::pump_main() {
         wake();
         if (!bell_taken_) {
           // All threads compute: the doorbell is ours, so that messages of this node are heard at once. The rest can
-          // wait the longer, the longer nothing has happened.
+          // wait the longer, the longer nothing has happened. One who waits since then takes it over.
           sleep_in_bell(lock, nullptr, std::clamp<Time>((now - last_activity_) / 16, kPumpBusy, 2 * kPumpIdle));
+          step();
+          pass_bell_on();
           continue;
         }
       }

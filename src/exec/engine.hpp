@@ -197,6 +197,7 @@ class Engine {
   void invoke_durable(worker::Run& run);
   void keep_state(const worker::LocalActor& actor, const detail::Encoder& state);
   bool sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns);
+  void pass_bell_on();
 
   Settings settings_;
   transport::Wire& wire_;
