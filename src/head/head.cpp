@@ -102,7 +102,7 @@ Head::Standing Head::standing(ObjectId id, RankId* worker) const {
   }
 }
 
-Head::Inputs Head::inputs_of(const Piece& piece) const {
+Head::Inputs Head::inputs_of(const Piece& piece) {
   Inputs inputs;
   for (const ObjectId& id : piece.work->deps()) {
     Input& input = inputs.emplace_back();
@@ -134,6 +134,7 @@ Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
   rest.crashes = piece.crashes;
   rest.again = piece.again;
   rest.estimate_ns = piece.estimate_ns;
+  rest.ahead = piece.ahead;
   const std::uint32_t n = piece.range.end - at;
   if (piece.state == sched::Piece::State::queued) {
     scheduler_.resized(piece, -static_cast<std::int64_t>(n));
@@ -386,39 +387,50 @@ ErrorPtr Head::too_few_ranks(const Piece& piece) const {
 // and the ranks pass the values on among themselves.
 void Head::place_ahead(Piece& piece) {
   if (piece.klass != sched::kPlain) return;
-  core::Small<std::pair<RankId, std::uint32_t>, 4> votes;
-  const Inputs inputs = inputs_of(piece);
-  for (const Input& input : inputs) {
-    const RankId at = input.stands == Standing::assigned ? input.at : location(input.id, input.entry);
-    if (at == kNoRank || !scheduler_.has_worker(at) || ranks_[at].slots == 0) continue;
-    const auto vote = std::find_if(votes.begin(), votes.end(), [at](const auto& v) { return v.first == at; });
-    if (vote == votes.end()) {
-      votes.emplace_back(at, 1);
-    } else {
-      ++vote->second;
-    }
-  }
-  if (votes.empty()) return;
-  auto best =
-      std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  const auto load = [this](const auto& vote) {
-    return static_cast<double>(scheduler_.outstanding(vote.first)) / ranks_[vote.first].slots;
+  struct Place {
+    RankId rank = kNoRank;
+    std::uint32_t has = 0;        // of the inputs
+    Entry* unfollowed = nullptr;  // one that is made there, and that no task has followed
+    double load = 0;
   };
-  if (votes.size() > 1) {
-    // Where most of the inputs are there would be ever more of the work, were it not for this: a rank that has some of
-    // them and clearly less to do takes the task. Tasks between two parts of a graph move the border so.
-    const auto idlest =
-        std::min_element(votes.begin(), votes.end(), [&](const auto& a, const auto& b) { return load(a) < load(b); });
-    if (load(*best) > load(*idlest) + 1) best = idlest;
+  core::Small<Place, 4> places;
+  Inputs inputs = inputs_of(piece);
+  for (const Input& input : inputs) {
+    const bool is_made = input.stands == Standing::assigned;
+    const RankId at = is_made ? input.at : location(input.id, input.entry);
+    if (at == kNoRank || !scheduler_.has_worker(at) || ranks_[at].slots == 0) continue;
+    auto place = std::find_if(places.begin(), places.end(), [at](const Place& p) { return p.rank == at; });
+    if (place == places.end()) {
+      places.push_back({at, 0, nullptr, static_cast<double>(scheduler_.outstanding(at)) / ranks_[at].slots});
+      place = places.end() - 1;
+    }
+    ++place->has;
+    if (is_made && input.entry != nullptr && !input.entry->followed && place->unfollowed == nullptr)
+      place->unfollowed = input.entry;
   }
+  if (places.empty()) return;
+  // One task follows each input, so that a chain stays where it is, and each step of a graph has as much to do on a
+  // rank as the one before.
+  auto best = std::max_element(places.begin(), places.end(), [](const Place& a, const Place& b) {
+    return std::pair(a.unfollowed != nullptr, a.has) < std::pair(b.unfollowed != nullptr, b.has);
+  });
+  // Where there was more to do it would stay so, were it not for this: a rank that has some of the inputs and clearly
+  // less to do takes the task. Tasks between two parts of a graph move the border so.
+  const auto idlest =
+      std::min_element(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.load < b.load; });
+  if (best->load > idlest->load + 1) best = idlest;
   // Others have nothing to do, and that rank enough: once the inputs are there, whoever is free takes the task.
-  if (scheduler_.hungry() && load(*best) > 1) return;
-  if (!scheduler_.has_room_ahead(best->first)) {
-    piece.deferred_to = best->first;
-    deferred_[best->first].push_back({piece.range.span, piece.range.begin});
+  if (best->unfollowed == nullptr && scheduler_.hungry() && best->load > 1) return;
+  if (best->unfollowed != nullptr) best->unfollowed->followed = true;
+  const RankId worker = best->rank;
+  if (!scheduler_.has_room_ahead(worker)) {
+    piece.deferred_to = worker;
+    deferred_[worker].push_back({piece.range.span, piece.range.begin});
     return;
   }
-  if (!set_back(piece, inputs)) assign(piece, best->first, 0, inputs);
+  if (set_back(piece, inputs)) return;
+  piece.ahead = true;
+  assign(piece, worker, 0, inputs);
 }
 
 // Before it is given out: an input that was there, or was coming, may be lost or back in the queue since. On a rank the

@@ -215,6 +215,7 @@ class Head {
     std::shared_ptr<Work> maker;         // can make it again
     std::uint32_t lineage = 0;           // Works in lineage that need it to run again
     bool gone = false;                   // the value is nowhere
+    bool followed = false;               // a task that needs it went where it is being made
     RankId gone_with = detail::kNoRank;  // that rank; none: it was freed
     bool held() const;
   };
@@ -296,12 +297,12 @@ class Head {
     ObjectId id;
     Standing stands = Standing::ended;
     RankId at = detail::kNoRank;  // of one that is assigned
-    const Entry* entry = nullptr;
+    Entry* entry = nullptr;
   };
   using Inputs = core::Small<Input, 4>;
 
   Piece* piece_with(ObjectId id) const;
-  Inputs inputs_of(const Piece& piece) const;
+  Inputs inputs_of(const Piece& piece);
   Standing standing(ObjectId id, RankId* worker = nullptr) const;
   Entry& entry(ObjectId id);
   Entry* find_entry(ObjectId id);

@@ -100,8 +100,10 @@ Scheduler::Room Scheduler::room(const Worker& worker) const {
   if (!worker.alive || worker.closed || worker.reserved || worker.slots == 0) return Room::none;
   const double capacity = worker.capacity();
   if (worker.busy + kSlack < capacity) return Room::idle;
-  if (worker.busy + kSlack < 2 * capacity ||
-      (static_cast<double>(worker.load_ns) < static_cast<double>(kTarget) * capacity && worker.tasks < kAhead * 32)) {
+  // What was sent ahead may not be able to begin for long: it keeps nothing out that is.
+  if (worker.busy - worker.ahead + kSlack < 2 * capacity ||
+      (static_cast<double>(worker.load_ns - worker.ahead_ns) < static_cast<double>(kTarget) * capacity &&
+       worker.tasks - worker.ahead < kAhead * 32)) {
     return Room::low;
   }
   return Room::none;
@@ -259,6 +261,7 @@ std::string Scheduler::describe(const Piece& piece) const {
 void Scheduler::enqueue(Piece& piece) {
   piece.state = Piece::State::queued;
   piece.queued_at = now_;
+  piece.ahead = false;
   if (piece.pool != 0) {
     pools_.at(piece.pool).queues[piece.priority].push_back(&piece);
     eager_.insert(piece.pool);
@@ -309,14 +312,32 @@ std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& w
   return std::nullopt;
 }
 
-std::optional<RankId> Scheduler::choose_plain() {
+std::optional<RankId> Scheduler::choose_plain(const Piece& piece) {
+  // A message costs more than a short task: some of them go together.
+  if (const std::uint64_t known = estimates_[piece.function]; known != 0 && filling_ < workers_.size()) {
+    const Worker& worker = workers_[filling_];
+    if (static_cast<double>(worker.load_ns + known) <= kTogether * worker.slots && room(worker) != Room::none)
+      return filling_;
+  }
+  const auto found = next_plain();
+  if (found) filling_ = *found;
+  return found;
+}
+
+std::optional<RankId> Scheduler::next_plain() {
+  while (!freed_.empty()) {
+    const RankId rank = freed_.back();
+    freed_.pop_back();
+    if (idle_.test(rank)) return rank;
+  }
   auto found = idle_.next(cursor_);
   if (!found) found = low_.next(cursor_);
   if (found) cursor_ = *found + 1;
   return found;
 }
 
-std::optional<std::pair<RankId, std::uint32_t>> Scheduler::choose(Class& klass, RankId preferred) {
+std::optional<std::pair<RankId, std::uint32_t>> Scheduler::choose(Class& klass, const Piece& piece) {
+  const RankId preferred = piece.preferred;
   if (preferred < workers_.size()) {
     // That rank or one beside it, which reads the same memory: an idle one first.
     const auto& beside = nodes_[workers_[preferred].node];
@@ -333,7 +354,7 @@ std::optional<std::pair<RankId, std::uint32_t>> Scheduler::choose(Class& klass, 
     if (first) return first;
   }
   if (&klass == &classes_[kPlain]) {
-    const auto rank = choose_plain();
+    const auto rank = choose_plain(piece);
     return rank ? std::optional(std::pair{*rank, std::uint32_t{0}}) : std::nullopt;
   }
   RankId from = klass.placement == Placement::Kind::pack ? 0 : cursor_;
@@ -363,8 +384,10 @@ std::uint32_t Scheduler::share(const Class& klass, const Piece& piece, const Wor
   const std::uint64_t estimate = known != 0 ? known : kUnknown;
   const auto by_time = static_cast<std::uint64_t>(
       std::max(1.0, static_cast<double>(kTarget) * worker.slots / static_cast<double>(estimate)));
-  // Towards the end parts get smaller, so that all slots end together.
-  const auto by_rest = static_cast<std::uint64_t>(static_cast<double>(klass.tasks) / (2 * std::max(slots_, 1.0))) + 1;
+  // Towards the end parts get smaller, so that all slots end together, but not less than a message is worth.
+  const auto together = known != 0 ? static_cast<std::uint64_t>(kTogether * worker.slots) / known : 0;
+  const auto by_rest = std::max(
+      static_cast<std::uint64_t>(static_cast<double>(klass.tasks) / (2 * std::max(slots_, 1.0))) + 1, together);
   const std::uint64_t by_size = std::max<std::uint64_t>(1, kBytes / std::max<std::uint32_t>(piece.bytes, 1));
   return static_cast<std::uint32_t>(std::min<std::uint64_t>({by_time, by_rest, by_size, piece.size()}));
 }
@@ -401,7 +424,7 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
       for (auto lender = members->begin() + 1; lender != members->end(); ++lender) one.lenders.push_back(lender->first);
       return one;
     }
-    const auto chosen = choose(klass, piece.preferred);
+    const auto chosen = choose(klass, piece);
     if (!chosen) return std::nullopt;
     return Decision{&piece, share(klass, piece, workers_[chosen->first]), chosen->first, chosen->second, {}, {}};
   };
@@ -473,6 +496,12 @@ void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand, std::v
   worker.tasks += piece.size();
   worker.busy += cpus_of(piece) * piece.size();
   worker.load_ns += piece.estimate_ns * piece.size();
+  if (piece.ahead) {
+    worker.ahead += piece.size();
+    worker.ahead_ns += piece.estimate_ns * piece.size();
+  }
+  if (static_cast<double>(worker.load_ns) <= kTogether * worker.slots)
+    worker.rest_until = std::max(worker.rest_until, now_ + kSettle);
   charge(piece, piece.size());
   piece.lenders = std::move(lenders);
   piece.waits = false;
@@ -505,6 +534,9 @@ void Scheduler::ended(Piece& piece, std::uint32_t tasks) {
   }
   unload(piece, tasks);
   give_back(piece, tasks);
+  if (!idle_.test(piece.worker)) return;
+  if (freed_.size() == kFreed) freed_.erase(freed_.begin(), freed_.begin() + kFreed / 2);
+  freed_.push_back(piece.worker);
 }
 
 void Scheduler::stays(const Piece& piece) {
@@ -533,6 +565,9 @@ void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {
   worker.tasks -= tasks;
   worker.busy = worker.tasks != 0 ? worker.busy - cpus_of(piece) * tasks : 0;
   worker.load_ns -= piece.estimate_ns * tasks;
+  if (!piece.ahead) return;
+  worker.ahead -= tasks;
+  worker.ahead_ns -= piece.estimate_ns * tasks;
 }
 
 void Scheduler::give_back(const Holding& holding, std::uint32_t tasks) {
@@ -576,6 +611,7 @@ std::optional<Scheduler::TakeBack> Scheduler::rebalance(Time now) {
 void Scheduler::gave_back(RankId rank, std::uint32_t tasks, Time now) {
   Worker& worker = workers_[rank];
   worker.taking = false;
+  if (filling_ == rank) filling_ = detail::kNoRank;  // it takes longer than was thought
   // One that had nothing to give is left in peace for a while, longer each time.
   worker.rest = tasks != 0 ? 0 : std::clamp<Time>(worker.rest * 2, 100'000, 10'000'000);
   worker.rest_until = now + worker.rest;

@@ -60,6 +60,7 @@ struct Piece : Holding {
   Time queued_at = 0;
   RankId preferred = detail::kNoRank;
   std::uint64_t estimate_ns = 0;  // of one task, when it was assigned
+  bool ahead = false;             // it was assigned before its inputs were there
 };
 
 class Scheduler {
@@ -167,6 +168,8 @@ class Scheduler {
   static constexpr std::uint32_t kAhead = 2048;        // tasks that a worker may hold ahead of their inputs
   static constexpr std::uint64_t kTarget = 1'000'000;  // ns of work that a slot should have
   static constexpr std::uint64_t kUnknown = 20'000;    // ns that a task of unknown length is taken for
+  static constexpr double kTogether = 10'000;          // ns of work for which one message is worth it
+  static constexpr Time kSettle = 100'000;             // ns in which so little work should be done: no TakeBack before
   static constexpr std::uint32_t kBytes = 32 << 10;    // of arguments in one assignment
 
   // What each task changes comes first: of thousands of workers none is in a cache.
@@ -178,6 +181,8 @@ class Scheduler {
     std::uint32_t tasks = 0;    // assigned and not ended
     double busy = 0;            // cpus of those
     std::uint64_t load_ns = 0;  // the time that those take, as estimated
+    std::uint32_t ahead = 0;    // of `tasks`, those that were assigned before their inputs were there
+    std::uint64_t ahead_ns = 0;
     double slots = 0;
     double lent = 0;
     double held = 0;  // cpus of actors
@@ -239,8 +244,9 @@ class Scheduler {
   static bool offers_besides_cpus(const core::WireDemand& offer, const core::WireDemand& demand);
   std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker) const;
   std::pair<Class*, int> longest_waiting();
-  std::optional<RankId> choose_plain();
-  std::optional<std::pair<RankId, std::uint32_t>> choose(Class& klass, RankId preferred);
+  std::optional<RankId> choose_plain(const Piece& piece);
+  std::optional<RankId> next_plain();
+  std::optional<std::pair<RankId, std::uint32_t>> choose(Class& klass, const Piece& piece);
   using Members = std::vector<std::pair<RankId, std::uint32_t>>;
   std::optional<std::uint32_t> fits_now(const Class& klass, RankId rank) const;
   std::vector<RankId> within_nodes(const Class& klass, std::vector<RankId> ranks, core::WireDemand Worker::*has) const;
@@ -290,6 +296,10 @@ class Scheduler {
   PoolId next_pool_ = 1;
   Time now_ = 0;
   std::uint32_t turn_ = 0;
+  // Idle ranks that ended a task a short while ago, the last one at the end: these still poll, and are asked first.
+  static constexpr std::size_t kFreed = 64;
+  std::vector<RankId> freed_;
+  RankId filling_ = detail::kNoRank;  // who got the last plain task
   RankId cursor_ = 0;
   RankId rich_cursor_ = 0;
   std::size_t queued_tasks_ = 0;

@@ -98,6 +98,78 @@ TEST_F(SchedulerTest, ShortTasksGoInStretchesOfAboutAMillisecond) {
   EXPECT_EQ(first->size(), 1000U);
 }
 
+TEST_F(SchedulerTest, SeveralShortTasksShareAMessage) {
+  for (RankId r = 1; r <= 4; ++r) worker(r);
+  scheduler.measured(0, 1'000, 1);
+  for (int i = 0; i < 20; ++i) tasks(1);
+  std::map<RankId, int> got;
+  while (const Piece* p = place()) ++got[p->worker];
+  EXPECT_EQ(got.size(), 2U);
+  for (const auto& [rank, n] : got) EXPECT_EQ(n, 10) << rank;
+  tasks(25);
+  const Piece* stretch = place();
+  ASSERT_NE(stretch, nullptr);
+  EXPECT_GE(stretch->size(), 10U);
+}
+
+// Nor are they asked for at once; but where they turn out to be long, they go elsewhere.
+TEST_F(SchedulerTest, ShortTasksThatAreNotShortAreTakenBack) {
+  worker(1);
+  worker(2);
+  scheduler.measured(0, 1'000, 1);
+  std::vector<Piece*> at;
+  for (int i = 0; i < 5; ++i) tasks(1);
+  while (Piece* p = place()) at.push_back(p);
+  ASSERT_EQ(at.size(), 5U);
+  const RankId first = at[0]->worker;
+  for (const Piece* p : at) EXPECT_EQ(p->worker, first);
+  EXPECT_FALSE(scheduler.rebalance(now));
+  now += 1'000'000;
+  const auto take = scheduler.rebalance(now);
+  ASSERT_TRUE(take);
+  EXPECT_EQ(take->worker, first);
+  scheduler.ended(*at.back(), 1);
+  scheduler.enqueue(*at.back());
+  scheduler.gave_back(first, 1, now);
+  const Piece* again = place();
+  ASSERT_NE(again, nullptr);
+  EXPECT_NE(again->worker, first);
+}
+
+TEST_F(SchedulerTest, WhoEndedATaskLastIsAskedFirst) {
+  for (RankId r = 1; r <= 6; ++r) worker(r);
+  std::vector<Piece*> at;
+  for (int i = 0; i < 6; ++i) tasks(1);
+  while (Piece* p = place()) at.push_back(p);
+  ASSERT_EQ(at.size(), 6U);
+  scheduler.ended(*at[1], 1);
+  scheduler.ended(*at[4], 1);
+  scheduler.ended(*at[2], 1);
+  for (const std::size_t last : {2U, 4U, 1U}) {
+    tasks(1);
+    const Piece* next = place();
+    ASSERT_NE(next, nullptr);
+    EXPECT_EQ(next->worker, at[last]->worker);
+  }
+}
+
+// A graph sent ahead to a rank does not keep tasks out that could begin.
+TEST_F(SchedulerTest, WhatWasSentAheadLeavesRoom) {
+  worker(1);
+  scheduler.measured(0, 5'000'000, 1);
+  for (int i = 0; i < 100; ++i) {
+    Piece& piece = tasks(1);
+    scheduler.dequeue(piece);
+    piece.ahead = true;
+    scheduler.assigned(piece, 1, 0);
+  }
+  EXPECT_FALSE(scheduler.hungry());
+  tasks(3);
+  std::uint32_t assigned = 0;
+  while (const Piece* p = place()) assigned += p->size();
+  EXPECT_EQ(assigned, 2U);
+}
+
 TEST_F(SchedulerTest, StretchesShrinkTowardsTheEnd) {
   worker(1);
   worker(2);
