@@ -241,10 +241,14 @@ struct Holder {
 };
 TEST(Gang, OneThatHasNoRoomHoldsUpNobody) {
   if (mobula::cluster().slots < 2) GTEST_SKIP() << "the actor takes the only slot";
-  auto holder = mobula::actor<Holder>.with({.cpus = 1})();
+  // As many cpus of each rank as the smallest has, of which the actor has one.
+  mobula::RankInfo smallest;
+  for (const auto& rank : mobula::cluster().ranks) {
+    if (rank.slots != 0 && (smallest.slots == 0 || rank.slots < smallest.slots)) smallest = rank;
+  }
+  auto holder = mobula::actor<Holder>.with({.cpus = 1, .placement = mobula::on_rank(smallest.rank)})();
   get(remote<&Holder::touch>(holder));
-  const auto slots = static_cast<double>(mobula::cluster().slots);
-  const double each = slots / static_cast<double>(workers());
+  const auto each = static_cast<double>(smallest.slots);
   const Batch<int> waits = gang<small_ring>.with({.cpus = each})(workers(), 0);
   EXPECT_EQ(get(remote<twice>.map(numbers(0, 200)))[199], 398);
   EXPECT_THROW(get(waits[0], 1ms), mobula::TimedOut);
