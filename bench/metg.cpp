@@ -223,8 +223,11 @@ double with_tasks(const Graph& graph, int steps, long iterations) {
         const std::vector<int>& from = step[static_cast<std::size_t>(i)];
         next.push_back(kSubmit[from.size()](cell_of(graph, iterations, i), row, from));
       }
-      if (graph.pattern == "trivial") next.insert(next.end(), row.begin(), row.end());
-      row = std::move(next);
+      if (graph.pattern == "trivial") {
+        row.insert(row.end(), next.begin(), next.end());  // nothing waits for them
+      } else {
+        row = std::move(next);
+      }
     }
   }
   for (const Row& row : rows) mobula::wait(row);
