@@ -426,7 +426,12 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
     }
     const auto chosen = choose(klass, piece);
     if (!chosen) return std::nullopt;
-    return Decision{&piece, share(klass, piece, workers_[chosen->first]), chosen->first, chosen->second, {}, {}};
+    Worker& worker = workers_[chosen->first];
+    const std::uint32_t tasks = share(klass, piece, worker);
+    const std::uint64_t known = estimates_[piece.function];
+    if (known != 0 && static_cast<double>(worker.load_ns + known * tasks) <= kTogether * worker.slots)
+      worker.rest_until = std::max(worker.rest_until, now_ + kSettle);
+    return Decision{&piece, tasks, chosen->first, chosen->second, {}, {}};
   };
   const auto first_level = [](const Class& klass) {
     return std::find_if(klass.queues.begin(), klass.queues.end(),
@@ -500,8 +505,6 @@ void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand, std::v
     worker.ahead += piece.size();
     worker.ahead_ns += piece.estimate_ns * piece.size();
   }
-  if (static_cast<double>(worker.load_ns) <= kTogether * worker.slots)
-    worker.rest_until = std::max(worker.rest_until, now_ + kSettle);
   charge(piece, piece.size());
   piece.lenders = std::move(lenders);
   piece.waits = false;
