@@ -72,14 +72,20 @@ count /data/few.fq
 cmp "$work/few.tsv" "$work/counts" || fail "the counts are others"
 echo "head and two workers: the same counts, $SECONDS s"
 
-# A worker's container goes once its ranks count.
-ranks_of() { docker top "$1" -o pid,comm 2>/dev/null | grep -c kmers; }
+# A worker's container goes once its ranks count. One that has not joined yet would take the job with it.
+ranks_of() {
+  local pid joined=0
+  for pid in $(docker top "$1" -o pid,comm 2>/dev/null | awk '$2 == "kmers" {print $1}'); do
+    if grep -qs :slot "/proc/$pid"/task/*/comm; then joined=$((joined + 1)); fi
+  done
+  echo $joined
+}
 {
   for _ in $(seq 600); do
     sleep 0.1
     victim=$("${compose[@]}" ps -q worker 2>/dev/null | head -n 1)
     [ -n "$victim" ] && [ "$(ranks_of "$victim")" -ge 2 ] || continue
-    sleep 1.5
+    sleep 1
     [ "$(ranks_of "$victim")" -ge 2 ] && docker kill "$victim" >"$work/killed" 2>&1
     break
   done
