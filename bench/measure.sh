@@ -20,3 +20,13 @@ until_said() {
 summary() {
   printf '%s\n' "$@" | sort -n | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)] " (" v[1] " to " v[NR] ")"}'
 }
+# machine: the line at the head of a table
+machine() {
+  echo "# $(nproc) cores, $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2-), $(mpirun --version | head -n 1)"
+}
+# as_json EXECUTABLE ROWS: Google Benchmark's JSON of the rows that the programs wrote into the file (BENCH_JSON)
+as_json() {
+  echo "{\"context\": {\"executable\": \"$1\"}, \"benchmarks\": ["
+  sed '$!s/$/,/' "$2"
+  echo ']}'
+}

@@ -394,7 +394,7 @@ void Head::place_ahead(Piece& piece) {
     double load = 0;
   };
   core::Small<Place, 4> places;
-  Inputs inputs = inputs_of(piece);
+  const Inputs inputs = inputs_of(piece);
   for (const Input& input : inputs) {
     const bool is_made = input.stands == Standing::assigned;
     const RankId at = is_made ? input.at : location(input.id, input.entry);

@@ -312,13 +312,17 @@ std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& w
   return std::nullopt;
 }
 
+// With as many tasks more the worker has no more to do than one message is worth.
+bool Scheduler::stays_little(const Worker& worker, std::uint32_t function, std::uint32_t tasks) const {
+  const std::uint64_t known = estimates_[function];
+  return known != 0 && static_cast<double>(worker.load_ns + known * tasks) <= kTogether * worker.slots;
+}
+
 std::optional<RankId> Scheduler::choose_plain(const Piece& piece) {
   // A message costs more than a short task: some of them go together.
-  if (const std::uint64_t known = estimates_[piece.function]; known != 0 && filling_ < workers_.size()) {
-    const Worker& worker = workers_[filling_];
-    if (static_cast<double>(worker.load_ns + known) <= kTogether * worker.slots && room(worker) != Room::none)
-      return filling_;
-  }
+  if (filling_ < workers_.size() && stays_little(workers_[filling_], piece.function, 1) &&
+      room(workers_[filling_]) != Room::none)
+    return filling_;
   const auto found = next_plain();
   if (found) filling_ = *found;
   return found;
@@ -428,9 +432,7 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
     if (!chosen) return std::nullopt;
     Worker& worker = workers_[chosen->first];
     const std::uint32_t tasks = share(klass, piece, worker);
-    const std::uint64_t known = estimates_[piece.function];
-    if (known != 0 && static_cast<double>(worker.load_ns + known * tasks) <= kTogether * worker.slots)
-      worker.rest_until = std::max(worker.rest_until, now_ + kSettle);
+    if (stays_little(worker, piece.function, tasks)) worker.rest_until = std::max(worker.rest_until, now_ + kSettle);
     return Decision{&piece, tasks, chosen->first, chosen->second, {}, {}};
   };
   const auto first_level = [](const Class& klass) {

@@ -244,6 +244,7 @@ class Scheduler {
   static bool offers_besides_cpus(const core::WireDemand& offer, const core::WireDemand& demand);
   std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker) const;
   std::pair<Class*, int> longest_waiting();
+  bool stays_little(const Worker& worker, std::uint32_t function, std::uint32_t tasks) const;
   std::optional<RankId> choose_plain(const Piece& piece);
   std::optional<RankId> next_plain();
   std::optional<std::pair<RankId, std::uint32_t>> choose(Class& klass, const Piece& piece);

@@ -17,10 +17,11 @@ chmod 755 "$work"
 . "$source/tests/launch/container_runtimes.sh"
 export COMPOSE_PROJECT_NAME=mobula-test-$$ IMAGE=mobula-test-$$ DATA=$work/data READS=/data/reads.fq
 compose+=(-f "$source/docker/compose.yaml")
-job=
+up= killer=
 clean() {
   set +e
-  [ -z "$job" ] || "${compose[@]}" down -t 1 -v >/dev/null 2>&1
+  [ -z "$killer" ] || kill "$killer" 2>/dev/null
+  [ -z "$up" ] || "${compose[@]}" down -t 1 -v >/dev/null 2>&1
   runtimes_down
   rm -rf "$work"
 }
@@ -53,17 +54,17 @@ tar -C "$root" -c . | docker import -c 'ENV PATH=/usr/bin:/bin:/usr/sbin OMPI_MC
 
 mkdir "$DATA"
 zcat "$reads"/{reads_1,reads_2,longreads}.fq.gz >"$work/once.fq"
-for _ in $(seq "${COPIES:-24}"); do cat "$work/once.fq"; done >"$DATA/reads.fq"
+for _ in $(seq 24); do cat "$work/once.fq"; done >"$DATA/reads.fq"
 cp "$work/once.fq" "$DATA/few.fq"
 
 # count READS: the job in the foreground; its counts go to $work/counts
 count() {
-  job=up
+  up=yes
   READS=$1 timeout -k 5 120 "${compose[@]}" run -T --name head-$$ head >"$work/out" 2>&1 </dev/null || fail "code $?"
   docker cp head-$$:/home/mobula/counts.tsv "$work/counts" >/dev/null || fail "there are no counts"
   docker rm head-$$ >/dev/null
   "${compose[@]}" down -t 1 -v >/dev/null 2>&1
-  job=
+  up=
 }
 "$kmers" -o "$work/few" "$DATA/few.fq" >/dev/null
 "$kmers" -o "$work/all" "$DATA/reads.fq" >/dev/null
@@ -94,6 +95,7 @@ killer=$!
 SECONDS=0
 count /data/reads.fq
 wait $killer || true
+killer=
 [ -s "$work/killed" ] || fail "no container was killed in time"
 cmp "$work/all.tsv" "$work/counts" || fail "with a worker's container killed, the counts are others"
 echo "a worker's container killed: the same counts, $SECONDS s"

@@ -24,8 +24,8 @@ wait_for() {
   for _ in $(seq $((${2:-30} * 10))); do grep -q -- "$1" "$out" 2>/dev/null && return; sleep 0.1; done
   fail "it does not say: $1"
 }
-# batch SCRIPT [OPTIONS…]: to its end
-batch() {
+# to_its_end SCRIPT [OPTIONS…]: with the job's code
+to_its_end() {
   local code=0
   : >"$out"
   timeout 60 sbatch --wait --time=5 --output="$out" "${@:2}" "$scripts/$1" >/dev/null || code=$?
@@ -35,11 +35,14 @@ batch() {
     code=0
     timeout 60 sbatch --wait --time=5 --output="$out" "${@:2}" "$scripts/$1" >/dev/null || code=$?
   fi
-  [ $code = 0 ] || fail "$1: code $code"
+  return $code
 }
+batch() { to_its_end "$@" || fail "$1: code $?"; }
 # A heterogeneous job whose steps have ended, of which only srun is left.
 srun_stays() {
-  [ -n "$(squeue -h -n mobula-het)" ] && ! squeue -h -s -o %j | grep -qx hello
+  local jobs
+  jobs=$(squeue -h -n mobula-het -o %A)
+  [ -n "$jobs" ] && ! squeue -h -s -o %i | grep -v batch | grep -qF "$jobs"
 }
 
 # What Slurm itself says before the time limit takes most of a minute: on a node apart, while the rest goes on.
@@ -94,8 +97,7 @@ nothing_stays() { # WHAT
 # killed_and_cancelled SCRIPT [OPTIONS…]
 killed_and_cancelled() {
   local code=0
-  : >"$out"
-  APP="$survive kill 1" timeout 60 sbatch --wait --time=5 --output="$out" "${@:2}" "$scripts/$1" >/dev/null || code=$?
+  APP="$survive kill 1" to_its_end "$@" || code=$?
   [ $code = 7 ] || fail "$1: code $code with a rank killed"
   : >"$out"
   APP="$drain nap" sbatch --parsable --time=5 --output="$out" "${@:2}" "$scripts/$1" >number || fail "$1: sbatch"
