@@ -1,13 +1,12 @@
 #include "api/settings.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <ctime>
 #include <sstream>
 
+#include "core/host.hpp"
 #include "programs/container.hpp"
 #include "topology/gpus.hpp"
 #include "topology/topology.hpp"
@@ -131,9 +130,7 @@ exec::Settings make_settings(const Config& config, transport::MpiWire* mpi, bool
     settings.host = mpi->host();
     settings.node = settings.worker.node = mpi->node();
   } else {
-    char host[256] = {};
-    gethostname(host, sizeof host - 1);
-    settings.host = host;
+    settings.host = core::host_name();
   }
   settings.worker.host = settings.host;
   const bool has_slots = mpi == nullptr || !is_head || mpi->size() == 1;

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -10,6 +9,7 @@
 
 #include "core/cluster.hpp"
 #include "core/functions.hpp"
+#include "core/host.hpp"
 #include "core/log.hpp"
 #include "core/version.hpp"
 #include "exec/engine.hpp"
@@ -19,10 +19,6 @@ namespace mobula::api {
 namespace {
 
 using Json = nlohmann::json;
-
-double system_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 Json tasks_of(const head::Head& head, Json& functions) {
   head::Head::Tally sum;
@@ -67,7 +63,7 @@ Json status_of(const head::Head& head) {
           {"ends", head.is_draining()},
           {"total", cluster.total},
           {"free", cluster.free},
-          {"time", system_seconds()}};
+          {"time", core::system_seconds()}};
 }
 
 // As in 1234.0-567: the job and step of Slurm, if there is one, and the process.
@@ -96,7 +92,7 @@ Json record_of(exec::Engine& engine, const Config& config, const std::string& na
           {"output", config.job_dir.empty() ? "" : std::filesystem::absolute(config.job_dir, error).string()},
           {"journal", config.journal},
           {"version", std::string(core::kVersion)},
-          {"started", system_seconds()}};
+          {"started", core::system_seconds()}};
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 
 #include "cli/commands.hpp"
 #include "cli/findings.hpp"
+#include "core/host.hpp"
 #include "core/launcher.hpp"
 #include "core/wire.hpp"
 
@@ -44,15 +45,6 @@ int tell(const std::vector<Finding>& findings, const std::string& where = "") {
   }
   std::fflush(stdout);
   return faults;
-}
-
-std::string first_line_of(const char* command) {
-  std::array<char, 256> line{};
-  std::FILE* const pipe = popen(command, "r");
-  if (pipe == nullptr) return "";
-  const bool has = std::fgets(line.data(), line.size(), pipe) != nullptr;
-  const int status = pclose(pipe);
-  return has && status == 0 ? line.data() : "";
 }
 
 // ---- as a rank ---------------------------------------------------------------------------------------------------
@@ -192,7 +184,7 @@ int look_around(const Request& request, const Surroundings& at, const std::vecto
   const Facts mine = facts_here(request.program, 1);
   std::printf("Mobula %s with %s, on %s (Linux %s%s)\n", mine.version.c_str(), mine.mpi.c_str(), mine.host.c_str(),
               mine.kernel.c_str(), mine.container.empty() ? "" : (", in " + mine.container).c_str());
-  int faults = tell(findings_of(at, first_line_of("mpirun --version 2>&1"))) + tell(findings_of(mine));
+  int faults = tell(findings_of(at, core::output_of("mpirun --version 2>&1"))) + tell(findings_of(mine));
   const bool alone = request.wish.ranks <= 1 && request.wish.hosts.empty() && !at.in_allocation();
   if (!alone && faults == 0) {
     Wish self = request.wish;

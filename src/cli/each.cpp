@@ -16,6 +16,7 @@
 #include "cli/commands.hpp"
 #include "cli/launch.hpp"
 #include "cli/template.hpp"
+#include "core/host.hpp"
 #include "mobula/mobula.hpp"
 
 namespace mobula::cli {
@@ -135,7 +136,7 @@ class Log {
     CommandResult result;
     result.exit_code = 255;
     if (done.result) result = *done.result;
-    const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+    const double now = core::system_seconds();
     std::array<char, 128> numbers{};
     std::snprintf(numbers.data(), numbers.size(), "%llu\t:\t%.3f\t%.3f\t0\t%zu\t%d\t%d\t",
                   static_cast<unsigned long long>(done.of.number), now - result.wall, result.wall, result.out.size(),
@@ -148,7 +149,7 @@ class Log {
 };
 
 // All of a command's output; what was too long to travel is in a file, which may be on another host.
-void write_all(const std::string& text, const std::string& file, const std::string& tag, std::FILE* to) {
+void pass_on(const std::string& text, const std::string& file, const std::string& tag, std::FILE* to) {
   std::string all = text;
   if (!file.empty()) {
     if (std::ifstream in(file, std::ios::binary); in) {
@@ -264,9 +265,9 @@ class Each {
     progress_.clear();
     const std::string tag = request_.tags ? done.of.item : "";
     if (done.result) {
-      write_all(done.result->out, done.result->out_file, tag, stdout);
+      pass_on(done.result->out, done.result->out_file, tag, stdout);
       std::fflush(stdout);
-      write_all(done.result->err, done.result->err_file, tag, stderr);
+      pass_on(done.result->err, done.result->err_file, tag, stderr);
     }
     if (done.is_good()) return;
     const std::string how = !done.error.empty()        ? done.error

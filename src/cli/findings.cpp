@@ -15,7 +15,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
@@ -25,6 +24,7 @@
 #include <set>
 #include <thread>
 
+#include "core/host.hpp"
 #include "core/version.hpp"
 #include "exec/scratch.hpp"
 #include "programs/container.hpp"
@@ -133,9 +133,7 @@ std::string joined(const std::set<std::string>& names) {
 
 Facts facts_here(const std::string& program, std::uint32_t world) {
   Facts facts;
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  facts.host = host.data();
+  facts.host = core::host_name();
   facts.version = core::kVersion;
   facts.program = digest_of(program.empty() ? "/proc/self/exe" : program);
   std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> mpi{};
@@ -173,7 +171,7 @@ Facts facts_here(const std::string& program, std::uint32_t world) {
     facts.scratch_free = scratch.f_bavail * scratch.f_frsize;
   facts.runtimes = programs::runtimes_here();
   facts.interfaces = interfaces();
-  facts.clock = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  facts.clock = core::system_seconds();
   return facts;
 }
 

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -18,6 +17,7 @@
 #include <thread>
 
 #include "core/config.hpp"
+#include "core/host.hpp"
 #include "core/launcher.hpp"
 #include "core/verdict.hpp"
 #include "mobula/error.hpp"
@@ -32,16 +32,6 @@ namespace {
 using Words = std::vector<std::string>;
 
 void add(Words& to, std::initializer_list<std::string> words) { to.insert(to.end(), words); }
-
-std::string output_of(const char* command) {
-  std::string text;
-  FILE* pipe = popen(command, "r");
-  if (pipe == nullptr) return text;
-  std::array<char, 256> part{};
-  while (std::fgets(part.data(), part.size(), pipe) != nullptr) text += part.data();
-  pclose(pipe);
-  return text;
-}
 
 std::string first_of(const Surroundings& at, std::initializer_list<const char*> programs) {
   for (const char* program : programs) {
@@ -167,6 +157,9 @@ Words with_mpirun(const Wish& wish, const Surroundings& at, Launch& launch) {
   // of the launcher's business.
   add(words, {"--bind-to", wish.bind.empty() ? "none" : wish.bind});
   if (at.major < 5) add(words, {"--mca", "orte_allowed_exit_without_sync", "1"});
+  // A tree keeps its ssh sessions open, and mpirun takes the end of one, as when a host is lost, for a failed start;
+  // daemons that mpirun starts itself leave theirs.
+  if (!wish.hosts.empty() && at.major < 5) add(words, {"--mca", "plm_rsh_no_tree_spawn", "1"});
   if (!wish.hosts.empty() && wish.goes_on) {
     // A lost host is no reason to end the job; but mpirun does not end by itself then, nor say the head's code.
     launch.over_hosts = true;
@@ -222,7 +215,7 @@ Surroundings Surroundings::here() {
   at.has = [](const std::string& program) {
     return !programs::find_program(program, core::process_environment()).empty();
   };
-  at.mpi_types = [] { return output_of("srun --mpi=list 2>&1"); };
+  at.mpi_types = [] { return core::output_of("srun --mpi=list 2>&1"); };
   return at;
 }
 
@@ -305,8 +298,8 @@ pid_t spawn(const Launch& launch) {
 
 // The launcher's own end, or that of the job, whichever comes first.
 int wait_for_job(pid_t launcher, const std::string& verdict) {
-  constexpr auto kLook = std::chrono::milliseconds(20);
-  constexpr auto kOrderly = std::chrono::seconds(3);  // for the launcher to end, once the head has
+  constexpr auto kLook = std::chrono::milliseconds(100);  // the file may be on a file system of many nodes
+  constexpr auto kOrderly = std::chrono::seconds(3);      // for the launcher to end, once the head has
   std::optional<std::chrono::steady_clock::time_point> ended;
   int told = 0;
   while (true) {

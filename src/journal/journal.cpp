@@ -16,6 +16,7 @@
 #include <fstream>
 #include <vector>
 
+#include "core/host.hpp"
 #include "core/log.hpp"
 #include "core/wire.hpp"
 #include "journal/book.hpp"
@@ -105,18 +106,7 @@ class File {
 };
 
 void write_all(int file, ByteView bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = write(file, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail("writing fails", n < 0 ? errno : ENOSPC);
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-  }
-}
-
-std::string host_name() {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return host.data();
+  if (!core::write_all(file, bytes.data(), bytes.size())) fail("writing fails", errno);
 }
 
 // So that no other job has the folder. The file says who does. -1: somebody has.
@@ -133,7 +123,7 @@ int try_lock(const std::string& folder) {
     core::log_warn("the file system of " + folder + " has no locks (" + std::strerror(error) +
                    "): see to it that one job at a time uses this journal");
   }
-  const std::string text = "process " + std::to_string(getpid()) + " on " + host_name() + "\n";
+  const std::string text = "process " + std::to_string(getpid()) + " on " + core::host_name() + "\n";
   static_cast<void>(!ftruncate(lock, 0));
   static_cast<void>(!write(lock, text.data(), text.size()));
   return lock;
@@ -188,10 +178,6 @@ bool read_value(const std::string& folder, const Record& record, Buffer& value) 
     value = Buffer(record.value);
   }
   return value.size() == record.entry.size && digest_of(value.view()) == record.digest;
-}
-
-double system_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 }  // namespace
@@ -294,7 +280,7 @@ void Journal::warn(const std::string& what) {
 }
 
 bool Journal::add(Entry entry, ByteView value, bool now) {
-  entry.made = system_seconds();
+  entry.made = core::system_seconds();
   entry.size = value.size();
   try {
     Record record{std::move(entry), digest_of(value), value.size() > kInline, value};
@@ -362,8 +348,8 @@ bool Journal::append(const Buffer& record, bool now) {
   if (unwritable_) return false;
   if (file_ < 0) {
     const auto stamp = std::chrono::system_clock::now().time_since_epoch().count();
-    const std::string path =
-        results_of(folder_) + "/" + std::to_string(stamp) + "-" + host_name() + "-" + std::to_string(getpid()) + ".log";
+    const std::string path = results_of(folder_) + "/" + std::to_string(stamp) + "-" + core::host_name() + "-" +
+                             std::to_string(getpid()) + ".log";
     file_ = File(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND).release();
   }
   // One write: a process that is killed leaves it whole, or cut off as the last of its file.

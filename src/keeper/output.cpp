@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "core/host.hpp"
 #include "core/trace.hpp"
 
 namespace mobula::keeper {
@@ -17,21 +18,6 @@ namespace {
 constexpr double kLinesPerSecond = 100;
 constexpr double kAtOnce = 1000;            // lines
 constexpr std::size_t kLongest = 16 << 10;  // bytes of a line that is passed on before its end
-
-void write_all(int file, const char* bytes, std::size_t size) {
-  while (size != 0) {
-    const ssize_t n = write(file, bytes, size);
-    if (n < 0 && errno == EAGAIN) {  // the launcher's, which is slow
-      pollfd ready{file, POLLOUT, 0};
-      poll(&ready, 1, -1);
-      continue;
-    }
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return;
-    bytes += n;
-    size -= static_cast<std::size_t>(n);
-  }
-}
 
 }  // namespace
 
@@ -110,9 +96,9 @@ void Output::finish() {
 }
 
 void Output::take(Stream& stream, const char* bytes, std::size_t size) {
-  if (file_ >= 0) write_all(file_, bytes, size);
+  if (file_ >= 0) core::write_all(file_, bytes, size);
   if (tag_.empty()) {
-    write_all(stream.to, bytes, size);
+    core::write_all(stream.to, bytes, size);
     return;
   }
   stream.line.append(bytes, size);
@@ -140,7 +126,7 @@ void Output::tell_lines(Stream& stream, bool all) {
   }
   stream.line.erase(0, at);
   if (left_out_ != 0 && !text.empty()) tell_left_out();
-  write_all(stream.to, text.data(), text.size());
+  core::write_all(stream.to, text.data(), text.size());
 }
 
 bool Output::may_tell() {
@@ -162,7 +148,7 @@ void Output::tell_left_out() {
                   : std::string("--mobula-job-dir=FOLDER keeps all, --mobula-output=plain shows all")) +
       "\n";
   left_out_ = 0;
-  write_all(STDERR_FILENO, text.data(), text.size());
+  core::write_all(STDERR_FILENO, text.data(), text.size());
 }
 
 }  // namespace mobula::keeper

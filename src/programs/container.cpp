@@ -15,6 +15,7 @@
 #include <set>
 #include <thread>
 
+#include "core/host.hpp"
 #include "core/trace.hpp"
 #include "mobula/error.hpp"
 #include "programs/images.hpp"
@@ -32,7 +33,7 @@ const Runtime& choose(const core::WireImage& image, const std::vector<std::strin
     if (!find_program(runtime.program, env).empty()) return runtime;
   }
   throw CommandFailed(
-      "mobula: container " + image.name + " can't be started on " + host_name() + ": " +
+      "mobula: container " + image.name + " can't be started on " + core::host_name() + ": " +
       (image.runtime.empty() ? "neither apptainer nor ch-run, podman or docker is" : image.runtime + " is not") +
       " in PATH there");
 }
@@ -291,7 +292,7 @@ CommandResult run_contained(Program program, const core::WireImage& image) {
   if (!contained.end.empty()) program.when_stopped = [&contained] { run_quietly(contained.end); };
   CommandResult result = run_program(program);
   if (failed_to_contain(contained.runtime, result)) {
-    throw CommandFailed("mobula: container " + image.name + " can't be started on " + host_name() + ": " +
+    throw CommandFailed("mobula: container " + image.name + " can't be started on " + core::host_name() + ": " +
                         last_of(result.err));
   }
   if (warm != nullptr) warm_containers().give(std::move(warm));

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <thread>
 
+#include "core/host.hpp"
 #include "mobula/error.hpp"
 #include "programs/container.hpp"
 #include "programs/program.hpp"
@@ -66,8 +67,9 @@ struct Maker {
     const std::string what = words.front() + " " + words[1];
     CommandResult result = run(std::move(words));
     if (result.exit_code != 0) {
-      throw CommandFailed("mobula: the container image " + image + " could not be made ready on " + host_name() + ": " +
-                          what + " ended with code " + std::to_string(result.exit_code) + ": " + last_of(result.err));
+      throw CommandFailed("mobula: the container image " + image + " could not be made ready on " + core::host_name() +
+                          ": " + what + " ended with code " + std::to_string(result.exit_code) + ": " +
+                          last_of(result.err));
     }
     return result;
   }
@@ -128,12 +130,6 @@ bool is_ready(const std::string& runtime, const std::string& image) {
 
 }  // namespace
 
-std::string host_name() {
-  std::string name(256, '\0');
-  gethostname(name.data(), name.size());
-  return name.c_str();
-}
-
 void keep_images_in(const std::string& folder) { g_folder = folder; }
 
 std::string ready_image(const Runtime& runtime, const std::string& image, const std::vector<std::string>& env,
@@ -143,7 +139,7 @@ std::string ready_image(const Runtime& runtime, const std::string& image, const 
   const bool is_name = image.find("://") != std::string::npos ||
                        (!is_archive(image) && image.front() != '/' && image.front() != '.' && kind != "apptainer");
   if (!is_name && !fs::exists(image)) {
-    throw CommandFailed("mobula: the container image " + image + " is not on " + host_name());
+    throw CommandFailed("mobula: the container image " + image + " is not on " + core::host_name());
   }
   static std::mutex mutex;
   static std::map<std::string, std::string> known;  // by runtime and image

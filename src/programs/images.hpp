@@ -13,8 +13,6 @@ struct Runtime {
   const char* program;  // that starts containers
 };
 
-std::string host_name();
-
 // What the runtime takes for the image. Throws CommandFailed where the image is not there, or can't be made ready;
 // Cancelled.
 std::string ready_image(const Runtime& runtime, const std::string& image, const std::vector<std::string>& env,

@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "core/host.hpp"
 #include "mobula/error.hpp"
 
 namespace mobula::programs {
@@ -89,18 +90,14 @@ class Capture {
         throw CommandFailed("mobula: a command wrote more than its capture_limit of " + std::to_string(limit_) +
                             " bytes, and the file " + path_ + " for it can't be made: " + std::strerror(errno));
       }
-      write_all(text.data(), text.size());
+      append(text.data(), text.size());
     }
-    if (file_.get() >= 0) write_all(bytes, n);
+    if (file_.get() >= 0) append(bytes, n);
     text.append(bytes, std::min(n, limit_ - text.size()));
   }
-  void write_all(const char* bytes, std::size_t n) {
-    while (n != 0) {
-      const ssize_t done = write(file_.get(), bytes, n);
-      if (done < 0) throw CommandFailed("mobula: writing " + path_ + ": " + std::strerror(errno));
-      bytes += done;
-      n -= static_cast<std::size_t>(done);
-    }
+  void append(const char* bytes, std::size_t n) {
+    if (!core::write_all(file_.get(), bytes, n))
+      throw CommandFailed("mobula: writing " + path_ + ": " + std::strerror(errno));
   }
 
   File from_;

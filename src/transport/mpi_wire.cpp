@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/host.hpp"
 #include "transport/doorbell.hpp"
 #include "transport/transport.hpp"
 
@@ -92,9 +93,7 @@ class MpiWireImpl final : public MpiWire {
     MPI_Comm_size(comm_, &size);
     rank_ = static_cast<RankId>(rank);
     size_ = static_cast<std::uint32_t>(size);
-    std::array<char, 256> host{};
-    gethostname(host.data(), host.size() - 1);
-    host_ = host.data();
+    host_ = core::host_name();
     find_node();
     if (started_here_) touch_own_segment();
     for (std::size_t i = 0; i < kReceives; ++i) add_receive();

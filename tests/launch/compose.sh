@@ -73,7 +73,8 @@ count /data/few.fq
 cmp "$work/few.tsv" "$work/counts" || fail "the counts are others"
 echo "head and two workers: the same counts, $SECONDS s"
 
-# A worker's container goes once its ranks count. One that has not joined yet would take the job with it.
+# A worker's container goes once its ranks count: one that has not joined yet would take the job with it, and so may one to which
+# the launcher still has an ssh session.
 ranks_of() {
   local pid joined=0
   for pid in $(docker top "$1" -o pid,comm 2>/dev/null | awk '$2 == "kmers" {print $1}'); do
@@ -87,6 +88,7 @@ ranks_of() {
     victim=$("${compose[@]}" ps -q worker 2>/dev/null | head -n 1)
     [ -n "$victim" ] && [ "$(ranks_of "$victim")" -ge 2 ] || continue
     sleep 1
+    docker top head-$$ -o pid,comm | awk '$2 == "ssh"' >"$work/sessions"
     [ "$(ranks_of "$victim")" -ge 2 ] && docker kill "$victim" >"$work/killed" 2>&1
     break
   done
@@ -97,5 +99,6 @@ count /data/reads.fq
 wait $killer || true
 killer=
 [ -s "$work/killed" ] || fail "no container was killed in time"
+[ ! -s "$work/sessions" ] || fail "the launcher kept its ssh sessions open"
 cmp "$work/all.tsv" "$work/counts" || fail "with a worker's container killed, the counts are others"
 echo "a worker's container killed: the same counts, $SECONDS s"

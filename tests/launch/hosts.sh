@@ -43,7 +43,7 @@ echo >>"$hosts_dir/other"
 nsenter -t "$(cat "$hosts_dir/h2.pid")" --mount mount --bind "$hosts_dir/other" "$4"
 # COMMAND… that starts ranks on the hosts by itself
 hosts_env() {
-  env OMPI_MCA_plm_rsh_agent="$hosts_dir/agent" OMPI_MCA_plm_rsh_no_tree_spawn=1 OMPI_MCA_oob_tcp_if_include=10.78.0.0/24 \
+  env OMPI_MCA_plm_rsh_agent="$hosts_dir/agent" OMPI_MCA_oob_tcp_if_include=10.78.0.0/24 \
     OMPI_MCA_btl_tcp_if_include=10.78.0.0/24 timeout -k 3 60 "$@"
 }
 hosts_env "$4" doctor --hosts "$hosts_dir/hostfile" -n 3 --per-node 1 >"$hosts_dir/out" 2>&1 && fail "doctor: other programs are all right"
@@ -76,7 +76,7 @@ wait $launcher
 code=$?
 grep "all is right" "$hosts_dir/out" || fail "the job did not go on, code $code"
 [ $code = 7 ] || fail "code $code in place of the driver's"
-pgrep -x survive && fail "ranks stay"
+pgrep -f "^$3 " && fail "ranks stay"
 [ -z "$(ls -A .mobula-* 2>/dev/null)" ] || fail "a file stays"
 hosts_down
 

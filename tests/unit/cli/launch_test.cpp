@@ -104,6 +104,18 @@ TEST(Launch, ContainersShareANamespaceOfUsers) {
   EXPECT_THROW(plan(of, at), Error);
 }
 
+TEST(Launch, OverHostsTheJobOutlivesOne) {
+  Wish over = wish(4);
+  over.hosts = "/dev/null";
+  const Launch launch = plan(over, laptop());
+  EXPECT_EQ(launch.text(),
+            "mpirun -n 4 --hostfile /dev/null --bind-to none --mca orte_allowed_exit_without_sync 1 --mca "
+            "plm_rsh_no_tree_spawn 1 --enable-recovery -x VERDICT_OF_MOBULA app x");
+  EXPECT_TRUE(launch.over_hosts);
+  over.goes_on = false;
+  EXPECT_FALSE(plan(over, laptop()).over_hosts);
+}
+
 TEST(Launch, WhatCantBeIsSaid) {
   EXPECT_THROW(plan(wish(0, {}), laptop()), Error);
   Surroundings none = laptop();
