@@ -44,7 +44,7 @@ nsenter -t "$(cat "$hosts_dir/h2.pid")" --mount mount --bind "$hosts_dir/other" 
 # COMMAND… that starts ranks on the hosts by itself
 hosts_env() {
   env OMPI_MCA_plm_rsh_agent="$hosts_dir/agent" OMPI_MCA_oob_tcp_if_include=10.78.0.0/24 \
-    OMPI_MCA_btl_tcp_if_include=10.78.0.0/24 timeout -k 3 60 "$@"
+    OMPI_MCA_btl_tcp_if_include=10.78.0.0/24 OMPI_MCA_orte_tmpdir_base="$hosts_dir" timeout -k 3 60 "$@"
 }
 hosts_env "$4" doctor --hosts "$hosts_dir/hostfile" -n 3 --per-node 1 >"$hosts_dir/out" 2>&1 && fail "doctor: other programs are all right"
 grep -A1 "program's file differs from that on h1 on h2$" "$hosts_dir/out" || fail "doctor's words"

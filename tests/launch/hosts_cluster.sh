@@ -70,7 +70,8 @@ hosts_wait() {
 hosts_mpirun() {
   OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 timeout -k 3 "${hosts_limit:-120}" mpirun \
     --hostfile "$hosts_dir/hostfile" --mca plm rsh --mca plm_rsh_agent "$hosts_dir/agent" --mca plm_rsh_no_tree_spawn 1 \
-    --mca oob_tcp_if_include 10.78.0.0/24 --mca btl_tcp_if_include 10.78.0.0/24 --oversubscribe --bind-to none "$@"
+    --mca oob_tcp_if_include 10.78.0.0/24 --mca btl_tcp_if_include 10.78.0.0/24 --mca orte_tmpdir_base "$hosts_dir" \
+    --oversubscribe --bind-to none "$@"
 }
 
 hosts_bytes() {
