@@ -62,9 +62,9 @@ void Head::check_nodes() {
   constexpr Time kCheck = 100'000'000;
   const Time since = now_ - nodes_checked_;
   if (settings_.lost_after == 0 || since < kCheck) return;
-  nodes_checked_ = now_;
-  // Where this rank has not run for a while itself, it has not heard of others for as long.
+  // Where this rank has not run for a while itself, as before the first check, it has not heard of others for as long.
   const Time asleep = since > 10 * kCheck ? since : 0;
+  nodes_checked_ = now_;
   std::vector<RankId> silent;
   for (RankId rank = 1; rank < ranks_.size(); ++rank) {
     if (!ranks_[rank].alive) continue;
@@ -72,7 +72,7 @@ void Head::check_nodes() {
     if (now_ - heard - asleep > settings_.lost_after) silent.push_back(rank);
   }
   if (asleep != 0) {
-    for (auto& [node, heard] : heard_) heard += asleep;
+    for (auto& [node, heard] : heard_) heard = std::min(heard + asleep, now_);
   }
   for (const RankId rank : silent) worker_lost(rank, "nothing was heard of its node");
 }
