@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "core/verdict.hpp"
 #include "keeper/board.hpp"
 #include "keeper/processes.hpp"
 
@@ -97,6 +98,17 @@ bool receive(int socket, Note& note, int& file) {
   _exit(WEXITSTATUS(status));
 }
 
+// The job ends with its head, and with a rank that has not joined. The launcher, where it lets ranks die, may not end
+// then: who started it for that reason learns it here.
+void tell_end(int status, bool is_head) {
+  if (status == 0) return;
+  if (is_head && WIFSIGNALED(status))
+    std::fprintf(stderr, "mobula: rank 0, the head, was %s; the job ends\n", describe_status(status).c_str());
+  const char* verdict = std::getenv(core::kVerdict);
+  if (verdict == nullptr || core::read_verdict(verdict).code) return;
+  core::job_ends(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
+
 // The job goes on without the rank. Until it is over this process stays, for the launcher: the ranks of the node say
 // that it is, or the launcher does, by closing its end or by a signal.
 [[noreturn]] void wait_for_end(const Board& board, int pmix, int signals) {
@@ -160,6 +172,7 @@ bool receive(int socket, Note& note, int& file) {
     take_notes();
     if (leaves || board == nullptr) {
       output.finish();
+      if (!leaves) tell_end(status, false);
       end_like(status);
     }
     Place& mine = board->place(place);
@@ -167,7 +180,10 @@ bool receive(int socket, Note& note, int& file) {
     mine.end.store(static_cast<std::uint32_t>(End::died));
     kill_children();  // what the rank had started
     output.finish();
-    if (is_head) end_like(status);
+    if (is_head) {
+      tell_end(status, true);
+      end_like(status);
+    }
     wait_for_end(*board, pmix, signals);
   }
 }

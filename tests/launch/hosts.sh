@@ -80,6 +80,21 @@ pgrep -f "^$3 " && fail "ranks stay"
 [ -z "$(ls -A .mobula-* 2>/dev/null)" ] || fail "a file stays"
 hosts_down
 
+echo "== a host ends, and then the head: so does the job"
+hosts_up 4 || exit 1
+hosts_env "$4" run --hosts "$hosts_dir/hostfile" -n 8 --per-node 2 "$3" cut >"$hosts_dir/out" 2>&1 &
+launcher=$!
+for _ in $(seq 200); do grep -q ready "$hosts_dir/out" && break; sleep 0.1; done
+kill -KILL "$(cat "$hosts_dir/h4.pid")"
+for pid in $(pgrep -x "$(basename "$3")"); do
+  if grep -qz "^OMPI_COMM_WORLD_RANK=0$" "/proc/$pid/environ"; then kill -KILL "$pid"; fi
+done
+wait $launcher
+code=$?
+[ $code = 137 ] || fail "code $code in place of the head's"
+grep "the head, was killed by signal 9" "$hosts_dir/out" || fail "no word of the head's end"
+hosts_down
+
 echo "== hosts with a /dev/shm of 64 MiB"
 hosts_up 2 64m || exit 1
 hosts_mpirun -n 4 --map-by node "$2" broadcast 8 >"$hosts_dir/out" 2>&1 || fail "small /dev/shm: $?"
