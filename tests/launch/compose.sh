@@ -54,7 +54,7 @@ tar -C "$root" -c . | docker import -c 'ENV PATH=/usr/bin:/bin:/usr/sbin OMPI_MC
 
 mkdir "$DATA"
 zcat "$reads"/{reads_1,reads_2,longreads}.fq.gz >"$work/once.fq"
-for _ in $(seq 24); do cat "$work/once.fq"; done >"$DATA/reads.fq"
+for _ in $(seq 48); do cat "$work/once.fq"; done >"$DATA/reads.fq"
 cp "$work/once.fq" "$DATA/few.fq"
 
 # count READS: the job in the foreground; its counts go to $work/counts
