@@ -9,18 +9,23 @@
 #include <array>
 #include <cerrno>
 #include <cmath>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <mutex>
 #include <sstream>
+#include <stop_token>
+#include <thread>
 
 #include "api/runtime.hpp"
 #include "api/settings.hpp"
 #include "api/status.hpp"
 #include "core/config.hpp"
 #include "core/functions.hpp"
+#include "core/host.hpp"
 #include "core/launcher.hpp"
 #include "core/log.hpp"
 #include "core/shared_memory.hpp"
@@ -63,6 +68,7 @@ struct Job {
   core::Time asked_at = 0;
   std::atomic<bool> ended{false};
   std::atomic<bool> main_is_in_driver{false};
+  std::jthread stillness;
 };
 Job* g_job = nullptr;
 
@@ -360,6 +366,37 @@ void on_head_signal(Job& job, int signal) {
   end_at_once(job, signal, signal == SIGINT ? "interrupted" : "asked to end (" + signal_name(signal) + ")");
 }
 
+// A rank whose engine stands still is stuck inside MPI: with Open MPI 4 over TCP it can be, for good, when a rank dies
+// to which it was sending a large value. The others take it for lost after `lost_after`. It ends then, that nobody
+// waits for it; if it is the head, so does the job. Time is counted in looks, so that none counts in which the process
+// was stopped.
+void guard_stillness(Job& job) {
+  const std::chrono::nanoseconds lost_after = job.config.lost_after;
+  if (!job.board || lost_after.count() == 0) return;
+  job.stillness = std::jthread([&job, lost_after](const std::stop_token& stop) {
+    constexpr std::chrono::seconds kLook{1};
+    constexpr std::chrono::seconds kLonger{5};  // than the others wait
+    exec::name_thread("guard");
+    const auto& beat = job.board->place(job.mpi->node_rank()).beat;
+    std::mutex mutex;
+    std::condition_variable_any never;
+    std::unique_lock lock(mutex);
+    std::int64_t last = 0;
+    std::chrono::nanoseconds still{0};
+    while (!never.wait_for(lock, stop, kLook, [&stop] { return stop.stop_requested(); }) && !job.ended.load()) {
+      const std::int64_t now = beat.load();
+      still = now == last ? still + kLook : std::chrono::nanoseconds{0};
+      last = now;
+      if (still < lost_after + kLonger) continue;
+      const std::string text = "mobula [rank " + std::to_string(job.mpi->rank()) + " on " + job.mpi->host() +
+                               "]: nothing has moved here for " + std::to_string(still / kLook) +
+                               " s, as if MPI were stuck; the rank ends\n";
+      core::write_all(STDERR_FILENO, text.data(), text.size());
+      _exit(1);
+    }
+  });
+}
+
 int run_head(Job& job, const std::function<int()>& driver) {
   exec::Engine& engine = *job.engine;
   engine.on_signal = [&job](int signal) { on_head_signal(job, signal); };
@@ -370,6 +407,7 @@ int run_head(Job& job, const std::function<int()>& driver) {
   try {
     engine.join(core::kVersion, core::function_digest());
     job.joined.store(true);
+    guard_stillness(job);
     core::job_begins();
     job.door = open_door(engine, job.config, note_signal);
     code = driver();
@@ -420,6 +458,7 @@ int run_worker(Job& job) {
   };
   engine.start_threads();
   engine.join(core::kVersion, core::function_digest());
+  guard_stillness(job);
   const int code = engine.serve();
   job.ended.store(true);
   const bool clean = engine.stop_threads();

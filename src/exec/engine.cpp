@@ -57,12 +57,6 @@ void give_to_openmp(int cpus, bool moved) {
   t_openmp_threads = cpus;
 }
 
-// In core dumps, and where threads are listed, the program's name stays.
-void name_thread(const char* part) {
-  const std::string name = std::string(program_invocation_short_name).substr(0, 10) + ":" + part;
-  pthread_setname_np(pthread_self(), name.c_str());
-}
-
 // The kernel's, which costs only those who call it.
 std::function<bool()> fence() {
   const bool can = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
@@ -70,6 +64,11 @@ std::function<bool()> fence() {
 }
 
 }  // namespace
+
+void name_thread(const char* part) {
+  const std::string name = std::string(program_invocation_short_name).substr(0, 10) + ":" + part;
+  pthread_setname_np(pthread_self(), name.c_str());
+}
 
 Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* head_settings)
     : settings_(std::move(settings)),

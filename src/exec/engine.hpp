@@ -47,6 +47,9 @@ struct Settings {
   std::chrono::milliseconds stop_grace{500};
 };
 
+// Of this thread: the program's, which stays in core dumps and where threads are listed, and its part in it.
+void name_thread(const char* part);
+
 class Engine {
  public:
   static constexpr std::uint32_t kMaxThreads = 1024;  // that run tasks; more of them would only wait

@@ -8,6 +8,7 @@
 //   survive leave N    N workers are told to end, one after the other: nothing is lost, and nothing runs twice
 //   survive children   what a killed rank has started goes with it
 //   survive cut        a host is cut off by whoever started this
+//   survive still      a rank hangs for good; still-head: the head does
 //   survive head       the head is killed
 #include <signal.h>
 #include <unistd.h>
@@ -388,6 +389,35 @@ int lose_children() {
   return g_wrong == 0 ? 7 : 1;
 }
 
+// All threads of this process stop for good, but for the one that looks whether any moves, as if they were stuck inside
+// MPI.
+int stand_still() {
+  std::thread([] {
+    signal(SIGRTMIN + 3, [](int) {
+      while (true) pause();
+    });
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+      const int thread = std::stoi(task.path().filename());
+      std::string name;
+      std::getline(std::ifstream(task.path() / "comm"), name);
+      if (thread != gettid() && !name.ends_with(":guard")) tgkill(getpid(), thread, SIGRTMIN + 3);
+    }
+  }).detach();
+  return 0;
+}
+
+int lose_still_one() {
+  const std::size_t before = alive();
+  try {
+    get(remote<stand_still>.with({.retries = 0, .placement = mobula::on_rank(1)})());
+  } catch (const mobula::WorkerLost&) {
+  }
+  for (int i = 0; i < 600 && alive() == before; ++i) std::this_thread::sleep_for(50ms);
+  expect(alive() < before, "nobody was lost");
+  load(1);
+  return g_wrong == 0 ? 7 : 1;
+}
+
 int wait_for_loss() {
   const std::size_t before = alive();
   load(1);
@@ -412,6 +442,11 @@ int main(int argc, char** argv) {
     if (what == "state") return lose_state();
     if (what == "children") return lose_children();
     if (what == "cut") return wait_for_loss();
+    if (what == "still") return lose_still_one();
+    if (what == "still-head") {
+      stand_still();
+      while (true) std::this_thread::sleep_for(1s);
+    }
     if (what == "stop") return stop_one(3500ms, true);
     if (what == "pause") return stop_one(700ms, false);
     for (const auto& [rank, pid] : pids_of_workers()) std::printf("pid %d\n", pid);
