@@ -80,7 +80,7 @@ TEST_F(Losses, WhoSpokeToASleepingHeadIsNotHeardForLonger) {
   run(500 * kMs, {0, 1, 2});
   now += 60'000 * kMs;
   head.step(now);
-  for (const detail::RankId rank : {1, 2}) head.handle(rank, core::Pulse{});
+  for (const detail::RankId rank : {1U, 2U}) head.handle(rank, core::Pulse{});
   now += 5'000 * kMs;
   run(kLostAfter + 1500 * kMs, {0, 1});
   EXPECT_EQ(head.lost(), 1U);
