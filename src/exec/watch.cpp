@@ -120,8 +120,7 @@ std::optional<std::string> Watch::must_end(Time now) const {
   if (head != ranks_.end()) {
     const keeper::Place& of = place(static_cast<std::size_t>(head - ranks_.begin()));
     if (of.end.load() == static_cast<std::uint32_t>(End::died)) {
-      return "rank 0, the head, " +
-             (of.status.load() != 0 ? "was " + keeper::describe_status(of.status.load()) : "is gone");
+      return keeper::describe_end_of_head(of.status.load());
     }
   }
   const Time silent = now - std::max<Time>(board_->head_heard().load(), began_);

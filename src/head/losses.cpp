@@ -62,9 +62,9 @@ void Head::check_nodes() {
   constexpr Time kCheck = 100'000'000;
   const Time since = now_ - nodes_checked_;
   if (settings_.lost_after == 0 || since < kCheck) return;
+  nodes_checked_ = now_;
   // Where this rank has not run for a while itself, as before the first check, it has not heard of others for as long.
   const Time asleep = since > 10 * kCheck ? since : 0;
-  nodes_checked_ = now_;
   std::vector<RankId> silent;
   for (RankId rank = 1; rank < ranks_.size(); ++rank) {
     if (!ranks_[rank].alive) continue;

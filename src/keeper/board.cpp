@@ -65,4 +65,9 @@ std::string describe_status(int status) {
   return "ended";
 }
 
+std::string describe_end_of_head(int status) {
+  if (status == 0) return "rank 0, the head, is gone";
+  return std::string("rank 0, the head, ") + (WIFSIGNALED(status) ? "was " : "") + describe_status(status);
+}
+
 }  // namespace mobula::keeper

@@ -68,5 +68,8 @@ class Board {
 
 // For people: "killed by signal 9 (Killed)".
 std::string describe_status(int status);
+// The same of the head, as a sentence: "rank 0, the head, was killed by signal 9 (Killed)". 0: nobody knows how it
+// ended.
+std::string describe_end_of_head(int status);
 
 }  // namespace mobula::keeper

@@ -102,10 +102,7 @@ bool receive(int socket, Note& note, int& file) {
 // then: who started it for that reason learns it here.
 void tell_end(int status, bool is_head) {
   if (status == 0) return;
-  if (is_head) {
-    std::fprintf(stderr, "mobula: rank 0, the head, %s%s; the job ends\n", WIFSIGNALED(status) ? "was " : "",
-                 describe_status(status).c_str());
-  }
+  if (is_head) std::fprintf(stderr, "mobula: %s; the job ends\n", describe_end_of_head(status).c_str());
   const char* verdict = std::getenv(core::kVerdict);
   if (verdict == nullptr || core::read_verdict(verdict).code) return;
   core::job_ends(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));

@@ -232,7 +232,14 @@ TEST(Gang, IsNotStarvedByTasks) {
   if (workers() <= 8) {
     EXPECT_LT(ended, flow.size()) << "it had to wait for all tasks";
   }
-  for (const Ref<int>& ref : flow) mobula::cancel(ref);
+  // The first fifth ends all the same; the rest need not be waited for.
+  for (std::size_t i = 0; i < flow.size(); ++i) {
+    if (i < flow.size() / 5) {
+      get(flow[i]);
+    } else {
+      mobula::cancel(flow[i]);
+    }
+  }
 }
 
 // What can't start while an actor lives keeps nobody from working.
