@@ -365,8 +365,7 @@ void add_each(CLI::App& app, std::vector<std::string> all) {
   each->add_flag("--quiet", request->quiet, "don't");
   each->prefix_command();
   each->callback([each, request, all = std::move(all)] {
-    std::vector<std::string> rest = each->remaining();
-    if (!rest.empty() && rest.front() == "--") rest.erase(rest.begin());
+    const std::vector<std::string> rest = each->remaining();
     const auto command =
         std::find_if(rest.begin(), rest.end(), [](const auto& w) { return !w.starts_with("--mobula-"); });
     const std::vector<std::string> settings(rest.begin(), command);
@@ -376,6 +375,7 @@ void add_each(CLI::App& app, std::vector<std::string> all) {
                        (request->wish.ranks <= 1 && request->wish.hosts.empty() && !at.in_allocation());
     if (!request->dry && !at.in_rank() && !alone) {
       Wish self = request->wish;
+      self.code_counts = true;
       self.words = {at.self};
       self.words.insert(self.words.end(), all.begin() + 1, all.end());
       start(plan(self, at));

@@ -65,7 +65,7 @@ Words inside(const Wish& wish, const Surroundings& at, Launch& launch) {
     // The launcher's variables differ by rank: a process of ours passes them on where the rank starts.
     add(words, {at.self, "enter", "--runtime", runtime});
     for (const std::string& bind : wish.binds) add(words, {"--mount", bind});
-    add(words, {wish.image, "--"});
+    add(words, {wish.image});
     if (runtime == "podman" && !at.is_root) {
       launch.env.emplace_back("OMPI_MCA_btl_vader_single_copy_mechanism", "none");
       launch.notes.emplace_back(
@@ -140,6 +140,8 @@ Words with_mpirun(const Wish& wish, const Surroundings& at, Launch& launch) {
     return words;
   }
   if (!wish.hosts.empty()) add(words, {"--hostfile", wish.hosts});
+  // With hosts it has to say which of them can't be reached.
+  if (wish.code_counts && wish.hosts.empty() && at.major < 5) add(words, {"--quiet"});
   const std::string cpus = wish.cpus > 1 ? ":PE=" + std::to_string(wish.cpus) : "";
   if (wish.per_node != 0) {
     add(words, {"--map-by", "ppr:" + std::to_string(wish.per_node) + ":node" + cpus});

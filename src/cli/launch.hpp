@@ -30,6 +30,7 @@ struct Wish {
   std::vector<std::string> binds;
   bool goes_on = true;             // when a host is lost
   bool oversubscribe = false;      // more ranks than cores are meant
+  bool code_counts = false;        // its exit code is an answer, of which the launcher need not speak
   std::vector<std::string> words;  // the program and its arguments
 
   void add_to(CLI::App& app);

@@ -56,7 +56,7 @@ void add_run(CLI::App& app) {
   CLI::App* const run = app.add_subcommand(
       "run", "Start a program's ranks: by srun in an allocation of Slurm, by mpirun elsewhere, or just itself");
   run->footer(
-      "mobula run [OPTIONS] PROGRAM [ARGUMENTS…]. A program that is one of Mobula's takes settings too, as in "
+      "mobula run [OPTIONS] [--] PROGRAM [ARGUMENTS…]. A program that is one of Mobula's takes settings too, as in "
       "--mobula-slots=4 after its name.");
   wish->add_to(*run);
   run->add_flag("--dry-run", *dry, "print the command line that would be started");
@@ -76,7 +76,6 @@ void add_run(CLI::App& app) {
   enter->prefix_command();
   enter->callback([enter, entry] {
     entry->words = enter->remaining();
-    std::erase(entry->words, "--");
     become(entering(*entry));
   });
 }

@@ -27,6 +27,12 @@ expect 1 "$mobula" run -n 2 --hosts nowhere "$hello"
 says "can't be read"
 expect 1 "$mobula" run "$work/none"
 says "No such file"
+expect 0 "$mobula" run --dry-run -n 2 -- "$hello" -- x
+says "mpirun -n 2 .* $hello -- x$"
+expect 1 "$mobula" run --rank 3 "$hello"
+says "no option --rank"
+expect 1 "$mobula" run --mobula-slots=2 "$hello"
+says "Settings come behind"
 
 expect 0 "$mobula" submit --dry-run --sbatch=--wait --setup 'module load mpi' --sbatch --qos=high "$hello" -t x
 says '^#SBATCH --wait$'
@@ -47,6 +53,9 @@ says "exit code 3"
 says "signal 9"
 [ "$(wc -l <log)" = 4 ] || fail "the log"
 awk -F'\t' '$1 == 2 && $7 == 3 && $9 == "exit 3"' log | grep -q . || fail "a line of the log: $(cat log)"
+seq 3 | "$mobula" each -n 2 --quiet --mobula-slots=1 -- sh -c 'exit "$0"' >out 2>&1
+[ $? = 3 ] || fail "the number of failures with several ranks"
+[ "$(grep -vc "mobula: command" out)" = 0 ] || fail "the launcher speaks of the exit code"
 # What went well is not run again, and what fails may be tried again.
 for round in 1 2; do
   seq 5 | "$mobula" each -n 2 --quiet --resume journal 'echo {} >>ran; [ {} != 3 ] || [ -e again ]' >out 2>&1

@@ -98,7 +98,7 @@ TEST(Launch, ContainersShareANamespaceOfUsers) {
   of.runtime = "apptainer";
   EXPECT_EQ(plan(of, at).text(), start + "apptainer exec --sharens --bind /data img.sif app x");
   of.runtime = "docker";
-  EXPECT_EQ(plan(of, at).text(), start + "/opt/mobula enter --runtime docker --mount /data img.sif -- app x");
+  EXPECT_EQ(plan(of, at).text(), start + "/opt/mobula enter --runtime docker --mount /data img.sif app x");
   at.has = [](const std::string& program) { return program == "mpirun"; };
   of.runtime = "";
   EXPECT_THROW(plan(of, at), Error);
