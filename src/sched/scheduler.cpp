@@ -390,8 +390,9 @@ std::uint32_t Scheduler::share(const Class& klass, const Piece& piece, const Wor
       std::max(1.0, static_cast<double>(kTarget) * worker.slots / static_cast<double>(estimate)));
   // Towards the end parts get smaller, so that all slots end together, but not less than a message is worth.
   const auto together = known != 0 ? static_cast<std::uint64_t>(kTogether * worker.slots) / known : 0;
-  const auto by_rest = std::max(
-      static_cast<std::uint64_t>(static_cast<double>(klass.tasks) / (2 * std::max(slots_, 1.0))) + 1, together);
+  const double its_part = worker.slots / std::max(slots_, 1.0);
+  const auto by_rest =
+      std::max(static_cast<std::uint64_t>(static_cast<double>(klass.tasks) * its_part / 2) + 1, together);
   const std::uint64_t by_size = std::max<std::uint64_t>(1, kBytes / std::max<std::uint32_t>(piece.bytes, 1));
   return static_cast<std::uint32_t>(std::min<std::uint64_t>({by_time, by_rest, by_size, piece.size()}));
 }
