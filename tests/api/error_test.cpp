@@ -1,4 +1,11 @@
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <any>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <new>
 #include <optional>
@@ -136,6 +143,22 @@ TEST(Errors, PassThroughNestedGet) {
 TEST(Errors, ThrownAgainEachTime) {
   const Ref<int> ref = remote<thrower>(1);
   for (int i = 0; i < 3; ++i) EXPECT_THROW(get(ref), std::invalid_argument);
+}
+
+// As MPI meets it where a rank of another host has died. Programs that tasks start still end by the signal.
+int write_to_nobody() {
+  std::array<int, 2> ends{};
+  if (pipe(ends.data()) != 0) return 0;
+  close(ends[0]);
+  const int error = write(ends[1], "x", 1) == -1 ? errno : 0;
+  close(ends[1]);
+  const int status = std::system("kill -PIPE $$");
+  return WIFSIGNALED(status) && WTERMSIG(status) == SIGPIPE ? error : 0;
+}
+TEST(Errors, AClosedConnectionEndsNoRank) {
+  if (mobula::cluster().ranks.size() == 1) GTEST_SKIP() << "alone, a program ends with who reads its output";
+  EXPECT_EQ(write_to_nobody(), EPIPE);
+  EXPECT_EQ(get(remote<write_to_nobody>()), EPIPE);
 }
 
 TEST(Timeouts, GetGivesUp) {
