@@ -215,6 +215,7 @@ class Head {
     std::shared_ptr<Work> maker;         // can make it again
     std::uint32_t lineage = 0;           // Works in lineage that need it to run again
     bool gone = false;                   // the value is nowhere
+    bool freed = false;                  // its owner was told to free it, and has no place for it
     bool followed = false;               // a task that needs it went where it is being made
     RankId gone_with = detail::kNoRank;  // that rank; none: it was freed
     bool held() const;

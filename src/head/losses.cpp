@@ -336,6 +336,7 @@ void Head::forget_value(Entry& of) {
   of.at = kNoRank;
   of.copies.clear();
   of.gone = true;
+  of.freed = true;
   of.gone_with = kNoRank;
 }
 
@@ -440,13 +441,13 @@ void Head::revive(Work& work) {
   if (work.in_lineage) drop_lineage(work);
 }
 
-// It was made again, and this time it is small: its owner has it, if it wants it.
+// It was made again, and this time it is small: its owner has it, if it has a place for it.
 void Head::settle_again(ObjectId id, Entry& of) {
   of.stored = false;
   const RankId owner = id.span.owner();
-  const bool wanted = std::any_of(of.ranks.begin(), of.ranks.end(),
-                                  [owner](const auto& holder) { return holder.first == owner && holder.second > 0; });
-  if (wanted && ranks_[owner].alive) return;
+  const bool holds = std::any_of(of.ranks.begin(), of.ranks.end(),
+                                 [owner](const auto& holder) { return holder.first == owner && holder.second > 0; });
+  if ((holds || !of.freed) && ranks_[owner].alive) return;
   of.error = make_error(ErrorKind::object_lost,
                         "the value of object " + core::to_string(id) +
                             " was lost, and its task, run again, made a small one in place of a large one",
