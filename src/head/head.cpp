@@ -135,11 +135,12 @@ Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
   rest.again = piece.again;
   rest.estimate_ns = piece.estimate_ns;
   rest.ahead = piece.ahead;
+  rest.queued_at = piece.queued_at;
   const std::uint32_t n = piece.range.end - at;
   if (piece.state == sched::Piece::State::queued) {
     scheduler_.resized(piece, -static_cast<std::int64_t>(n));
     piece.range.end = at;
-    scheduler_.enqueue(rest);
+    scheduler_.enqueue_behind(rest, piece);
   } else {
     piece.range.end = at;
     rest.state = piece.state;
@@ -328,7 +329,7 @@ void Head::consider(Piece& piece) {
   }
   if (piece.missing == 0) {
     core::trace(Event::queued, now_, piece.range.span, piece.range.begin, piece.range.end, 0);
-    scheduler_.enqueue(piece);
+    scheduler_.enqueue(piece, std::exchange(piece.goes_first, false));
   } else if (piece.unplaced == 0) {
     place_ahead(piece);
   }
@@ -602,6 +603,7 @@ Head::Piece& Head::add_front(Piece& piece, std::uint32_t n) {
   front.attempt = piece.attempt;
   front.crashes = piece.crashes;
   front.again = piece.again;
+  front.queued_at = piece.queued_at;
   return front;
 }
 
@@ -822,6 +824,7 @@ void Head::handle(RankId from, const core::GaveBack& m) {
       tasks += piece.size();
       unassign(piece);
       piece.worker = kNoRank;
+      piece.goes_first = true;
       set_up(piece);
       piece.preferred = kNoRank;  // it was taken for others that have nothing to do
     });

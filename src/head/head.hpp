@@ -180,6 +180,7 @@ class Head {
     std::uint32_t missing = 0;   // dependencies that have not ended
     std::uint32_t unplaced = 0;  // of those, not assigned yet
     bool promised = false;  // the result of a call: its caller tells when it ends, and the scheduler has no part in it
+    bool goes_first = false;  // in its queue: its rank gave it back
     RankId deferred_to = detail::kNoRank;
     bool again = false;             // it has ended before, and its value was lost
     std::uint64_t gang = 0;         // of which it is a member; while it is not assigned then, it waits for that to end

@@ -258,20 +258,38 @@ std::string Scheduler::describe(const Piece& piece) const {
   return text;
 }
 
-void Scheduler::enqueue(Piece& piece) {
+std::deque<Piece*>& Scheduler::queue_of(const Piece& piece) {
+  auto& queues = piece.pool != 0 ? pools_.at(piece.pool).queues : classes_[piece.klass].queues;
+  return queues[piece.priority];
+}
+
+void Scheduler::count_queued(Piece& piece) {
   piece.state = Piece::State::queued;
-  piece.queued_at = now_;
   piece.ahead = false;
-  if (piece.pool != 0) {
-    pools_.at(piece.pool).queues[piece.priority].push_back(&piece);
-    eager_.insert(piece.pool);
-    queued_tasks_ += piece.size();
-    return;
-  }
-  Class& klass = classes_[piece.klass];
-  klass.queues[piece.priority].push_back(&piece);
-  klass.tasks += piece.size();
   queued_tasks_ += piece.size();
+  if (piece.pool != 0) {
+    eager_.insert(piece.pool);
+  } else {
+    classes_[piece.klass].tasks += piece.size();
+  }
+}
+
+void Scheduler::enqueue(Piece& piece, bool first) {
+  if (!first || piece.queued_at == 0) piece.queued_at = now_;
+  auto& queue = queue_of(piece);
+  if (first) {
+    queue.push_front(&piece);
+  } else {
+    queue.push_back(&piece);
+  }
+  count_queued(piece);
+}
+
+void Scheduler::enqueue_behind(Piece& piece, const Piece& other) {
+  piece.queued_at = other.queued_at;
+  auto& queue = queue_of(piece);
+  queue.insert(std::find(queue.begin(), queue.end(), &other) + 1, &piece);
+  count_queued(piece);
 }
 
 void Scheduler::dequeue(Piece& piece) {

@@ -85,7 +85,9 @@ class Scheduler {
   // What each kind of rank lacks at present, for people.
   std::string describe(const Piece& piece) const;
 
-  void enqueue(Piece& piece);  // behind others of its priority
+  // Behind others of its priority, or before them: what was given back has waited already.
+  void enqueue(Piece& piece, bool first = false);
+  void enqueue_behind(Piece& piece, const Piece& other);  // which is queued, and of which it was a part
   void dequeue(Piece& piece);
   void resized(Piece& piece, std::int64_t change);  // a queued piece grew or shrank
   std::size_t queued_tasks() const { return queued_tasks_; }
@@ -231,6 +233,8 @@ class Scheduler {
   void look_at_again(RankId rank);
   void unload(const Piece& piece, std::uint32_t tasks);
   double cpus_of(const Holding& holding) const;
+  std::deque<Piece*>& queue_of(const Piece& piece);
+  void count_queued(Piece& piece);
   void charge(const Holding& holding, double tasks);
   void change_free(RankId rank, const core::WireDemand& by, double sign);
   void give_back(const Holding& holding, std::uint32_t tasks);

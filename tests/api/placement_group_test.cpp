@@ -108,20 +108,10 @@ TEST(PlacementGroup, WaitsUntilThereIsRoom) {
 }
 
 TEST(PlacementGroup, IsNotStarvedByTasks) {
-  std::vector<Ref<int>> flow;
-  for (int i = 0; i < 60 * mobula::cluster().slots; ++i) flow.push_back(remote<sleep_and_return>(10, i));
+  const support::Flow flow;
   const std::vector<Demand> bundles(std::min<std::size_t>(workers(), 6), Demand{.cpus = 1});
-  {
-    const PlacementGroup group = placement_group(bundles);
-    get(group.ready());
-    std::size_t ended = 0;
-    for (const Ref<int>& ref : flow) ended += mobula::explain(ref).starts_with("it is there") ? 1 : 0;
-    // With more ranks than that on few cores, handing out takes longer than the tasks.
-    if (workers() <= 8) {
-      EXPECT_LT(ended, flow.size());
-    }
-  }
-  for (const Ref<int>& ref : flow) get(ref);
+  get(placement_group(bundles).ready());  // and gone again: it may hold all that there is
+  flow.expect_goes_on();
 }
 
 TEST(PlacementGroup, LivesAsLongAsItsTasksAndActors) {

@@ -63,6 +63,36 @@ inline std::size_t workers() {
   return n;
 }
 
+// Tasks that keep all ranks busy for far longer than a test takes.
+class Flow {
+ public:
+  Flow() {
+    for (int i = 0; i < 300 * mobula::cluster().slots; ++i) {
+      tasks_.push_back(mobula::remote<sleep_and_return>(10, i));
+    }
+  }
+  // That some have not ended, so that what began meanwhile did not have to wait for all. The first fifth ends all the
+  // same; the rest need not be waited for.
+  void expect_goes_on() const {
+    std::size_t ended = 0;
+    for (const auto& ref : tasks_) ended += mobula::explain(ref).starts_with("it is there") ? 1 : 0;
+    // With more ranks than that on few cores, handing out takes longer than the tasks.
+    if (workers() <= 8) {
+      EXPECT_LT(ended, tasks_.size()) << "it had to wait for all tasks";
+    }
+    for (std::size_t i = 0; i < tasks_.size(); ++i) {
+      if (i < tasks_.size() / 5) {
+        get(tasks_[i]);
+      } else {
+        mobula::cancel(tasks_[i]);
+      }
+    }
+  }
+
+ private:
+  std::vector<mobula::Ref<int>> tasks_;
+};
+
 // True once no large value is left in any rank's store but those of `live` Refs. What was let go of takes a moment.
 inline bool store_settles(std::size_t live = 0) {
   for (int i = 0; i < 1000; ++i) {

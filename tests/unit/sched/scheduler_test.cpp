@@ -136,6 +136,34 @@ TEST_F(SchedulerTest, ShortTasksThatAreNotShortAreTakenBack) {
   EXPECT_NE(again->worker, first);
 }
 
+TEST_F(SchedulerTest, WhatIsGivenBackKeepsItsTurn) {
+  worker(1);
+  scheduler.place(now = 1'000'000);
+  tasks(1);
+  Piece* const given = place();
+  ASSERT_NE(given, nullptr);
+  Piece& early = *given;
+  scheduler.place(now = 2'000'000);
+  Piece& late = tasks(4);
+  scheduler.ended(early, 1);
+  scheduler.enqueue(early, true);
+  EXPECT_EQ(early.queued_at, 1'000'000);
+  // The second half of `late` becomes a piece of its own.
+  const Piece& last = tasks(1);
+  Piece& half = pieces.emplace_back(late);
+  scheduler.resized(late, -2);
+  half.range.begin = late.range.end = late.range.begin + 2;
+  scheduler.enqueue_behind(half, late);
+  scheduler.check_invariants();
+  std::vector<std::pair<detail::SpanId, std::uint32_t>> order;
+  while (Piece* p = place()) {
+    for (std::uint32_t i = p->range.begin; i < p->range.end; ++i) order.emplace_back(p->range.span, i);
+    scheduler.ended(*p, p->size());
+  }
+  const auto of = [](const Piece& piece, std::uint32_t i) { return std::pair(piece.range.span, i); };
+  EXPECT_EQ(order, (std::vector{of(early, 0), of(late, 0), of(late, 1), of(late, 2), of(late, 3), of(last, 0)}));
+}
+
 TEST_F(SchedulerTest, WhoEndedATaskLastIsAskedFirst) {
   for (RankId r = 1; r <= 6; ++r) worker(r);
   std::vector<Piece*> at;
