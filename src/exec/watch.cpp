@@ -14,14 +14,19 @@ using keeper::End;
 namespace {
 
 constexpr Time kLook = 5'000'000;             // ns between looks at the board
-constexpr Time kPulse = 1'000'000'000;        // and between messages, where nothing happens
-constexpr Time kFresh = 3'000'000'000;        // after which a rank does not speak for its node
-constexpr Time kQuiet = 2'000'000'000;        // after which the head is told
+constexpr Time kPulse = 1'000'000'000;        // and between messages, where nothing happens, at most
+constexpr Time kFresh = 3'000'000'000;        // after which a rank does not speak for its node, at the latest
+constexpr Time kQuiet = 2'000'000'000;        // after which the head is told, at the latest
 constexpr Time kGraceOfHead = 2'000'000'000;  // that a rank waits longer for the head than the head for it
 
 std::uint64_t pid_space() {
   struct stat info {};
   return stat("/proc/self/ns/pid", &info) == 0 ? info.st_ino : 0;
+}
+
+// A node whose first rank is silent is to be heard of, by the next one, before it counts as lost.
+Time within(Time lost_after, int parts, Time most) {
+  return lost_after == 0 ? most : std::min(most, lost_after / parts);
 }
 
 }  // namespace
@@ -32,6 +37,9 @@ Watch::Watch(std::shared_ptr<keeper::Board> board, std::vector<RankId> ranks, Ra
       ranks_(std::move(ranks)),
       mine_(static_cast<std::size_t>(std::find(ranks_.begin(), ranks_.end(), mine) - ranks_.begin())),
       lost_after_(lost_after),
+      pulse_(within(lost_after, 4, kPulse)),
+      fresh_(within(lost_after, 3, kFresh)),
+      quiet_(within(lost_after, 4, kQuiet)),
       began_(now) {
   if (!has_keeper) {
     place(mine_).pid_space.store(pid_space());
@@ -82,7 +90,7 @@ std::optional<core::Pulse> Watch::look(Time now) {
   place(mine_).beat.store(now);
   if (ranks_[mine_] == detail::kHeadRank) head_answered(now);
   for (std::size_t i = 0; i < mine_; ++i) {
-    if (lives(i) && now - place(i).beat.load() < kFresh) return std::nullopt;  // it speaks
+    if (lives(i) && now - place(i).beat.load() < fresh_) return std::nullopt;  // it speaks
   }
   core::Pulse pulse;
   for (std::size_t i = 0; i < ranks_.size(); ++i) {
@@ -99,11 +107,11 @@ std::optional<core::Pulse> Watch::look(Time now) {
         if (span.value != 0) ended.begun.push_back({span, running.begin.load(), running.end.load()});
       }
       pulse.ended.push_back(std::move(ended));
-    } else if (const Time quiet = now - std::max(place(i).beat.load(), began_); lives(i) && quiet > kQuiet) {
+    } else if (const Time quiet = now - std::max(place(i).beat.load(), began_); lives(i) && quiet > quiet_) {
       pulse.quiet.push_back({ranks_[i], quiet});
     }
   }
-  if (pulse.ended.empty() && now - last_pulse_ < kPulse) return std::nullopt;
+  if (pulse.ended.empty() && now - last_pulse_ < pulse_) return std::nullopt;
   last_pulse_ = now;
   return pulse;
 }

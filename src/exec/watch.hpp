@@ -43,6 +43,9 @@ class Watch {
   std::vector<RankId> ranks_;
   std::size_t mine_;
   Time lost_after_;
+  Time pulse_;
+  Time fresh_;
+  Time quiet_;
   Time last_look_ = 0;
   Time last_pulse_ = 0;
   Time began_;

@@ -64,7 +64,7 @@ void Head::check_nodes() {
   if (settings_.lost_after == 0 || since < kCheck) return;
   nodes_checked_ = now_;
   // Where this rank has not run for a while itself, as before the first check, it has not heard of others for as long.
-  const Time asleep = since > 10 * kCheck ? since : 0;
+  const Time asleep = since > std::min(10 * kCheck, settings_.lost_after / 2) ? since : 0;
   std::vector<RankId> silent;
   for (RankId rank = 1; rank < ranks_.size(); ++rank) {
     if (!ranks_[rank].alive) continue;

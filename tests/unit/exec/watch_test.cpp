@@ -1,0 +1,63 @@
+// Who speaks for a node, and when, at times of the test's.
+#include "exec/watch.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+namespace mobula::exec {
+namespace {
+
+constexpr Time kMs = 1'000'000;
+
+// Three ranks of a node: 4, 5 and 6, which give signs of life but where `silent`.
+class WatchTest : public ::testing::TestWithParam<Time> {
+ protected:
+  WatchTest() {
+    const std::string name = "/mobula-watch-test-" + std::to_string(getpid());
+    board = keeper::Board::make(name, 3);
+    keeper::Board::remove(name);
+    for (const RankId rank : ranks) watches.emplace_back(board, ranks, rank, lost_after, true, now);
+  }
+  // The longest time without a pulse; a head takes the node for lost after `lost_after`.
+  Time longest_silence(Time span, std::size_t silent) {
+    Time longest = 0;
+    Time last = now;
+    for (const Time end = now + span; now < end; now += 5 * kMs) {
+      for (std::size_t i = silent; i < watches.size(); ++i) {
+        const auto pulse = watches[i].look(now);
+        if (!pulse) continue;
+        speaker = ranks[i];
+        told_quiet = told_quiet || !pulse->quiet.empty();
+        longest = std::max(longest, now - last);
+        last = now;
+      }
+    }
+    return std::max(longest, now - last);
+  }
+
+  const Time lost_after = GetParam();
+  const std::vector<RankId> ranks{4, 5, 6};
+  Time now = 70'000'000 * kMs;
+  std::shared_ptr<keeper::Board> board;
+  std::vector<Watch> watches;
+  RankId speaker = 0;
+  bool told_quiet = false;
+};
+
+TEST_P(WatchTest, TheFirstSpeaks) {
+  EXPECT_LT(longest_silence(3 * lost_after, 0), lost_after / 2);
+  EXPECT_EQ(speaker, 4U);
+  EXPECT_FALSE(told_quiet);
+}
+
+TEST_P(WatchTest, ThenTheNextOneThatLives) {
+  longest_silence(lost_after, 0);
+  EXPECT_LT(longest_silence(3 * lost_after, 2), lost_after * 3 / 4);
+  EXPECT_EQ(speaker, 6U);
+  EXPECT_TRUE(told_quiet);
+}
+
+INSTANTIATE_TEST_SUITE_P(LostAfter, WatchTest, ::testing::Values(200 * kMs, 1000 * kMs, 10'000 * kMs, 60'000 * kMs));
+
+}  // namespace
+}  // namespace mobula::exec
