@@ -16,6 +16,7 @@
 #include <cstring>
 #include <iostream>
 #include <mutex>
+#include <optional>
 #include <sstream>
 #include <stop_token>
 #include <thread>
@@ -175,24 +176,34 @@ void note_signal(int signal) {
   if (g_engine != nullptr) g_engine->interrupt();
 }
 
-constexpr std::array kSignals{SIGINT, SIGTERM, SIGUSR1, SIGPIPE};
+constexpr std::array kSignals{SIGINT, SIGTERM, SIGUSR1};
 std::array<struct sigaction, kSignals.size()> g_before;  // what the program did with them
 
-void catch_signals(bool has_peers) {
-  for (std::size_t i = 0; i < kSignals.size(); ++i) {
-    struct sigaction action {};
-    action.sa_handler = note_signal;
-    sigaction(kSignals[i], nullptr, &g_before[i]);
-    if (kSignals[i] == SIGPIPE) {
-      // MPI writes to the connection of a rank that is gone, and gets on with an error, not with a signal. A handler,
-      // not SIG_IGN, which programs that tasks start would inherit.
-      if (!has_peers || g_before[i].sa_handler != SIG_DFL) continue;
-      action.sa_handler = [](int) {};
-      action.sa_flags = SA_RESTART;
-    }
-    sigaction(kSignals[i], &action, nullptr);
-  }
+void catch_signals() {
+  struct sigaction action {};
+  action.sa_handler = note_signal;
+  for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &action, &g_before[i]);
 }
+
+// MPI writes to the connection of a rank that is gone, and gets on with an error, not with a signal: as long as this
+// lives, unless the program sees to that itself. A handler, not SIG_IGN, which programs that tasks start would inherit.
+class NoBrokenPipes {
+ public:
+  NoBrokenPipes() {
+    sigaction(SIGPIPE, nullptr, &before_);
+    if (before_.sa_handler != SIG_DFL) return;
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGPIPE, &action, nullptr);
+  }
+  ~NoBrokenPipes() { sigaction(SIGPIPE, &before_, nullptr); }
+  NoBrokenPipes(const NoBrokenPipes&) = delete;
+  NoBrokenPipes& operator=(const NoBrokenPipes&) = delete;
+
+ private:
+  struct sigaction before_ {};
+};
 
 // The job ends by itself now, and what a handler would wake is gone.
 void ignore_signals() {
@@ -633,7 +644,9 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   if (over == MPI_COMM_NULL) warn_of_launcher(*job);
   g_engine = job->engine.get();
   g_job = job;
-  catch_signals(wire->size() > 1);
+  catch_signals();
+  std::optional<NoBrokenPipes> no_broken_pipes;
+  if (wire->size() > 1) no_broken_pipes.emplace();
   static const bool registered = [] { return on_exit(&on_process_exit, nullptr) == 0; }();
   static_cast<void>(registered);
   const int code = is_head ? run_head(*job, driver) : run_worker(*job);

@@ -27,6 +27,9 @@ expect 1 "$mobula" run -n 2 --hosts nowhere "$hello"
 says "can't be read"
 expect 1 "$mobula" run "$work/none"
 says "No such file"
+# Alone, a program ends with who reads its output.
+{ "$hello"; echo $? >code; } | true
+[ "$(cat code)" = 141 ] || fail "code $(cat code) where nobody reads"
 expect 0 "$mobula" run --dry-run -n 2 -- "$hello" -- x
 says "mpirun -n 2 .* $hello -- x$"
 expect 1 "$mobula" run --rank 3 "$hello"
