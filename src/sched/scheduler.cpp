@@ -293,25 +293,19 @@ void Scheduler::enqueue_behind(Piece& piece, const Piece& other) {
 }
 
 void Scheduler::dequeue(Piece& piece) {
-  if (piece.pool != 0) {
-    std::erase(pools_.at(piece.pool).queues[piece.priority], &piece);
-    queued_tasks_ -= piece.size();
-    piece.state = Piece::State::waiting;
-    return;
-  }
-  Class& klass = classes_[piece.klass];
-  const auto level = klass.queues.find(piece.priority);
-  auto& queue = level->second;
+  auto& queue = queue_of(piece);
   if (queue.front() == &piece) {
     queue.pop_front();
   } else {
     queue.erase(std::find(queue.begin(), queue.end(), &piece));
   }
-  // A level stays when it is empty: most are filled again at once.
-  if (queue.empty() && klass.queues.size() > kLevels) klass.queues.erase(level);
-  klass.tasks -= piece.size();
   queued_tasks_ -= piece.size();
   piece.state = Piece::State::waiting;
+  if (piece.pool != 0) return;
+  Class& klass = classes_[piece.klass];
+  klass.tasks -= piece.size();
+  // A level stays when it is empty: most are filled again at once.
+  if (queue.empty() && klass.queues.size() > kLevels) klass.queues.erase(piece.priority);
   if (&piece == reserver_) end_reservation();
 }
 
