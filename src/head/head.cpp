@@ -125,17 +125,23 @@ Head::Piece& Head::add_piece(const Range& range, std::shared_ptr<Work> work) {
   return added;
 }
 
+// A part of another piece as one of its own, like that one but for its state, and in no list yet.
+Head::Piece& Head::add_part(const Piece& of, const Range& range) {
+  Piece& part = add_piece(range, of.work);
+  static_cast<sched::Holding&>(part) = of;
+  part.bytes = of.bytes;
+  part.preferred = of.preferred;
+  part.attempt = of.attempt;
+  part.crashes = of.crashes;
+  part.again = of.again;
+  part.estimate_ns = of.estimate_ns;
+  part.ahead = of.ahead;
+  part.queued_at = of.queued_at;
+  return part;
+}
+
 Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
-  Piece& rest = add_piece({piece.range.span, at, piece.range.end}, piece.work);
-  static_cast<sched::Holding&>(rest) = piece;
-  rest.bytes = piece.bytes;
-  rest.preferred = piece.preferred;
-  rest.attempt = piece.attempt;
-  rest.crashes = piece.crashes;
-  rest.again = piece.again;
-  rest.estimate_ns = piece.estimate_ns;
-  rest.ahead = piece.ahead;
-  rest.queued_at = piece.queued_at;
+  Piece& rest = add_part(piece, {piece.range.span, at, piece.range.end});
   const std::uint32_t n = piece.range.end - at;
   if (piece.state == sched::Piece::State::queued) {
     scheduler_.resized(piece, -static_cast<std::int64_t>(n));
@@ -596,15 +602,7 @@ Head::Piece& Head::add_front(Piece& piece, std::uint32_t n) {
   piece.range.begin = whole.begin + n;
   node.key() = piece.range.begin;
   pieces.insert(std::move(node));
-  Piece& front = add_piece({whole.span, whole.begin, whole.begin + n}, piece.work);
-  static_cast<sched::Holding&>(front) = piece;
-  front.bytes = piece.bytes;
-  front.preferred = piece.preferred;
-  front.attempt = piece.attempt;
-  front.crashes = piece.crashes;
-  front.again = piece.again;
-  front.queued_at = piece.queued_at;
-  return front;
+  return add_part(piece, {whole.span, whole.begin, whole.begin + n});
 }
 
 // Calls visit(piece) with pieces that the worker was assigned and that together make up the range, cut to fit. Parts

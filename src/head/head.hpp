@@ -337,6 +337,7 @@ class Head {
   static void fetched(Entry& of, const Copy& copy);
 
   Piece& add_piece(const Range& range, std::shared_ptr<Work> work);
+  Piece& add_part(const Piece& of, const Range& range);
   Piece& split(Piece& piece, std::uint32_t at);  // the part from `at` on becomes a piece of its own
   Piece& add_front(Piece& piece, std::uint32_t n);
   void list_assigned(Piece& piece);
