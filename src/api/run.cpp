@@ -505,17 +505,12 @@ void share_with_nursery(const Job& job) {
 // The node's board, and what watches over it. Collective over the node.
 void set_up_watch(Job& job) {
   transport::MpiWire& mpi = *job.mpi;
-  std::string name;
-  if (mpi.node_rank() == 0) {
-    name = "/mobula-" + std::to_string(getuid()) + "-" + std::to_string(getpid()) + "-" +
-           std::to_string(core::now() & 0xff'ffff);
-    job.board = keeper::Board::make(name, mpi.node_size());
-  }
-  name = mpi.gather_on_node(job.board ? name : "").front();
-  if (mpi.node_rank() != 0 && !name.empty()) job.board = keeper::Board::open(name);
-  mpi.gather_on_node(job.board ? "yes" : "no");  // all have it now
-  if (mpi.node_rank() == 0 && job.board) keeper::Board::remove(name);
-  if (!job.board) return;
+  const std::size_t bytes = keeper::Board::bytes(mpi.node_size());
+  auto memory = mpi.node_rank() == 0 ? core::SharedMemory::make(bytes) : nullptr;
+  if (memory && !memory->make_pages()) memory.reset();
+  memory = mpi.see_on_node(std::move(memory), bytes);
+  if (!memory) return;
+  job.board = std::make_shared<keeper::Board>(std::move(memory));
   const bool is_head = mpi.rank() == detail::kHeadRank;
   if (job.keeper) job.keeper->watch(job.board->file(), mpi.node_rank(), is_head);
   job.engine->set_watch(std::make_unique<exec::Watch>(job.board, mpi.node_members(), mpi.rank(),

@@ -48,14 +48,20 @@ bool SharedMemory::give_name(const std::string& path) const {
 void SharedMemory::remove_name(const std::string& path) { unlink(path.c_str()); }
 
 std::unique_ptr<SharedMemory> SharedMemory::open(const std::string& path, std::size_t bytes) {
-  const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  auto found = of(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  return found && found->memory().size() == bytes ? std::move(found) : nullptr;
+}
+
+std::unique_ptr<SharedMemory> SharedMemory::of(int file) {
   struct stat info {};
-  if (file >= 0 && (fstat(file, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size != static_cast<off_t>(bytes))) {
+  if (file >= 0 && (fstat(file, &info) != 0 || !S_ISREG(info.st_mode))) {
     close(file);
     return nullptr;
   }
-  return map(file, bytes);
+  return map(file, static_cast<std::size_t>(info.st_size));
 }
+
+bool SharedMemory::make_pages() const { return posix_fallocate(file_, 0, static_cast<off_t>(memory_.size())) == 0; }
 
 SharedMemory::~SharedMemory() {
   munmap(memory_.data(), memory_.size());

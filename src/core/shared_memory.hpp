@@ -22,12 +22,17 @@ class SharedMemory {
   static void remove_name(const std::string& path);
   // nullptr if it is not found there, or has another size: the path is that of another file.
   static std::unique_ptr<SharedMemory> open(const std::string& path, std::size_t bytes);
+  // Of a file that was passed on, which is closed with it. nullptr where the system refuses.
+  static std::unique_ptr<SharedMemory> of(int file);
+  // Makes all pages, so that no touch of them can fail later. False where there is no room.
+  bool make_pages() const;
 
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
   ~SharedMemory();
 
   std::span<std::byte> memory() const { return memory_; }
+  int file() const { return file_; }
   // The same file for reading only, to be closed by the caller; -1 where the system refuses.
   int file_to_read() const;
 

@@ -7,6 +7,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
+
+#include "core/shared_memory.hpp"
 
 namespace mobula::keeper {
 
@@ -36,34 +39,28 @@ struct alignas(64) Place {
 
 class Board {
  public:
-  // Made by one rank of the node, and opened by the others and by keepers. nullptr where the system refuses.
-  static std::unique_ptr<Board> make(const std::string& name, std::uint32_t places);
-  static std::unique_ptr<Board> open(const std::string& name);
-  static std::unique_ptr<Board> map(int file);
-  static void remove(const std::string& name);  // those who have it open keep it
-  Board(const Board&) = delete;
-  Board& operator=(const Board&) = delete;
-  ~Board();
+  static std::size_t bytes(std::uint32_t places) { return sizeof(Shared) + places * sizeof(Place); }
+  // Over memory of that many bytes, which are 0 at first; ranks and keepers each have a board over the same.
+  explicit Board(std::unique_ptr<core::SharedMemory> memory) : memory_(std::move(memory)) {}
 
-  std::uint32_t places() const { return shared_->places; }
-  Place& place(std::uint32_t i) { return reinterpret_cast<Place*>(shared_ + 1)[i]; }
+  std::uint32_t places() const {
+    return static_cast<std::uint32_t>((memory_->memory().size() - sizeof(Shared)) / sizeof(Place));
+  }
+  Place& place(std::uint32_t i) { return reinterpret_cast<Place*>(&shared() + 1)[i]; }
   // ns, CLOCK_MONOTONIC: when the head was last heard of on this node.
-  std::atomic<std::int64_t>& head_heard() { return shared_->head_heard; }
+  std::atomic<std::int64_t>& head_heard() { return shared().head_heard; }
   // The job ends: keepers whose ranks died may go.
-  std::atomic<std::uint32_t>& over() const { return shared_->over; }
-  int file() const { return file_; }
+  std::atomic<std::uint32_t>& over() const { return shared().over; }
+  int file() const { return memory_->file(); }
 
  private:
   struct alignas(64) Shared {
-    std::uint32_t places = 0;
     std::atomic<std::uint32_t> over{0};
     std::atomic<std::int64_t> head_heard{0};
   };
-  Board(int file, Shared* shared, std::size_t size) : file_(file), shared_(shared), size_(size) {}
+  Shared& shared() const { return *reinterpret_cast<Shared*>(memory_->memory().data()); }
 
-  int file_;
-  Shared* shared_;
-  std::size_t size_;
+  std::unique_ptr<core::SharedMemory> memory_;
 };
 
 // For people: "killed by signal 9 (Killed)".

@@ -136,7 +136,7 @@ void tell_end(int status, bool is_head) {
       if (note.what == 'p') pmix = file;
       if ((note.what == 'w' || note.what == 'h') && file >= 0) {
         is_head = note.what == 'h';
-        board = Board::map(file);
+        if (auto memory = core::SharedMemory::of(file)) board = std::make_unique<Board>(std::move(memory));
         place = note.number;
       }
       if (note.what == 'l') leaves = true;

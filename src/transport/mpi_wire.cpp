@@ -127,6 +127,25 @@ class MpiWireImpl final : public MpiWire {
     return result;
   }
 
+  std::unique_ptr<core::SharedMemory> see_on_node(std::unique_ptr<core::SharedMemory> of_first,
+                                                  std::size_t bytes) override {
+    std::unique_ptr<core::SharedMemory> seen = std::move(of_first);
+    const auto all_see = [&](const std::string& offer) {
+      const std::string where = gather_on_node(offer).front();
+      if (node_rank_ != 0 && !where.empty()) seen = core::SharedMemory::open(where, bytes);
+      const auto answers = gather_on_node(seen ? "yes" : "no");
+      return std::count(answers.begin(), answers.end(), "no") == 0;
+    };
+    if (all_see(seen ? seen->offer() : "")) return seen;
+    // They may not look at each other's open files, as in containers of their own: for a moment it needs a name.
+    std::string name = "/dev/shm/mobula-" + std::to_string(getuid()) + "-" + std::to_string(getpid()) + "-" +
+                       std::to_string(core::now() & 0xff'ffff);
+    if (seen == nullptr || node_rank_ != 0 || !seen->give_name(name)) name.clear();
+    const bool all = all_see(name);
+    if (!name.empty()) core::SharedMemory::remove_name(name);
+    return all ? std::move(seen) : nullptr;
+  }
+
   void share(std::size_t bytes) override {
     const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     const std::uint64_t mine = std::max<std::uint64_t>((bytes + page - 1) / page * page, page);
@@ -134,19 +153,11 @@ class MpiWireImpl final : public MpiWire {
     check(MPI_Allgather(&mine, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, node_comm_), "MPI_Allgather");
     std::uint64_t total = 0;
     for (const std::uint64_t size : sizes) total += size;
-    if (node_rank_ == 0) shared_ = core::SharedMemory::make(total);
-    if (!open_shared(shared_ ? shared_->offer() : "", total)) {
-      // They may not look at each other's open files, as in containers of their own: for a moment it needs a name.
-      std::string name = "/dev/shm/mobula-" + std::to_string(getuid()) + "-" + std::to_string(getpid()) + "-" +
-                         std::to_string(core::now() & 0xff'ffff);
-      if (shared_ == nullptr || node_rank_ != 0 || !shared_->give_name(name)) name.clear();
-      const bool seen = open_shared(name, total);
-      if (!name.empty()) core::SharedMemory::remove_name(name);
-      if (!seen) {
-        throw Error("the ranks of " + host_ +
-                    " can't share memory in /dev/shm for their objects: in containers, let them see the same one "
-                    "(docker and podman: --ipc=host)");
-      }
+    shared_ = see_on_node(node_rank_ == 0 ? core::SharedMemory::make(total) : nullptr, total);
+    if (shared_ == nullptr) {
+      throw Error("the ranks of " + host_ +
+                  " can't share memory in /dev/shm for their objects: in containers, let them see the same one "
+                  "(docker and podman: --ipc=host)");
     }
     std::byte* at = shared_->memory().data();
     for (std::uint32_t i = 0; i < node_size_; at += sizes[i], ++i) segments_.push_back({members_[i], {at, sizes[i]}});
@@ -408,14 +419,6 @@ class MpiWireImpl final : public MpiWire {
       if (done == 0) sched_yield();
     }
     for (OnBlock& done : complete) new OnBlock(std::move(done));  // it owns what the store may hold no more
-  }
-
-  // The first rank has the memory of the node, and says where; true if all have it then.
-  bool open_shared(const std::string& offer, std::size_t bytes) {
-    const std::string where = gather_on_node(offer).front();
-    if (node_rank_ != 0 && !where.empty()) shared_ = core::SharedMemory::open(where, bytes);
-    const auto seen = gather_on_node(shared_ ? "yes" : "no");
-    return std::count(seen.begin(), seen.end(), "no") == 0;
   }
 
   void find_node() {

@@ -2,7 +2,6 @@
 #include "exec/watch.hpp"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 namespace mobula::exec {
 namespace {
@@ -13,9 +12,7 @@ constexpr Time kMs = 1'000'000;
 class WatchTest : public ::testing::TestWithParam<Time> {
  protected:
   WatchTest() {
-    const std::string name = "/mobula-watch-test-" + std::to_string(getpid());
-    board = keeper::Board::make(name, 3);
-    keeper::Board::remove(name);
+    board = std::make_shared<keeper::Board>(core::SharedMemory::alone(keeper::Board::bytes(3)));
     for (const RankId rank : ranks) watches.emplace_back(board, ranks, rank, lost_after, true, now);
   }
   // The longest time without a pulse; a head takes the node for lost after `lost_after`.
