@@ -154,11 +154,7 @@ class MpiWireImpl final : public MpiWire {
     std::uint64_t total = 0;
     for (const std::uint64_t size : sizes) total += size;
     shared_ = see_on_node(node_rank_ == 0 ? core::SharedMemory::make(total) : nullptr, total);
-    if (shared_ == nullptr) {
-      throw Error("the ranks of " + host_ +
-                  " can't share memory in /dev/shm for their objects: in containers, let them see the same one "
-                  "(docker and podman: --ipc=host)");
-    }
+    if (shared_ == nullptr) throw_unshared();
     std::byte* at = shared_->memory().data();
     for (std::uint32_t i = 0; i < node_size_; at += sizes[i], ++i) segments_.push_back({members_[i], {at, sizes[i]}});
     std::sort(segments_.begin(), segments_.end(), [](const auto& a, const auto& b) { return a.rank < b.rank; });
@@ -248,7 +244,6 @@ class MpiWireImpl final : public MpiWire {
     }
     if (in_use) static_cast<void>(shared_.release());
     shared_.reset();
-    MPI_Win_free(&window_);
     MPI_Comm_free(&node_comm_);
     // The communicator stays: what is still under way on it must not be taken for a message of a later run, on one that
     // would get its place.
@@ -441,20 +436,26 @@ class MpiWireImpl final : public MpiWire {
     MPI_Bcast(&index, 1, MPI_INT, 0, node_comm_);
     node_ = static_cast<std::uint32_t>(index);
 
-    Doorbell* mine_bell = nullptr;
-    check(MPI_Win_allocate_shared(sizeof(Doorbell) * 2, 1, MPI_INFO_NULL, node_comm_, &mine_bell, &window_),
-          "MPI_Win_allocate_shared");
-    for (std::uint32_t i = 0; i < node_size_; ++i) {
-      MPI_Aint size = 0;
-      int unit = 0;
-      void* base = nullptr;
-      MPI_Win_shared_query(window_, static_cast<int>(i), &size, &unit, &base);
-      const auto address = (reinterpret_cast<std::uintptr_t>(base) + 63) & ~std::uintptr_t{63};
-      bells_.push_back({members_[i], reinterpret_cast<Doorbell*>(address)});
+    const std::size_t bytes = node_size_ * sizeof(Doorbell);
+    if (node_size_ == 1) {
+      shared_bells_ = core::SharedMemory::alone(bytes);
+    } else {
+      auto bells = node_rank_ == 0 ? core::SharedMemory::make(bytes) : nullptr;
+      if (bells && !bells->make_pages()) bells.reset();
+      shared_bells_ = see_on_node(std::move(bells), bytes);
+      if (shared_bells_ == nullptr) throw_unshared();
     }
-    bell_ = new (bells_[node_rank_].bell) Doorbell;
-    MPI_Barrier(node_comm_);  // nobody rings before the bells are there
+    auto* const bells = reinterpret_cast<Doorbell*>(shared_bells_->memory().data());  // which are silent as zeros
+    for (std::uint32_t i = 0; i < node_size_; ++i) bells_.push_back({members_[i], bells + i});
+    bell_ = bells + node_rank_;
     std::sort(bells_.begin(), bells_.end(), [](const auto& a, const auto& b) { return a.rank < b.rank; });
+  }
+
+  [[noreturn]] void throw_unshared() const {
+    throw Error(
+        "the ranks of " + host_ +
+        " can't share memory in /dev/shm: it may be full (df -h /dev/shm); in containers, let them see the same "
+        "one (docker and podman: --ipc=host)");
   }
 
   Doorbell& own_bell() { return *bell_; }
@@ -479,7 +480,6 @@ class MpiWireImpl final : public MpiWire {
   int thread_level_ = MPI_THREAD_SINGLE;
   MPI_Comm comm_ = MPI_COMM_NULL;
   MPI_Comm node_comm_ = MPI_COMM_NULL;
-  MPI_Win window_ = MPI_WIN_NULL;
   RankId rank_ = 0;
   std::uint32_t size_ = 1;
   std::uint32_t node_ = 0;
@@ -487,6 +487,7 @@ class MpiWireImpl final : public MpiWire {
   std::uint32_t node_size_ = 1;
   std::vector<RankId> members_;                 // of the node, in the order of its communicator
   std::unique_ptr<core::SharedMemory> shared_;  // the segments
+  std::unique_ptr<core::SharedMemory> shared_bells_;
   std::vector<Segment> segments_;
   std::string host_;
   std::list<Receive> receives_;  // in the order in which they were posted
