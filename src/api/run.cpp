@@ -505,10 +505,7 @@ void share_with_nursery(const Job& job) {
 // The node's board, and what watches over it. Collective over the node.
 void set_up_watch(Job& job) {
   transport::MpiWire& mpi = *job.mpi;
-  const std::size_t bytes = keeper::Board::bytes(mpi.node_size());
-  auto memory = mpi.node_rank() == 0 ? core::SharedMemory::make(bytes) : nullptr;
-  if (memory && !memory->make_pages()) memory.reset();
-  memory = mpi.see_on_node(std::move(memory), bytes);
+  auto memory = mpi.share_on_node(keeper::Board::bytes(mpi.node_size()), transport::MpiWire::Pages::made);
   if (!memory) return;
   job.board = std::make_shared<keeper::Board>(std::move(memory));
   const bool is_head = mpi.rank() == detail::kHeadRank;

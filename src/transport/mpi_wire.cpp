@@ -127,9 +127,10 @@ class MpiWireImpl final : public MpiWire {
     return result;
   }
 
-  std::unique_ptr<core::SharedMemory> see_on_node(std::unique_ptr<core::SharedMemory> of_first,
-                                                  std::size_t bytes) override {
-    std::unique_ptr<core::SharedMemory> seen = std::move(of_first);
+  std::unique_ptr<core::SharedMemory> share_on_node(std::size_t bytes, Pages pages) override {
+    std::unique_ptr<core::SharedMemory> seen;
+    if (node_rank_ == 0) seen = core::SharedMemory::make(bytes);
+    if (seen && pages == Pages::made && !seen->make_pages()) seen.reset();
     const auto all_see = [&](const std::string& offer) {
       const std::string where = gather_on_node(offer).front();
       if (node_rank_ != 0 && !where.empty()) seen = core::SharedMemory::open(where, bytes);
@@ -153,7 +154,7 @@ class MpiWireImpl final : public MpiWire {
     check(MPI_Allgather(&mine, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, node_comm_), "MPI_Allgather");
     std::uint64_t total = 0;
     for (const std::uint64_t size : sizes) total += size;
-    shared_ = see_on_node(node_rank_ == 0 ? core::SharedMemory::make(total) : nullptr, total);
+    shared_ = share_on_node(total, Pages::reserved);
     if (shared_ == nullptr) throw_unshared();
     std::byte* at = shared_->memory().data();
     for (std::uint32_t i = 0; i < node_size_; at += sizes[i], ++i) segments_.push_back({members_[i], {at, sizes[i]}});
@@ -437,14 +438,8 @@ class MpiWireImpl final : public MpiWire {
     node_ = static_cast<std::uint32_t>(index);
 
     const std::size_t bytes = node_size_ * sizeof(Doorbell);
-    if (node_size_ == 1) {
-      shared_bells_ = core::SharedMemory::alone(bytes);
-    } else {
-      auto bells = node_rank_ == 0 ? core::SharedMemory::make(bytes) : nullptr;
-      if (bells && !bells->make_pages()) bells.reset();
-      shared_bells_ = see_on_node(std::move(bells), bytes);
-      if (shared_bells_ == nullptr) throw_unshared();
-    }
+    shared_bells_ = node_size_ == 1 ? core::SharedMemory::alone(bytes) : share_on_node(bytes, Pages::made);
+    if (shared_bells_ == nullptr) throw_unshared();
     auto* const bells = reinterpret_cast<Doorbell*>(shared_bells_->memory().data());  // which are silent as zeros
     for (std::uint32_t i = 0; i < node_size_; ++i) bells_.push_back({members_[i], bells + i});
     bell_ = bells + node_rank_;

@@ -27,10 +27,10 @@ class MpiWire : public Wire {
   virtual const std::vector<RankId>& node_members() const = 0;  // in order
   // What each rank of this node gives, in order. Collective over the node.
   virtual std::vector<std::string> gather_on_node(const std::string& mine) = 0;
-  // The memory that the first rank of the node has, as this one sees it; nullptr on all if one of them can't see it, or
-  // there is none. Collective over the node.
-  virtual std::unique_ptr<core::SharedMemory> see_on_node(std::unique_ptr<core::SharedMemory> of_first,
-                                                          std::size_t bytes) = 0;
+  // Memory that all ranks of this node see, zeros at first, with its pages or only reserved. nullptr on all if one of
+  // them can't have it. Collective over the node.
+  enum class Pages { made, reserved };
+  virtual std::unique_ptr<core::SharedMemory> share_on_node(std::size_t bytes, Pages pages) = 0;
   // Gives this rank a segment of that size, aligned to pages and not touched, which all ranks of the node see.
   // Collective over the node. Throws Error where there is no room for it.
   virtual void share(std::size_t bytes) = 0;
