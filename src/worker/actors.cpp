@@ -416,7 +416,7 @@ void Worker::handle(RankId from, const core::Call& m) {
   body->caller = m.caller;
   body->holding = m.holding;
   Piece& piece = add_piece(m.range, std::move(body));
-  if (!m.deps.empty() || actor.lines.contains(m.caller)) actor.lines[m.caller].push_back(&piece);
+  if (!m.deps.empty() || actor.lines.contains(m.caller)) actor.lines[m.caller].push_back(piece);
   piece.missing = static_cast<std::uint32_t>(m.deps.size()) + 1;
   set_up(piece, m.deps);
 }
@@ -427,9 +427,9 @@ void Worker::call_ready(Piece& piece, bool front) {
   piece.queued = true;
   const auto line = actor.lines.find(piece.body->caller);
   if (front) {
-    actor.ready.push_front(&piece);
+    actor.ready.push_front(piece);
   } else if (line == actor.lines.end()) {
-    actor.ready.push_back(&piece);
+    actor.ready.push_back(piece);
   } else {
     advance_line(actor, line->first);
   }
@@ -439,8 +439,9 @@ void Worker::call_ready(Piece& piece, bool front) {
 void Worker::advance_line(LocalActor& actor, ObjectId caller) {
   const auto line = actor.lines.find(caller);
   while (!line->second.empty() && line->second.front()->missing == 0) {
-    actor.ready.push_back(line->second.front());
-    line->second.pop_front();
+    Piece& piece = *line->second.front();
+    line->second.erase(piece);
+    actor.ready.push_back(piece);
   }
   if (line->second.empty()) actor.lines.erase(line);
 }
@@ -448,14 +449,11 @@ void Worker::advance_line(LocalActor& actor, ObjectId caller) {
 // The call leaves the actor's queues.
 void Worker::call_gone(Piece& piece) {
   LocalActor& actor = *piece.body->actor;
-  if (!actor.ready.empty() && actor.ready.front() == &piece) {
-    actor.ready.pop_front();
-    return;
-  }
-  std::erase(actor.ready, &piece);
+  const bool in_line = piece.queue != &actor.ready;
+  if (piece.queue != nullptr) piece.queue->erase(piece);
+  if (!in_line) return;
   const auto line = actor.lines.find(piece.body->caller);
   if (line == actor.lines.end()) return;
-  std::erase(line->second, &piece);
   advance_line(actor, line->first);
   list(actor);
 }
@@ -473,8 +471,12 @@ bool LocalActor::is_unsaved(bool job_ends) const {
 }
 
 std::vector<Piece*> LocalActor::calls() const {
-  std::vector<Piece*> all(ready.begin(), ready.end());
-  for (const auto& [caller, line] : lines) all.insert(all.end(), line.begin(), line.end());
+  std::vector<Piece*> all;
+  const auto add = [&all](const PieceQueue& queue) {
+    for (Piece* piece = queue.front(); piece != nullptr; piece = piece->behind) all.push_back(piece);
+  };
+  add(ready);
+  for (const auto& [caller, line] : lines) add(line);
   return all;
 }
 
@@ -550,8 +552,11 @@ void Worker::callers_lost(RankId rank) {
   }
 }
 
+// The failure of one call may fail others of the actor that depend on it.
 void Worker::fail_calls(LocalActor& actor, const ErrorPtr& error) {
-  for (Piece* piece : actor.calls()) fail_piece(*piece, error);
+  for (const Piece* piece : actor.calls())
+    failing_.emplace_back(ObjectId{piece->range.span, piece->range.begin}, error);
+  fail_pieces();
 }
 
 // No more calls come: the object is destroyed after those that run.

@@ -55,13 +55,14 @@ Piece* Worker::piece_with(ObjectId id) {
   return id.index < piece->range.end ? piece : nullptr;
 }
 
-// The object will be made here, by a task that is queued or runs.
+// The object will be made here, by a task that is queued or runs. One that has timed out or was cancelled may still
+// run, but what it returns is nobody's.
 bool Worker::will_come(ObjectId id) const {
   if (const_cast<Worker*>(this)->piece_with(id) != nullptr) return true;
   return std::any_of(running_.begin(), running_.end(),
                      [id](const Run* run) {
-                       return !run->broken && run->range.span == id.span && run->range.begin <= id.index &&
-                              id.index < run->range.end;
+                       return !run->broken && !run->expired && run->range.span == id.span &&
+                              run->range.begin <= id.index && id.index < run->range.end;
                      }) ||
          std::any_of(members_.begin(), members_.end(), [id](const auto& entry) {
            const Member& member = entry.second;  // one whose result is not given out yet
@@ -79,9 +80,9 @@ void Worker::enqueue(Piece& piece, bool front) {
   queued_tasks_ += piece.range.end - piece.range.begin;
   auto& queue = ready_[piece.body->priority()];
   if (front) {
-    queue.push_front(&piece);
+    queue.push_front(piece);
   } else {
-    queue.push_back(&piece);
+    queue.push_back(piece);
   }
 }
 
@@ -89,12 +90,9 @@ void Worker::dequeue(Piece& piece) {
   if (!piece.queued) return;
   piece.queued = false;
   queued_tasks_ -= piece.range.end - piece.range.begin;
-  const auto level = ready_.find(piece.body->priority());
-  auto& queue = level->second;
-  // Pieces leave at the ends but for claims and cancels; a claim is of a recent one, at the front.
-  const auto at = std::find(queue.begin(), queue.end(), &piece);
-  queue.erase(at);
-  if (queue.empty() && ready_.size() > kLevels) ready_.erase(level);  // most levels are filled again at once
+  PieceQueue& queue = *piece.queue;
+  queue.erase(piece);
+  if (queue.empty() && ready_.size() > kLevels) ready_.erase(piece.body->priority());  // most are filled again at once
 }
 
 void Worker::erase_piece(Piece& piece) {
@@ -138,23 +136,26 @@ void Worker::resolve(Piece& piece, std::size_t dep, const core::DepSource* sourc
   ask_for(id, named ? source->rank : kNoRank, named ? source->turn : 0);
 }
 
-// A dependency of the piece has come; with no value: the piece is set up. Queues it when it was the last.
+// A dependency of the piece has come; with no value: the piece is set up. Queues it when it was the last. Pieces that
+// were one share their body: the value may be there already, for another of them, but each counts for itself.
 void Worker::dep_ready(Piece& piece, ObjectId id, const ValuePtr& value) {
+  Body& body = *piece.body;
   if (value == nullptr) {
     --piece.missing;
   } else {
-    for (std::size_t i = 0; i < piece.body->deps.size(); ++i) {
-      if (piece.body->deps[i] == id && piece.body->values[i] == nullptr) {
-        piece.body->values[i] = value;
-        --piece.missing;
-      }
+    for (std::size_t i = 0; i < body.deps.size(); ++i) {
+      if (body.deps[i] != id) continue;
+      if (body.values[i] == nullptr) body.values[i] = value;
+      --piece.missing;
     }
   }
   if (piece.missing != 0) return;
-  piece.body->in_store = 0;
-  for (const ValuePtr& v : piece.body->values) {
-    piece.body->views.push_back(v->view());
-    if (store_.contains(v->data())) piece.body->in_store += v->size();
+  if (body.views.size() != body.values.size()) {
+    body.in_store = 0;
+    for (const ValuePtr& v : body.values) {
+      body.views.push_back(v->view());
+      if (store_.contains(v->data())) body.in_store += v->size();
+    }
   }
   enqueue(piece, piece.kept);
 }
@@ -163,7 +164,7 @@ void Worker::park() {
   std::vector<Piece*> chosen;
   const auto is_in_store = [this](const ValuePtr& value) { return store_.contains(value->data()); };
   for (const auto& [priority, queue] : ready_) {
-    for (Piece* piece : queue) {
+    for (Piece* piece = queue.front(); piece != nullptr; piece = piece->behind) {
       const Body& body = *piece->body;  // another thread may run a part of the same piece
       const bool holds = std::any_of(body.values.begin(), body.values.end(), is_in_store);
       if (holds && piece->body.use_count() == 1) chosen.push_back(piece);
@@ -215,7 +216,8 @@ void Worker::fail_piece(Piece& piece, const ErrorPtr& error) {
   send_report(std::move(report));
 }
 
-// Fails what was found to depend on what failed. One at a time: the failure of one piece may find others.
+// Fails what was found to depend on what failed, or to be in the queue of an actor that ends. One at a time, and by id:
+// the failure of one piece may find others, and erases pieces.
 void Worker::fail_pieces() {
   if (failing_now_) return;
   failing_now_ = true;
@@ -223,7 +225,7 @@ void Worker::fail_pieces() {
     const auto [first, error] = std::move(failing_.back());
     failing_.pop_back();
     Piece* piece = piece_with(first);
-    if (piece != nullptr && piece->range.begin == first.index && piece->missing != 0) fail_piece(*piece, error);
+    if (piece != nullptr && piece->range.begin == first.index) fail_piece(*piece, error);
   }
   failing_now_ = false;
 }
@@ -271,9 +273,8 @@ bool Worker::has_runnable() const {
   if (queued_tasks_ == 0 || resuming_ > 0) return false;
   for (const auto& [priority, queue] : ready_) {
     int looked = 0;
-    for (const Piece* piece : queue) {
+    for (const Piece* piece = queue.front(); piece != nullptr && looked != kScan; piece = piece->behind, ++looked) {
       if (fits(*piece->body)) return true;
-      if (++looked == kScan) break;
     }
   }
   return false;
@@ -285,7 +286,7 @@ std::unique_ptr<Run> Worker::next_run(Time now) {
   if (queued_tasks_ == 0 || resuming_ > 0) return nullptr;
   // As at the head: what has waited long gets its turn.
   if (ready_.size() > 1 && ++turn_ % sched::Scheduler::kTurn == 0) {
-    std::deque<Piece*>* oldest = nullptr;
+    const PieceQueue* oldest = nullptr;
     Time since = now - sched::Scheduler::kPatience;
     for (auto& [priority, queue] : ready_) {
       if (queue.empty() || queue.front()->queued_at > since) continue;
@@ -303,9 +304,9 @@ std::unique_ptr<Run> Worker::next_run(Time now) {
 }
 
 // Of the first piece in the queue that fits.
-std::unique_ptr<Run> Worker::run_from(std::deque<Piece*>& queue, Time now) {
+std::unique_ptr<Run> Worker::run_from(const PieceQueue& queue, Time now) {
   int looked = 0;
-  for (Piece* piece : queue) {
+  for (Piece* piece = queue.front(); piece != nullptr && looked != kScan; piece = piece->behind, ++looked) {
     if (fits(*piece->body)) {
       const Body& body = *piece->body;
       const std::uint32_t size = piece->range.end - piece->range.begin;
@@ -322,7 +323,6 @@ std::unique_ptr<Run> Worker::run_from(std::deque<Piece*>& queue, Time now) {
       }
       return carve(*piece, {piece->range.span, piece->range.begin, piece->range.begin + n}, true, now);
     }
-    if (++looked == kScan) break;
   }
   return nullptr;
 }
@@ -342,7 +342,7 @@ std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) 
   auto run = carve(*piece, piece->range, false, now);
   run->slot = waiter.slot;
   run->lender = &lender;
-  if (run->announced) count_unused(*run, 1);
+  count_unused(*run);
   return run;
 }
 
@@ -410,9 +410,16 @@ double Worker::cpus_of(const Run& run) const {
   return run.body->options ? own_cpus(run.body->options->demands.front()) : 1;
 }
 
-// The head takes a task that it knows for one that uses cpus of its own.
-void Worker::count_unused(const Run& run, double sign) {
-  unused_ += sign * cpus_of(run);
+// The head takes a task that it knows for one that uses cpus of its own: those of one that waits, or that runs on the
+// cpus of one that waits for it, are free. To be called whenever that may have changed. What a run has added to the sum
+// is kept with it, so that just that is taken back.
+void Worker::count_unused(Run& run) {
+  const double unused = run.announced && (run.lends || run.lender != nullptr) ? cpus_of(run) : 0;
+  if (unused == run.unused) return;
+  unused_runs_ += (unused != 0 ? 1U : 0U) - (run.unused != 0 ? 1U : 0U);
+  unused_ += unused - run.unused;
+  if (unused_runs_ == 0) unused_ = 0;  // whatever rounding has left
+  run.unused = unused;
   lent_changed_ = true;
 }
 
@@ -527,15 +534,15 @@ void Worker::release(Run& run) {
     if (actor->options->actor.concurrency == 1) actor->slots = run.slots;
     return;
   }
-  if (run.lender != nullptr && run.announced) count_unused(run, -1);
-  if (!run.holds) return;
-  take(run.body->options.get(), -1);
-  if (run.lends) {  // its cpus are free already
+  run.lender = nullptr;
+  if (std::exchange(run.lends, false)) {  // its cpus are free already
     const double cpus = cpus_of(run);
     free_.cpus -= cpus;
     lent_ -= cpus;
-    lent_changed_ = true;
   }
+  count_unused(run);
+  if (!run.holds) return;
+  take(run.body->options.get(), -1);
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
   run.slots.clear();
   if (!run.gpus.empty()) give_gpus(run.gpus, run.body->options->demands.front().gpus);
@@ -566,7 +573,10 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
     tell_saved();
     return;
   }
-  if (task.next != run->range.end && (actor == nullptr || actor->dead == nullptr)) give_back_rest(*run, task.next);
+  // What was cancelled, has timed out or was killed is nobody's work any more.
+  if (task.next != run->range.end && !run->expired && (actor == nullptr || actor->dead == nullptr)) {
+    give_back_rest(*run, task.next);
+  }
   if (actor != nullptr) list(*actor);
   tell_saved();
   if (run->expired && run->body->holding) tell_counted(run->range);
@@ -695,7 +705,7 @@ void Worker::lend(Run& of) {
   run.lent_slots = run.slots.size();
   run.slots.clear();
   lent_ += cpus;
-  lent_changed_ = true;
+  count_unused(run);
 }
 
 bool Worker::resume(Run& of, bool force) {
@@ -712,7 +722,7 @@ bool Worker::resume(Run& of, bool force) {
   tell_waits(run, false);
   free_.cpus -= cpus;
   lent_ -= cpus;
-  lent_changed_ = true;
+  count_unused(run);
   take_slots(run, run.lent_slots);
   return true;
 }

@@ -426,7 +426,7 @@ void Worker::announce(Piece& piece) {
 
 void Worker::announce_run(Run& run) {
   run.announced = true;
-  if (run.lender != nullptr) count_unused(run, 1);
+  count_unused(run);
   announce_body(run.range, *run.body);
 }
 
@@ -500,58 +500,52 @@ void Worker::handle(RankId, const core::Assign& m) {
 }
 
 void Worker::handle(RankId, const core::TakeBack& m) {
+  constexpr int kLook = 64;  // pieces at a far end that can't be given, before that level is left
   unpark();
   core::GaveBack back;
   std::uint32_t left = m.tasks;
-  // From the far end: what would run last.
-  for (auto level = ready_.rbegin(); level != ready_.rend() && left != 0;) {
-    auto& queue = level->second;
-    bool gave = false;
-    for (std::size_t i = 0; i < queue.size() && left != 0; ++i) {
-      // Kept pieces are queued newest first, and the oldest are the largest: the far end for both.
-      Piece& piece = *queue[queue.size() - 1 - i];
-      // Others are kept where the head found room for what they ask.
-      if (!piece.announced || !core::is_plain(piece.body->options.get())) continue;
-      const std::uint32_t n = piece.range.end - piece.range.begin;
-      if (n > left) {
-        back.ranges.push_back({piece.range.span, piece.range.end - left, piece.range.end});
-        piece.range.end -= left;
-        queued_tasks_ -= left;
-        left = 0;
-      } else {
-        back.ranges.push_back(piece.range);
-        left -= n;
-        erase_piece(piece);
-        gave = true;
-        break;  // the queue changed, or is gone
+  std::vector<Piece*> whole;
+  // From the far end: what would run last. Kept pieces are queued newest first, and the oldest are the largest: the far
+  // end for both.
+  for (auto level = ready_.rbegin(); level != ready_.rend() && left != 0; ++level) {
+    int looked = 0;
+    for (Piece* piece = level->second.back(); piece != nullptr && left != 0 && looked != kLook; piece = piece->before) {
+      // Others were given to this rank since it has room for what they ask.
+      if (!piece->announced || !(piece->kept || core::is_plain(piece->body->options.get()))) {
+        ++looked;
+        continue;
       }
-    }
-    if (gave) {
-      level = ready_.rbegin();
-    } else {
-      ++level;
+      const std::uint32_t n = piece->range.end - piece->range.begin;
+      if (n <= left) {
+        whole.push_back(piece);
+        left -= n;
+        continue;
+      }
+      back.ranges.push_back({piece->range.span, piece->range.end - left, piece->range.end});
+      piece->range.end -= left;
+      queued_tasks_ -= left;
+      left = 0;
     }
   }
   if (m.waiting) {
-    std::vector<Piece*> waiting;
     for (const auto& [id, in] : interests_) {
       for (Piece* piece : in.pieces) {
-        if (piece->may_go_back() && std::find(waiting.begin(), waiting.end(), piece) == waiting.end())
-          waiting.push_back(piece);
+        if (piece->may_go_back()) whole.push_back(piece);
       }
     }
-    // In a fixed order, so that a simulated run repeats exactly.
-    std::sort(waiting.begin(), waiting.end(), [](const Piece* a, const Piece* b) {
-      return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
-    });
-    for (Piece* piece : waiting) {
-      back.ranges.push_back(piece->range);
-      const core::Ids deps = piece->body->deps;
-      erase_piece(*piece);
-      for (const ObjectId& id : deps) {
-        const auto in = interests_.find(id);
-        if (in != interests_.end() && in->second.asked == kNoRank && !in->second.receiving) forget_if_unwanted(id);
-      }
+    // In a fixed order, so that a simulated run repeats exactly; each once.
+    const auto first = [](const Piece* piece) { return std::pair(piece->range.span, piece->range.begin); };
+    std::sort(whole.begin(), whole.end(), [&](const Piece* a, const Piece* b) { return first(a) < first(b); });
+    whole.erase(std::unique(whole.begin(), whole.end()), whole.end());
+  }
+  for (Piece* piece : whole) {
+    back.ranges.push_back(piece->range);
+    const bool waits = piece->missing != 0;
+    const core::Ids deps = waits ? piece->body->deps : core::Ids();
+    erase_piece(*piece);
+    for (const ObjectId& id : deps) {
+      const auto in = interests_.find(id);
+      if (in != interests_.end() && in->second.asked == kNoRank && !in->second.receiving) forget_if_unwanted(id);
     }
   }
   if (back.ranges.empty()) {
@@ -791,10 +785,10 @@ void Worker::end_early(Run& run) {
   if (run.range.end - run.task.next <= 1) return;
   run.task.stop.store(true, std::memory_order_relaxed);
   // A thread moves on before it looks whether it is to stop. So after the barrier it is at the task that it shows, or
-  // sees that it is to stop before the next.
-  if (run.body->actor == nullptr && settings_.fence() && run.range.end - run.task.next > 1) {
-    give_back_rest(run, run.task.next + 1);
-  }
+  // has ended that one and sees that it is to stop before the next. It may do so at any moment: one look is all.
+  if (run.body->actor != nullptr || !settings_.fence()) return;
+  const std::uint32_t next = run.task.next;
+  if (run.range.end - next > 1) give_back_rest(run, next + 1);
 }
 
 void Worker::tick(Time now) {
@@ -841,10 +835,9 @@ void Worker::flush(Time now) {
   if (store_.has_news()) tell_store_news();
   if (lent_changed_) {
     lent_changed_ = false;
-    const double lent = lent_ + unused_;
-    if (settings_.slots != 0 && std::abs(lent - told_lent_) > 0.5) {
-      told_lent_ = lent;
-      transport_.send(kHeadRank, core::Lending{lent});
+    if (settings_.slots != 0 && unused_ != told_unused_) {
+      told_unused_ = unused_;
+      transport_.send(kHeadRank, core::Lending{unused_});
     }
   }
 }

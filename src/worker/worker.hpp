@@ -22,6 +22,7 @@
 #include "mobula/detail/task.hpp"
 #include "store/objects.hpp"
 #include "transport/transport.hpp"
+#include "worker/queue.hpp"
 
 namespace mobula::worker {
 
@@ -50,14 +51,14 @@ struct LocalActor {
   core::Small<int, 2> slots;     // its own
   std::vector<int> gpus;
   std::vector<RankId> lenders;
-  std::deque<struct Piece*> ready;
-  std::unordered_map<ObjectId, std::deque<struct Piece*>> lines;  // by caller
-  std::uint32_t active = 0;                                       // runs of its calls
-  std::uint32_t since_saved = 0;                                  // calls
-  std::uint32_t save_every = 0;                                   // calls; 0: it is not saved
-  bool save_now = false;                                          // before it runs another
-  bool stopped = false;                                           // it runs no more calls here
-  bool listed = false;                                            // among those that may run a call
+  PieceQueue ready;
+  std::unordered_map<ObjectId, PieceQueue> lines;  // by caller
+  std::uint32_t active = 0;                        // runs of its calls
+  std::uint32_t since_saved = 0;                   // calls
+  std::uint32_t save_every = 0;                    // calls; 0: it is not saved
+  bool save_now = false;                           // before it runs another
+  bool stopped = false;                            // it runs no more calls here
+  bool listed = false;                             // among those that may run a call
   bool ending = false;
   ErrorPtr dead;  // killed
 
@@ -103,18 +104,18 @@ struct Body {
   int priority() const { return options ? options->priority : 0; }
 };
 
-struct Piece {
+struct Piece : QueueHook<Piece> {
   Range range;
   std::shared_ptr<Body> body;
   std::uint32_t missing = 0;  // dependencies that are not here
   bool kept = false;
   bool announced = true;  // the head knows
-  bool queued = false;
-  bool parked = false;  // it would be queued, but has given its inputs up for now
+  bool queued = false;    // it may run
+  bool parked = false;    // it would be queued, but has given its inputs up for now
   Time queued_at = 0;
   Time submitted = 0;
   std::size_t unannounced_at = 0;  // position in the list of those
-  // The head gave it to this rank, and may have it back.
+  // The head gave it to this rank, or was told of it, and may have it back.
   bool may_go_back() const { return announced && body->actor == nullptr && body->gang == nullptr; }
 };
 
@@ -129,6 +130,7 @@ struct Run {
   core::Small<int, 2> slots;
   std::vector<int> gpus;
   std::size_t lent_slots = 0;
+  double unused = 0;  // of its cpus, those that the head is told to be free
   Time started = 0;
   Time deadline = 0;     // 0: none
   bool expired = false;  // its result was already given as TimedOut
@@ -398,12 +400,12 @@ class Worker {
   void set_up(Piece& piece, std::span<const core::DepSource> sources);
   void fail_piece(Piece& piece, const ErrorPtr& error);
   void fail_pieces();
-  std::unique_ptr<Run> run_from(std::deque<Piece*>& queue, Time now);
+  std::unique_ptr<Run> run_from(const PieceQueue& queue, Time now);
   std::unique_ptr<Run> carve(Piece& piece, Range range, bool holds, Time now);
   void start_run(Run& run);
   void take_slots(Run& run, std::size_t n);
   void tell_waits(const Run& run, bool waits);
-  void count_unused(const Run& run, double sign);
+  void count_unused(Run& run);
   std::vector<int> take_gpus(double gpus);
   void give_gpus(const std::vector<int>& gpus, double amount);
   double cpus_of(const Run& run) const;
@@ -485,7 +487,7 @@ class Worker {
   std::shared_ptr<const core::WireOptions> options_wire_;
 
   std::unordered_map<SpanId, std::map<std::uint32_t, std::unique_ptr<Piece>>> pieces_;
-  std::map<int, std::deque<Piece*>, std::greater<>> ready_;
+  std::map<int, PieceQueue, std::greater<>> ready_;  // by priority
   std::size_t queued_tasks_ = 0;
   Time now_ = 0;  // as far as is known
   std::uint32_t turn_ = 0;
@@ -494,11 +496,12 @@ class Worker {
   std::size_t in_store_ = 0;   // bytes of the segment that are inputs of tasks that run
   std::vector<Run*> running_;  // in no order
 
-  core::WireDemand free_;  // what no run holds
-  int resuming_ = 0;       // threads that want their cpus back
-  double lent_ = 0;        // cpus of tasks that wait
-  double unused_ = 0;      // cpus of tasks that run on those of one that waits for them, as far as the head knows them
-  double told_lent_ = 0;
+  core::WireDemand free_;          // what no run holds
+  int resuming_ = 0;               // threads that want their cpus back
+  double lent_ = 0;                // cpus of runs that wait
+  double unused_ = 0;              // the sum of what runs have unused
+  std::uint32_t unused_runs_ = 0;  // of how many
+  double told_unused_ = 0;
   bool lent_changed_ = false;
   std::vector<int> free_slots_;
   std::vector<double> free_gpus_;  // of each, what no run holds
