@@ -101,7 +101,7 @@ void Head::handle(RankId from, const core::Checkpoint& m) {
   drop_checkpoint(*actor);
   actor->checkpoint = Buffer(m.state);
   actor->checkpoint_refs = m.refs;
-  free_queued();
+  settle();
 }
 
 void Head::handle(RankId from, const core::ActorEnded& m) {
@@ -240,14 +240,14 @@ void Head::kill(RankId from, std::uint64_t token, ObjectId id) {
     return;
   }
   Piece* piece = piece_with(id);
-  if (piece != nullptr && piece->state == sched::Piece::State::assigned) {
+  if (piece != nullptr && piece->is_at_rank()) {
     actor->killing = next_token_++;
     kills_.emplace(actor->killing, Killing{from, token, piece->worker});
     return;
   }
   if (piece != nullptr) {
     fail(*piece, actor->error);
-    fail_dependents();
+    settle();
   }
   answer(from, token, true);
 }
@@ -283,10 +283,11 @@ void Head::handle(RankId from, const core::Promised& m) {
   ++unfinished_;
   Piece& piece = add_piece({m.id.span, m.id.index, m.id.index + 1}, std::move(work));
   piece.promised = true;
-  piece.state = sched::Piece::State::assigned;
+  piece.become(sched::State::assigned);
   piece.worker = from;
   list_assigned(piece);
   placed(piece);
+  settle();
 }
 
 std::optional<std::string> Head::complaint(Time now) {

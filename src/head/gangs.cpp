@@ -100,7 +100,7 @@ void Head::handle(RankId from, const core::Member& m) {
     if (m.state == MemberState::timed_out) return;  // it says more when it comes back
   }
   settle_member(m.gang, m.place, m.state);
-  fail_dependents();
+  settle();
 }
 
 // The gang will not end well: tells all members. Those that had ended have said what they had to say.
@@ -124,6 +124,8 @@ void Head::settle_member(std::uint64_t id, std::uint32_t place, MemberState stat
     stuck_.emplace(std::pair(id, place), piece);
     scheduler_.stays(piece);
     unlist_assigned(piece);
+    piece.become(sched::State::waiting);
+    piece.worker = kNoRank;
     news_.push_back("task " + task_name(*piece.work) + " is still blocked on rank " + std::to_string(rank) + " on " +
                     ranks_[rank].host +
                     " after its gang broke, probably in MPI, where it can't be reached: its cpus go to others, while "
@@ -131,8 +133,6 @@ void Head::settle_member(std::uint64_t id, std::uint32_t place, MemberState stat
   } else {
     unassign(piece);
   }
-  piece.state = sched::Piece::State::waiting;
-  piece.worker = kNoRank;
   piece.missing = 1;  // the end of the gang
   gang.states[place] = state;
   if (++gang.settled == gang.members.size()) close_gang(id);

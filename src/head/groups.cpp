@@ -95,7 +95,7 @@ void Head::groups_lost() {
       for (const auto pool : group.pools)
         scheduler_.for_each_queued(pool, [&](sched::Piece& p) { queued.push_back(static_cast<Piece*>(&p)); });
       for (Piece* piece : queued) {
-        failing_.emplace_back(piece, group.error);
+        fail_later(*piece, group.error);
       }
       if (!std::exchange(group.ready, true)) {
         send_error({id.span, id.index, id.index + 1}, group.error);

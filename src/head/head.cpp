@@ -44,7 +44,8 @@ Head::Head(transport::Transport& transport, store::ObjectTable& objects, Setting
       assigned_(settings_.ranks),
       recent_(settings_.ranks),
       deferred_(settings_.ranks),
-      frees_(settings_.ranks) {}
+      frees_(settings_.ranks),
+      owned_pieces_(settings_.ranks) {}
 
 Head::~Head() = default;
 
@@ -96,8 +97,9 @@ Head::Standing Head::standing(ObjectId id, RankId* worker) const {
   if (piece == nullptr) return Standing::ended;
   if (worker != nullptr) *worker = piece->worker;
   switch (piece->state) {
-    case sched::Piece::State::assigned: return Standing::assigned;
-    case sched::Piece::State::queued: return Standing::queued;
+    case sched::State::ahead:
+    case sched::State::assigned: return Standing::assigned;
+    case sched::State::queued: return Standing::queued;
     default: return Standing::waiting;
   }
 }
@@ -122,6 +124,7 @@ Head::Piece& Head::add_piece(const Range& range, std::shared_ptr<Work> work) {
   piece->work = std::move(work);
   Piece& added = *piece;
   MOBULA_CHECK(spans_[range.span].pieces.emplace(range.begin, std::move(piece)).second, "a task was submitted twice");
+  ++owned_pieces_[range.span.owner()];
   return added;
 }
 
@@ -135,7 +138,6 @@ Head::Piece& Head::add_part(const Piece& of, const Range& range) {
   part.crashes = of.crashes;
   part.again = of.again;
   part.estimate_ns = of.estimate_ns;
-  part.ahead = of.ahead;
   part.queued_at = of.queued_at;
   return part;
 }
@@ -143,34 +145,31 @@ Head::Piece& Head::add_part(const Piece& of, const Range& range) {
 Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
   Piece& rest = add_part(piece, {piece.range.span, at, piece.range.end});
   const std::uint32_t n = piece.range.end - at;
-  if (piece.state == sched::Piece::State::queued) {
+  if (piece.state == sched::State::queued) {
     scheduler_.resized(piece, -static_cast<std::int64_t>(n));
     piece.range.end = at;
     scheduler_.enqueue_behind(rest, piece);
   } else {
     piece.range.end = at;
-    rest.state = piece.state;
-    if (piece.state == sched::Piece::State::assigned) list_assigned(rest);
-    if (piece.state == sched::Piece::State::waiting) {
-      rest.missing = piece.missing;
-      rest.unplaced = piece.unplaced;
-      for (const ObjectId& dep : piece.work->deps()) {
-        if (Entry* entry = find_entry(dep)) {
-          if (std::find(entry->dependents.begin(), entry->dependents.end(), &piece) != entry->dependents.end()) {
-            entry->dependents.push_back(&rest);
-          }
-        }
-      }
+    rest.become(piece.state);
+    if (piece.is_at_rank()) list_assigned(rest);
+    rest.missing = piece.missing;
+    rest.unplaced = piece.unplaced;
+    if (piece.missing == 0) return rest;
+    for (const ObjectId& dep : piece.work->deps()) {
+      Entry* entry = find_entry(dep);
+      if (entry == nullptr || !entry->dependents.contains(&piece) || entry->dependents.contains(&rest)) continue;
+      entry->dependents.push_back(&rest);
     }
   }
   return rest;
 }
 
 void Head::unhook(Piece& piece) {
-  if (piece.state == sched::Piece::State::queued) scheduler_.dequeue(piece);
+  if (piece.state == sched::State::queued) scheduler_.dequeue(piece);
   if (piece.missing != 0) {
     for (const ObjectId& dep : piece.work->deps()) {
-      if (Entry* entry = find_entry(dep)) core::erase(entry->dependents, &piece);
+      if (Entry* entry = find_entry(dep)) entry->dependents.erase(&piece);
     }
     piece.missing = 0;
   }
@@ -189,16 +188,23 @@ void Head::unlist_assigned(Piece& piece) {
   list.pop_back();
 }
 
-// The worker is rid of the piece.
+// The worker is rid of the piece, which waits to be set up anew, or is to end.
 void Head::unassign(Piece& piece) {
-  if (!piece.promised) scheduler_.ended(piece, piece.size());
+  if (piece.promised) {
+    piece.become(sched::State::waiting);
+  } else {
+    scheduler_.ended(piece);
+  }
   unlist_assigned(piece);
+  unhook(piece);
+  piece.worker = kNoRank;
 }
 
+// REQUIRES: the piece is in no list but its span's.
 void Head::erase_piece(Piece& piece) {
-  std::erase_if(failing_, [&piece](const auto& failing) { return failing.first == &piece; });
   const SpanId id = piece.range.span;
   const auto span = spans_.find(id);
+  --owned_pieces_[id.owner()];
   span->second.pieces.erase(piece.range.begin);
   if (span->second.pieces.empty() && span->second.owner_gone && span->second.entries.empty()) spans_.erase(span);
 }
@@ -242,13 +248,12 @@ void Head::handle(RankId from, const core::Submit& m) {
     piece.preferred = worker;
   }
   if (m.kept) {
-    scheduler_.assigned(piece, from, 0);
-    list_assigned(piece);
-    placed(piece);
+    kept_at(piece, from);
+    settle();
     return;
   }
   if (of.options && of.options->placement == Placement::Kind::bundle && !give_pool(piece)) {
-    fail_dependents();
+    settle();
     return;
   }
   if (auto why =
@@ -258,7 +263,7 @@ void Head::handle(RankId from, const core::Submit& m) {
   } else {
     set_up(piece);
   }
-  fail_dependents();
+  settle();
 }
 
 std::optional<std::string> Head::short_of_time(const core::WireOptions* options) const {
@@ -269,11 +274,35 @@ std::optional<std::string> Head::short_of_time(const core::WireOptions* options)
          std::to_string(time_left_s_) + " s left";
 }
 
-// Looks at the dependencies anew, and queues the piece or has it wait.
+// The piece waits for the object. REQUIRES: it is not among the object's dependents.
+void Head::hook(Piece& piece, ObjectId dep, Standing stands) {
+  entry(dep).dependents.push_back(&piece);
+  ++piece.missing;
+  if (stands != Standing::assigned) ++piece.unplaced;
+}
+
+// The rank has the piece, which its own task has submitted: queued, or waiting there for inputs.
+void Head::kept_at(Piece& piece, RankId rank) {
+  for (const ObjectId& dep : piece.work->deps()) {
+    const Standing stands = standing(dep);
+    const Entry& of = entry(dep);
+    const bool is_there = stands == Standing::ended && (!of.gone || of.error != nullptr);
+    if (!is_there && !of.dependents.contains(&piece)) hook(piece, dep, stands);
+  }
+  if (piece.missing != 0) {
+    scheduler_.sent_ahead(piece, rank);
+  } else {
+    scheduler_.assigned(piece, rank, 0);
+  }
+  list_assigned(piece);
+  placed(piece);
+}
+
+// Looks at the dependencies anew, and queues the piece or has it wait. What fails fails at the end of the step.
+// REQUIRES: the piece is waiting, and in no list of dependents.
 void Head::set_up(Piece& piece) {
   piece.missing = 0;
   piece.unplaced = 0;
-  piece.state = sched::Piece::State::waiting;
   const std::span<const ObjectId> deps = piece.work->deps();
   std::vector<std::pair<RankId, std::uint64_t>> bytes;  // of large inputs, by where they are
   for (std::size_t i = 0; i < deps.size(); ++i) {
@@ -287,7 +316,7 @@ void Head::set_up(Piece& piece) {
     if (stands == Standing::ended && (!of.gone || of.error != nullptr)) {
       if (of.error != nullptr) {
         unhook(piece);  // nobody places it any more
-        failing_.emplace_back(&piece, of.error);
+        fail_later(piece, of.error);
         return;
       }
       if (of.size > settings_.inline_limit) {
@@ -298,9 +327,7 @@ void Head::set_up(Piece& piece) {
       }
       continue;
     }
-    of.dependents.push_back(&piece);
-    ++piece.missing;
-    if (stands != Standing::assigned) ++piece.unplaced;
+    hook(piece, dep, stands);
   }
   if (!bytes.empty()) piece.preferred = where_most(bytes);
   consider(piece);
@@ -326,18 +353,18 @@ RankId Head::where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes)
 
 void Head::consider(Piece& piece) {
   if (is_drained(piece)) {
-    failing_.emplace_back(&piece, not_begun(piece));
+    fail_later(piece, not_begun(piece));
     return;
   }
   if (piece.missing == 0 && piece.pool == 0 && !scheduler_.can_run(piece.klass)) {
-    failing_.emplace_back(&piece, too_few_ranks(piece));
+    fail_later(piece, too_few_ranks(piece));
     return;
   }
   if (piece.missing == 0) {
     core::trace(Event::queued, now_, piece.range.span, piece.range.begin, piece.range.end, 0);
     scheduler_.enqueue(piece, std::exchange(piece.goes_first, false));
   } else if (piece.unplaced == 0) {
-    place_ahead(piece);
+    to_place_ahead_.push_back({piece.range.span, piece.range.begin});
   }
 }
 
@@ -346,15 +373,16 @@ void Head::drain(const std::string& why) {
   std::vector<Piece*> pieces;
   for (auto& [id, span] : spans_) {
     for (auto& [begin, piece] : span.pieces) {
-      if (is_drained(*piece) && !piece->promised && piece->state != sched::Piece::State::assigned)
-        pieces.push_back(piece.get());
+      // What is left of a broken gang fails when the last member has said how it stands.
+      const bool waits = !piece->is_at_rank() && piece->gang == 0;
+      if (is_drained(*piece) && !piece->promised && waits) pieces.push_back(piece.get());
     }
   }
   std::sort(pieces.begin(), pieces.end(), [](const Piece* a, const Piece* b) {
     return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
   });
   for (Piece* piece : pieces) fail(*piece, not_begun(*piece));
-  fail_dependents();
+  settle();
   for (RankId rank = 0; rank < ranks_.size(); ++rank) {
     if (!ranks_[rank].alive || ranks_[rank].slots == 0) continue;
     take_all_back(rank);
@@ -436,7 +464,6 @@ void Head::place_ahead(Piece& piece) {
     return;
   }
   if (set_back(piece, inputs)) return;
-  piece.ahead = true;
   assign(piece, worker, 0, inputs);
 }
 
@@ -511,8 +538,11 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, const Input
     }
     message.deps.push_back(source);
   }
-  if (piece.missing != 0) unhook(piece);  // the worker sees to the rest
-  scheduler_.assigned(piece, worker, demand, std::move(lenders));
+  if (piece.missing != 0) {
+    scheduler_.sent_ahead(piece, worker);
+  } else {
+    scheduler_.assigned(piece, worker, demand, std::move(lenders));
+  }
   list_assigned(piece);
   core::trace(Event::assigned, now_, piece.range.span, piece.range.begin, piece.range.end, worker);
   transport_.send(worker, message);
@@ -526,19 +556,49 @@ void Head::placed(const Piece& piece) {
   if (watched.empty()) return;
   const RankId worker = piece.worker;
   const Range range = piece.range;
-  core::Small<Piece*, 8> ready;
   for (auto it = watched.lower_bound(range.begin); it != watched.end() && *it < range.end; ++it) {
     Entry* of = find_entry({range.span, *it});
     if (find_actor({range.span, *it}) != nullptr) continue;  // who locates an actor waits until it is made
     for (const RankId locator : of->locators) transport_.send(locator, core::Located{{range.span, *it}, worker, {}});
     of->locators.clear();
     for (Piece* dependent : of->dependents) {
-      if (dependent->unplaced != 0 && --dependent->unplaced == 0) ready.push_back(dependent);
+      if (dependent->state != sched::State::waiting || dependent->unplaced == 0 || --dependent->unplaced != 0) continue;
+      to_place_ahead_.push_back({dependent->range.span, dependent->range.begin});
     }
   }
-  for (Piece* dependent : ready) {
-    if (dependent->state == sched::Piece::State::waiting && dependent->missing != 0) place_ahead(*dependent);
+}
+
+// Does what has followed from the messages or decisions of this step, until nothing follows any more: fails what
+// depends on what failed, sends ahead what waits only for inputs that ranks are making, and frees what nobody holds.
+// One thing at a time and by id, since each may take pieces away, and find more to do. To be called at the end of
+// whatever may have found some; nobody may keep a Piece or an Entry across it.
+void Head::settle() {
+  while (true) {
+    if (!failing_.empty()) {
+      const ObjectId id = failing_.back();
+      failing_.pop_back();
+      Piece* piece = piece_with(id);
+      if (piece == nullptr || piece->range.begin != id.index || piece->failing == nullptr) continue;
+      const ErrorPtr error = std::exchange(piece->failing, nullptr);
+      if (!piece->is_at_rank()) fail(*piece, error);  // of others their rank finds out
+    } else if (!to_place_ahead_.empty()) {
+      const ObjectId id = to_place_ahead_.back();
+      to_place_ahead_.pop_back();
+      Piece* piece = piece_with(id);
+      const bool waits = piece != nullptr && piece->state == sched::State::waiting && piece->missing != 0;
+      if (waits && piece->unplaced == 0 && piece->gang == 0 && piece->deferred_to == kNoRank) place_ahead(*piece);
+    } else if (!to_free_.empty()) {
+      free_queued();
+    } else {
+      return;
+    }
   }
+}
+
+void Head::fail_later(Piece& piece, const ErrorPtr& error) {
+  if (piece.failing != nullptr) return;
+  piece.failing = error;
+  failing_.push_back({piece.range.span, piece.range.begin});
 }
 
 void Head::step(Time now) {
@@ -564,14 +624,13 @@ void Head::step(Time now) {
       assign(piece, decision->worker, decision->demand, inputs, {}, std::move(decision->lenders));
     }
   }
-  if (!failing_.empty()) fail_dependents();
+  settle();
   if (!waits_.empty()) find_deadlocks();
   for (const RankId rank : scheduler_.take_reserved()) take_all_back(rank);
   if (scheduler_.may_rebalance()) {
     while (const auto take = scheduler_.rebalance(now))
       transport_.send(take->worker, core::TakeBack{take->tasks, false});
   }
-  free_queued();
   for (const RankId rank : to_tell_) {
     core::Ids& ids = frees_[rank].ids;
     if (ranks_[rank].alive) transport_.send(rank, frees_[rank]);
@@ -621,7 +680,7 @@ void Head::for_each_part(const Range& range, RankId worker, F&& visit) {
       continue;
     }
     const std::uint32_t end = std::min(piece->range.end, range.end);
-    if (piece->state == sched::Piece::State::assigned && piece->worker == worker) {
+    if (piece->is_at_rank() && piece->worker == worker) {
       if (piece->range.begin < at) piece = &split(*piece, at);
       if (piece->range.end > end) split(*piece, end);
       visit(*piece);
@@ -650,8 +709,6 @@ void Head::handle(RankId from, const core::Done& m) {
       // The worker leaves the decision to us; an error that came with an input is not the task's own.
       MOBULA_CHECK(piece.size() == 1, "tasks that retry exceptions run one by one");
       const ErrorRecord& error = *errors.begin()->second;
-      piece.state = sched::Piece::State::waiting;
-      piece.worker = kNoRank;
       if (error.failure.id == core::to_string({range.span, range.begin})) {
         ++piece.attempt;
         ++retried_;
@@ -713,10 +770,10 @@ void Head::handle(RankId from, const core::Done& m) {
       Piece* piece = piece_with(id);
       if (piece == nullptr || piece->deferred_to != from) continue;
       piece->deferred_to = kNoRank;
-      if (piece->state == sched::Piece::State::waiting && piece->missing != 0) place_ahead(*piece);
+      if (piece->state == sched::State::waiting && piece->missing != 0) to_place_ahead_.push_back(id);
     }
   }
-  fail_dependents();
+  settle();
 }
 
 // Tasks of an assigned piece, or of one that fails, will not run again.
@@ -757,11 +814,13 @@ void Head::elements_ended(const Range& range, const ErrorPtr& error) {
     }
     for (Piece* dependent : dependents) {
       if (error != nullptr) {
-        failing_.emplace_back(dependent, error);
-      } else if (--dependent->missing == 0 && dependent->state == sched::Piece::State::waiting) {
-        if (dependent->deferred_to != kNoRank) dependent->deferred_to = kNoRank;
+        fail_later(*dependent, error);
+      } else if (--dependent->missing == 0 && dependent->state == sched::State::ahead) {
+        scheduler_.inputs_came(*dependent);
+      } else if (dependent->missing == 0 && dependent->state == sched::State::waiting) {
+        dependent->deferred_to = kNoRank;
         set_up(*dependent);
-      } else if (dependent->unplaced != 0) {
+      } else if (dependent->unplaced != 0 && dependent->state == sched::State::waiting) {
         // It ended without the head having placed it, or its place was not told: count it as placed.
         std::uint32_t unplaced = 0;
         for (const ObjectId& dep : dependent->work->deps()) {
@@ -769,26 +828,15 @@ void Head::elements_ended(const Range& range, const ErrorPtr& error) {
           if (stands != Standing::ended && stands != Standing::assigned) ++unplaced;
         }
         dependent->unplaced = unplaced;
-        if (unplaced == 0 && dependent->missing != 0) place_ahead(*dependent);
+        if (unplaced == 0) to_place_ahead_.push_back({dependent->range.span, dependent->range.begin});
       }
     }
     maybe_free(id);
   }
 }
 
-// Fails what was found to depend on what failed. Apart from finding it, since it takes pieces away. To be called at the
-// end of whatever may have found some.
-void Head::fail_dependents() {
-  while (!failing_.empty()) {
-    const auto [piece, cause] = failing_.back();
-    std::erase_if(failing_, [p = piece](const auto& f) { return f.first == p; });
-    // One that was sent ahead of another input meanwhile: its rank will find out.
-    if (piece->state == sched::Piece::State::assigned) continue;
-    fail(*piece, cause);
-  }
-  free_queued();
-}
-
+// The piece ends with the error. Erases it, and no other: what depends on it fails at the end of the step.
+// REQUIRES: no rank has it.
 void Head::fail(Piece& piece, const ErrorPtr& error) {
   unhook(piece);
   const Range range = piece.range;
@@ -821,14 +869,13 @@ void Head::handle(RankId from, const core::GaveBack& m) {
     for_each_part(range, from, [&](Piece& piece) {
       tasks += piece.size();
       unassign(piece);
-      piece.worker = kNoRank;
       piece.goes_first = true;
       set_up(piece);
       piece.preferred = kNoRank;  // it was taken for others that have nothing to do
     });
   }
   scheduler_.gave_back(from, tasks, now_);
-  fail_dependents();
+  settle();
 }
 
 // ---- objects -----------------------------------------------------------------------------------------------------
@@ -1057,7 +1104,7 @@ void Head::handle(RankId from, const core::Locate& m) {
     } else {
       transport_.send(from, core::Located{m.id, kNoRank, *of->error});
     }
-    fail_dependents();
+    settle();
   } else if (of != nullptr && of->error != nullptr) {
     transport_.send(from, core::Located{m.id, kNoRank, *of->error});
   } else if (const RankId at = source_for(m.id, from, m.not_at); at < ranks_.size() && ranks_[at].alive) {
@@ -1186,7 +1233,7 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
     answer(from, token, false);
     return;
   }
-  if (piece->state == sched::Piece::State::assigned) {
+  if (piece->is_at_rank()) {
     cancels_.emplace(next_token_, Asked{from, token, id, piece->worker});
     transport_.send(piece->worker, core::CancelTask{next_token_++, id});
     return;
@@ -1197,7 +1244,7 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
   }
   fail(*piece, make_error(ErrorKind::cancelled, "the task was cancelled", task_name(*piece->work), id, kNoRank,
                           static_cast<int>(piece->attempt) - 1));
-  fail_dependents();
+  settle();
   answer(from, token, true);
 }
 
@@ -1207,11 +1254,10 @@ void Head::handle(RankId from, const core::CancelResult& m) {
   if (m.cancelled) {
     for_each_part({m.id.span, m.id.index, m.id.index + 1}, from, [&](Piece& piece) {
       unassign(piece);
-      piece.state = sched::Piece::State::waiting;
       fail(piece, make_error(ErrorKind::cancelled, "the task was cancelled", task_name(*piece.work), m.id, from,
                              static_cast<int>(piece.attempt) - 1));
     });
-    fail_dependents();
+    settle();
   }
   if (asked == cancels_.end()) return;
   answer(asked->second.from, asked->second.token, m.cancelled);
@@ -1247,16 +1293,26 @@ std::string Head::explain(ObjectId id) const {
   const std::string name = "task " + task_name(*piece->work) + " (" + core::to_string(id) + ", attempt " +
                            std::to_string(piece->attempt) + ") ";
   switch (piece->state) {
-    case sched::Piece::State::assigned:
+    case sched::State::ahead:
+    case sched::State::assigned:
+      if (piece->missing != 0) {
+        return name + "lies at rank " + std::to_string(piece->worker) + " on " + ranks_[piece->worker].host +
+               ", and waits there for " + inputs_text(*piece);
+      }
       return name + "is at rank " + std::to_string(piece->worker) + " on " + ranks_[piece->worker].host +
              ", which has " + std::to_string(scheduler_.outstanding(piece->worker)) + " tasks and " +
              std::to_string(ranks_[piece->worker].slots) + " slots: it runs, or waits there for a slot or an input";
-    case sched::Piece::State::queued: return name + "waits for a rank: " + scheduler_.describe(*piece);
-    case sched::Piece::State::waiting: break;
+    case sched::State::queued: return name + "waits for a rank: " + scheduler_.describe(*piece);
+    case sched::State::waiting: break;
   }
-  std::string text = name + "waits for " + std::to_string(piece->missing) + " inputs:";
+  return name + "waits for " + inputs_text(*piece);
+}
+
+// What the piece waits for, for people.
+std::string Head::inputs_text(const Piece& piece) const {
+  std::string text = std::to_string(piece.missing) + " inputs:";
   int shown = 0;
-  for (const ObjectId& dep : piece->work->deps()) {
+  for (const ObjectId& dep : piece.work->deps()) {
     const Piece* of = piece_with(dep);
     if (of == nullptr) continue;
     if (++shown > 5) {
@@ -1264,9 +1320,9 @@ std::string Head::explain(ObjectId id) const {
       break;
     }
     text += (shown == 1 ? " " : ", ") + core::to_string(dep) + " (" + task_name(*of->work) + ", " +
-            (of->state == sched::Piece::State::assigned ? "at rank " + std::to_string(of->worker)
-             : of->state == sched::Piece::State::queued ? "queued"
-                                                        : "waits itself") +
+            (of->is_at_rank()                    ? "at rank " + std::to_string(of->worker)
+             : of->state == sched::State::queued ? "queued"
+                                                 : "waits itself") +
             ")";
   }
   return text;
@@ -1317,9 +1373,9 @@ std::map<std::uint32_t, Head::Tally> Head::tally() const {
   for (const auto& [id, span] : spans_) {
     for (const auto& [begin, piece] : span.pieces) {
       Tally& of = all[piece->work->function];
-      (piece->state == sched::Piece::State::waiting  ? of.waiting
-       : piece->state == sched::Piece::State::queued ? of.queued
-                                                     : of.assigned) += piece->size();
+      (piece->missing != 0                    ? of.waiting
+       : piece->state == sched::State::queued ? of.queued
+                                              : of.assigned) += piece->size();
     }
   }
   return all;
@@ -1352,8 +1408,8 @@ void Head::check_invariants() const {
       unfinished += piece->size();
       const bool at_worker = piece->worker != kNoRank && piece->assigned_at < assigned_[piece->worker].size() &&
                              assigned_[piece->worker][piece->assigned_at] == piece.get();
-      MOBULA_CHECK(at_worker == (piece->state == sched::Piece::State::assigned), "assigned pieces are listed");
-      MOBULA_CHECK(piece->state != sched::Piece::State::waiting || piece->missing != 0,
+      MOBULA_CHECK(at_worker == piece->is_at_rank(), "what is at a rank is listed");
+      MOBULA_CHECK(piece->state != sched::State::waiting || piece->missing != 0,
                    "a piece that waits, waits for something");
     }
     for (const std::uint32_t index : span.entries)

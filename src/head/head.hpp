@@ -22,6 +22,7 @@
 
 #include "core/messages.hpp"
 #include "core/trace.hpp"
+#include "head/dependents.hpp"
 #include "mobula/store.hpp"
 #include "sched/scheduler.hpp"
 #include "store/objects.hpp"
@@ -177,11 +178,12 @@ class Head {
     std::shared_ptr<Work> work;
     std::uint32_t attempt = 1;
     std::uint32_t crashes = 0;   // ranks that were lost while they were at it
-    std::uint32_t missing = 0;   // dependencies that have not ended
+    std::uint32_t missing = 0;   // dependencies that have not ended, whose entries list it among their dependents
     std::uint32_t unplaced = 0;  // of those, not assigned yet
     bool promised = false;  // the result of a call: its caller tells when it ends, and the scheduler has no part in it
     bool goes_first = false;  // in its queue: its rank gave it back
     RankId deferred_to = detail::kNoRank;
+    ErrorPtr failing;               // it is to fail at the end of the step
     bool again = false;             // it has ended before, and its value was lost
     std::uint64_t gang = 0;         // of which it is a member; while it is not assigned then, it waits for that to end
     std::uint32_t assigned_at = 0;  // position in the list of its worker
@@ -210,7 +212,7 @@ class Head {
     std::vector<Copy> copies;
     Copy* copy_at(RankId rank);
     std::vector<ObjectId> contains;
-    core::Small<Piece*, 4> dependents;
+    Dependents<Piece> dependents;
     std::vector<RankId> locators;
     ErrorPtr error;
     std::shared_ptr<Work> maker;         // can make it again
@@ -343,7 +345,9 @@ class Head {
   void list_assigned(Piece& piece);
   void unlist_assigned(Piece& piece);
   void erase_piece(Piece& piece);
+  void hook(Piece& piece, ObjectId dep, Standing stands);
   void set_up(Piece& piece);
+  void kept_at(Piece& piece, RankId rank);
   void unhook(Piece& piece);
   void consider(Piece& piece);
   ErrorPtr too_few_ranks(const Piece& piece) const;
@@ -376,7 +380,8 @@ class Head {
   void elements_ended(const Range& range, const ErrorPtr& error);
   void finish_tasks(Piece& piece, std::uint32_t n);
   void fail(Piece& piece, const ErrorPtr& error);
-  void fail_dependents();
+  void fail_later(Piece& piece, const ErrorPtr& error);
+  void settle();
   template <class F>
   void for_each_part(const Range& range, RankId worker, F&& visit);
   void answer(RankId to, std::uint64_t token, bool yes, std::string text = {});
@@ -404,6 +409,7 @@ class Head {
   void survey(RankId from, std::uint64_t token, std::uint32_t largest);
   bool finish_survey(Survey& survey);
   std::string task_name(const Work& work) const;
+  std::string inputs_text(const Piece& piece) const;
   std::optional<std::string> short_of_time(const core::WireOptions* options) const;
 
   transport::Transport& transport_;
@@ -469,7 +475,10 @@ class Head {
   std::set<RankId> unsaved_;  // since then
   std::uint64_t next_token_ = 1;
   std::uint64_t turn_ = 0;  // of Located
-  std::vector<std::pair<Piece*, ErrorPtr>> failing_;
+  // What is still to be done in this step, by the first tasks of pieces: see `settle`.
+  std::vector<ObjectId> failing_;
+  std::vector<ObjectId> to_place_ahead_;
+  std::vector<std::uint32_t> owned_pieces_;  // by rank: pieces of its spans
   std::uint32_t last_function_ = 0;
   Time now_ = 0;
   double time_left_s_ = -1;

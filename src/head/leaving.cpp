@@ -41,10 +41,7 @@ std::uint32_t Head::left() const {
 
 // Tasks run there or run for it, or actors live there that can't go on elsewhere.
 bool Head::is_busy(RankId rank) {
-  if (!assigned_[rank].empty()) return true;
-  for (const auto& [id, span] : spans_) {
-    if (id.owner() == rank && !span.pieces.empty()) return true;
-  }
+  if (!assigned_[rank].empty() || owned_pieces_[rank] != 0) return true;
   return std::any_of(actors_.begin(), actors_.end(), [rank](const auto& entry) {
     const Actor& actor = entry.second;
     return actor.holding.worker == rank && actor.state == Actor::State::alive && actor.traits.checkpoint_every == 0;
@@ -100,7 +97,7 @@ void Head::let_leave() {
       take_all_back(rank);
       groups_lost();
       while (auto* piece = static_cast<Piece*>(scheduler_.hopeless())) fail(*piece, too_few_ranks(*piece));
-      fail_dependents();
+      settle();
       news_.push_back("rank " + std::to_string(rank) + " on " + ranks_[rank].host +
                       " was told to end: it gets no more work, and leaves when what it has is done");
     }

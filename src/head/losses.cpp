@@ -7,6 +7,7 @@
 // asks for it. Works above the limit are forgotten, the oldest first.
 #include <algorithm>
 #include <limits>
+#include <unordered_set>
 
 #include "head/head.hpp"
 
@@ -48,7 +49,7 @@ void Head::handle(RankId from, const core::Pulse& m) {
     if (quiet.rank >= ranks_.size() || quiet.rank == kHeadRank || settings_.lost_after == 0) continue;
     if (quiet.quiet_ns > settings_.lost_after) worker_lost(quiet.rank, "it gave no sign of life");
   }
-  fail_dependents();
+  settle();
 }
 
 bool Head::lost_a_node() const {
@@ -117,26 +118,25 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   }
   for (Piece* piece : pieces) {
     unassign(*piece);
-    piece->state = sched::Piece::State::waiting;
-    piece->worker = kNoRank;
   }
   scheduler_.remove_worker(lost);
   unsaved_.erase(lost);
   leaving_.erase(lost);
   transport_.abandon(lost);
+  for (const Recent& recent : std::exchange(recent_[lost], {})) {
+    const RankId owner = recent.range.span.owner();
+    if (ranks_[owner].alive) unheard_[{lost, owner}].push_back(recent);
+  }
   for (RankId rank = 0; rank < ranks_.size(); ++rank) {
     if (!ranks_[rank].alive) continue;
     core::RankLost message{lost, {}, ranks_[lost].left, 0};
     if (const auto sent = frames_of_left_.find(rank); message.left && sent != frames_of_left_.end())
       message.frames = sent->second;
-    for (const Recent& recent : recent_[lost]) {
-      if (recent.range.span.owner() != rank) continue;
-      message.ended.push_back(recent.range);
-      unheard_[{lost, rank}].push_back(recent);
+    if (const auto unheard = unheard_.find({lost, rank}); unheard != unheard_.end()) {
+      for (const Recent& recent : unheard->second) message.ended.push_back(recent.range);
     }
     transport_.send(rank, message);
   }
-  recent_[lost].clear();
   std::erase_if(unheard_, [lost](const auto& entry) { return entry.first.second == lost; });
 
   // What only the lost rank held goes; tasks that nobody else wants with it: their parent's retry makes them anew.
@@ -155,6 +155,14 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
     core::erase_if(entry->ranks, [lost](const auto& holder) { return holder.first == lost; });
     maybe_free(id);
   }
+  // Of the pieces that the rank had, those that are left: parts of them may be split off, or fail.
+  std::unordered_set<Piece*> had(pieces.begin(), pieces.end());
+  const auto part_from = [&](Piece& piece, std::uint32_t index) -> Piece& {
+    if (piece.range.begin == index || piece.range.end == index) return piece;
+    Piece& rest = split(piece, index);
+    if (had.contains(&piece)) had.insert(&rest);
+    return rest;
+  };
   std::vector<SpanId> orphaned;
   for (const auto& [id, span] : spans_) {
     if (id.owner() == lost) orphaned.push_back(id);
@@ -175,23 +183,15 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
       Piece* piece = piece_with(task);
       if (piece == nullptr) continue;
       // Runs elsewhere; its result is dropped. Gangs are not taken apart.
-      if (piece->state == sched::Piece::State::assigned || piece->work->is_gang()) continue;
-      if (piece->range.begin != task.index) piece = &split(*piece, task.index);
-      if (piece->size() > 1) split(*piece, task.index + 1);
-      std::erase(pieces, piece);
+      if (piece->is_at_rank() || piece->work->is_gang()) continue;
+      piece = &part_from(*piece, task.index);
+      part_from(*piece, task.index + 1);
+      had.erase(piece);
       fail(*piece, make_error(ErrorKind::cancelled, "the task that made it was lost", task_name(*piece->work), task,
                               lost, static_cast<int>(piece->attempt)));
     }
   }
-  // Pieces may have been split or dropped above: run again what is left of the lost ones.
-  for (auto& [id, span] : spans_) {
-    for (auto& [begin, piece] : span.pieces) {
-      if (piece->state == sched::Piece::State::waiting && piece->missing == 0 && piece->worker == kNoRank &&
-          std::find(pieces.begin(), pieces.end(), piece.get()) == pieces.end() && piece->deferred_to == kNoRank) {
-        pieces.push_back(piece.get());
-      }
-    }
-  }
+  pieces.assign(had.begin(), had.end());
   std::sort(pieces.begin(), pieces.end(), [](const Piece* a, const Piece* b) {
     return std::pair(a->range.span, a->range.begin) < std::pair(b->range.span, b->range.begin);
   });
@@ -240,7 +240,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   actors_lost(lost);
   gangs_lost(lost);
   while (auto* piece = static_cast<Piece*>(scheduler_.hopeless())) fail(*piece, too_few_ranks(*piece));
-  fail_dependents();
+  settle();
   for (auto it = surveys_.begin(); it != surveys_.end();) {
     it->second.missing.erase(lost);
     it = finish_survey(it->second) ? surveys_.erase(it) : std::next(it);
@@ -430,7 +430,7 @@ void Head::make_late_again() {
     send_error({id.span, id.index, id.index + 1}, error);
     elements_ended({id.span, id.index, id.index + 1}, error);
   }
-  fail_dependents();
+  settle();
 }
 
 // All that its tasks were given is held again, as before they ran.
@@ -478,7 +478,7 @@ void Head::handle(RankId from, const core::Unheard& m) {
     if (of.error != nullptr) send_error({id.span, id.index, id.index + 1}, of.error);
     to_free_.push_back(id);
   }
-  fail_dependents();
+  settle();
 }
 
 }  // namespace mobula::head

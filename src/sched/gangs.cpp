@@ -1,6 +1,7 @@
 // Which ranks those get that need several: gangs, and tasks with more cpus than a rank has.
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "sched/scheduler.hpp"
 
@@ -151,7 +152,8 @@ std::vector<RankId> Scheduler::within_nodes(const Class& klass, std::vector<Rank
 }
 
 std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece& piece) {
-  const bool reserves = reserver_ == &piece;
+  // Whoever is first in the queue goes on with what the one before has reserved.
+  const bool reserves = reserver_ == &queue_of(piece);
   std::vector<RankId> idle;
   bool fresh = false;  // some of them are not reserved yet
   if (reserves) {
@@ -229,21 +231,20 @@ void Scheduler::reserve(const Class& klass, Piece& piece) {
   ranks = within_nodes(klass, std::move(ranks), &Worker::free);
   std::vector<RankId> chosen;
   for (const auto& [rank, demand] : pick(klass, piece.preferred, ranks)) chosen.push_back(rank);
-  if (!chosen.empty()) reserve_for(&piece, chosen, piece.priority);
+  if (!chosen.empty()) reserve_for(&queue_of(piece), chosen, piece.priority);
 }
 
 void Scheduler::reserve_for(const void* who, const std::vector<RankId>& workers, int priority) {
   const Time since = reserver_ == who ? reserved_since_ : now_;
   reserved_anew_ = now_;
-  const std::vector<RankId> before = reserved_;
+  const std::set<RankId> before(reserved_.begin(), reserved_.end());
   end_reservation();
   reserver_ = who;
   reserver_priority_ = priority;
   reserved_since_ = since;
   for (const RankId rank : workers) {
     reserved_.push_back(rank);
-    const bool fresh = std::find(before.begin(), before.end(), rank) == before.end();
-    if (fresh && workers_[rank].tasks != 0) fresh_reserved_.push_back(rank);
+    if (!before.contains(rank) && workers_[rank].tasks + workers_[rank].ahead != 0) fresh_reserved_.push_back(rank);
     workers_[rank].reserved = true;
     update(rank);
   }

@@ -147,18 +147,30 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
   }
   const void* const who = &pools_.at(ids.front());
   const bool reserves = reserver_ == who;
-  std::vector<Site> now_free;
-  std::vector<Site> at_best;
-  for (const RankId rank : members_) {
-    const Worker& worker = workers_[rank];
-    if (worker.slots == 0 || (worker.reserved && !reserves && used.empty())) continue;
-    Site site{rank, worker.free};
-    site.free.cpus = worker.capacity() - worker.busy;
-    now_free.push_back(site);
-    site.free.cpus = worker.slots - worker.held;
-    at_best.push_back(std::move(site));
+  // What the ranks have for the bundles: at once, or once the tasks there have ended. Cpus that are lent by tasks which
+  // wait are wanted back, so they are taken only where the ranks never have enough beside them.
+  const auto sites = [&](auto&& cpus_of_worker) {
+    std::vector<Site> all;
+    for (const RankId rank : members_) {
+      const Worker& worker = workers_[rank];
+      if (worker.slots == 0 || worker.closed || (worker.reserved && !reserves && used.empty())) continue;
+      Site site{rank, worker.free};
+      site.free.cpus = cpus_of_worker(worker);
+      all.push_back(std::move(site));
+    }
+    return all;
+  };
+  std::vector<RankId> wanted =
+      arrange(bundles, strategy, sites([](const Worker& worker) { return worker.lasting(); }), used);
+  const bool takes_lent = wanted.empty();
+  if (takes_lent) {
+    wanted = arrange(bundles, strategy, sites([](const Worker& worker) { return worker.slots - worker.held; }), used);
   }
-  const std::vector<RankId> chosen = arrange(bundles, strategy, std::move(now_free), used);
+  const auto at_once = [takes_lent](const Worker& worker) {
+    const double cpus = worker.capacity() - worker.busy;
+    return takes_lent ? cpus : std::min(cpus, worker.lasting());
+  };
+  const std::vector<RankId> chosen = arrange(bundles, strategy, sites(at_once), used);
   if (!chosen.empty()) {
     // Those who wait may be waiting for what the group holds already, so it may take what is kept free for them.
     if (reserves || !used.empty()) end_reservation();
@@ -177,7 +189,6 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
   if ((reserver_ != nullptr && !reserves && used.empty()) || now_ < no_reserving_until_) return false;
   if (reserves && give_up_reservation()) return false;
   if (reserves && now_ - reserved_anew_ < kLookAgain) return false;
-  std::vector<RankId> wanted = arrange(bundles, strategy, std::move(at_best), used);
   std::sort(wanted.begin(), wanted.end());
   wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
   const int priority = used.empty() ? 0 : std::numeric_limits<int>::max();
@@ -193,7 +204,7 @@ std::optional<std::string> Scheduler::why_infeasible(const std::vector<core::Wir
                                                      Strategy strategy) const {
   std::vector<Site> sites;
   for (const RankId rank : members_) {
-    if (workers_[rank].slots != 0) sites.push_back({rank, workers_[rank].offers});
+    if (workers_[rank].slots != 0 && !workers_[rank].closed) sites.push_back({rank, workers_[rank].offers});
   }
   std::vector<const core::WireDemand*> wanted;
   wanted.reserve(bundles.size());

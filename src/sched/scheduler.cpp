@@ -30,7 +30,7 @@ std::string describe_demand(const core::WireDemand& d) {
 }  // namespace
 
 Scheduler::Scheduler(std::uint32_t ranks, std::uint32_t functions) : workers_(ranks), estimates_(functions, 0) {
-  for (BitSet* set : {&idle_, &low_, &rich_}) set->resize(ranks);
+  for (BitSet* set : {&idle_, &hungry_, &low_, &rich_}) set->resize(ranks);
   classes_.emplace_back();
   classes_[kPlain].demands.emplace_back();
 }
@@ -57,7 +57,7 @@ void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDema
 
 void Scheduler::remove_worker(RankId rank) {
   Worker& worker = workers_[rank];
-  MOBULA_CHECK(worker.tasks == 0, "a worker is removed with tasks assigned to it");
+  MOBULA_CHECK(worker.tasks == 0 && worker.ahead == 0, "a worker is removed with tasks assigned to it");
   slots_ -= worker.slots;
   worker.alive = false;
   std::erase(members_, rank);
@@ -100,10 +100,8 @@ Scheduler::Room Scheduler::room(const Worker& worker) const {
   if (!worker.alive || worker.closed || worker.reserved || worker.slots == 0) return Room::none;
   const double capacity = worker.capacity();
   if (worker.busy + kSlack < capacity) return Room::idle;
-  // What was sent ahead may not be able to begin for long: it keeps nothing out that is.
-  if (worker.busy - worker.ahead + kSlack < 2 * capacity ||
-      (static_cast<double>(worker.load_ns - worker.ahead_ns) < static_cast<double>(kTarget) * capacity &&
-       worker.tasks - worker.ahead < kAhead * 32)) {
+  if (worker.busy + kSlack < 2 * capacity ||
+      (static_cast<double>(worker.load_ns) < static_cast<double>(kTarget) * capacity && worker.tasks < kAhead * 32)) {
     return Room::low;
   }
   return Room::none;
@@ -113,6 +111,7 @@ void Scheduler::update(RankId rank) {
   const Worker& worker = workers_[rank];
   const Room r = room(worker);
   idle_.set(rank, r == Room::idle);
+  hungry_.set(rank, r == Room::idle && worker.ahead == 0);
   low_.set(rank, r == Room::low);
   rich_.set(rank, worker.alive && !worker.taking && worker.lends == 0 && worker.busy > worker.capacity() + kSlack);
 }
@@ -139,6 +138,7 @@ ClassId Scheduler::classify(const core::WireOptions* options) {
     klass.gang = options->gang;
     klass.needs = options->needs;
     klass.ordinary = ordinary;
+    klass.stays = options->is_actor;
     klass.candidates.resize(static_cast<std::uint32_t>(workers_.size()));
     for (const RankId rank : members_) klass.candidates.set(rank, allowed(klass, rank));
     find_width(klass);
@@ -250,22 +250,21 @@ std::string Scheduler::describe(const Piece& piece) const {
   if (unfit != 0) text += ", " + std::to_string(unfit) + " ranks can never run it";
   std::size_t ahead = 0;
   for (const auto& [priority, queue] : klass.queues) {
-    for (const Piece* other : queue) {
-      if (other == &piece) return text + "; " + std::to_string(ahead) + " tasks are before it in its queue";
-      ahead += other->size();
+    for (const Piece& other : queue) {
+      if (&other == &piece) return text + "; " + std::to_string(ahead) + " tasks are before it in its queue";
+      ahead += other.size();
     }
   }
   return text;
 }
 
-std::deque<Piece*>& Scheduler::queue_of(const Piece& piece) {
+Queue& Scheduler::queue_of(const Piece& piece) {
   auto& queues = piece.pool != 0 ? pools_.at(piece.pool).queues : classes_[piece.klass].queues;
   return queues[piece.priority];
 }
 
 void Scheduler::count_queued(Piece& piece) {
-  piece.state = Piece::State::queued;
-  piece.ahead = false;
+  piece.become(State::queued);
   queued_tasks_ += piece.size();
   if (piece.pool != 0) {
     eager_.insert(piece.pool);
@@ -278,35 +277,31 @@ void Scheduler::enqueue(Piece& piece, bool first) {
   if (!first || piece.queued_at == 0) piece.queued_at = now_;
   auto& queue = queue_of(piece);
   if (first) {
-    queue.push_front(&piece);
+    queue.push_front(piece);
   } else {
-    queue.push_back(&piece);
+    queue.push_back(piece);
   }
   count_queued(piece);
 }
 
-void Scheduler::enqueue_behind(Piece& piece, const Piece& other) {
+void Scheduler::enqueue_behind(Piece& piece, Piece& other) {
   piece.queued_at = other.queued_at;
-  auto& queue = queue_of(piece);
-  queue.insert(std::find(queue.begin(), queue.end(), &other) + 1, &piece);
+  queue_of(piece).insert_behind(piece, other);
   count_queued(piece);
 }
 
 void Scheduler::dequeue(Piece& piece) {
   auto& queue = queue_of(piece);
-  if (queue.front() == &piece) {
-    queue.pop_front();
-  } else {
-    queue.erase(std::find(queue.begin(), queue.end(), &piece));
-  }
+  queue.erase(piece);
   queued_tasks_ -= piece.size();
-  piece.state = Piece::State::waiting;
+  piece.become(State::waiting);
   if (piece.pool != 0) return;
   Class& klass = classes_[piece.klass];
   klass.tasks -= piece.size();
+  if (!queue.empty()) return;
+  if (&queue == reserver_) end_reservation();
   // A level stays when it is empty: most are filled again at once.
-  if (queue.empty() && klass.queues.size() > kLevels) klass.queues.erase(piece.priority);
-  if (&piece == reserver_) end_reservation();
+  if (klass.queues.size() > kLevels) klass.queues.erase(piece.priority);
 }
 
 void Scheduler::resized(Piece& piece, std::int64_t change) {
@@ -314,14 +309,29 @@ void Scheduler::resized(Piece& piece, std::int64_t change) {
   queued_tasks_ += static_cast<std::size_t>(change);
 }
 
-std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& worker) const {
+// Which of its demands the worker can meet now. `takes_lent`: an actor may have for good what a task lends that waits.
+std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& worker, bool takes_lent) const {
   if (worker.reserved) return std::nullopt;
   if (klass.ordinary) return room(worker) != Room::none ? std::optional<std::uint32_t>(0) : std::nullopt;
   for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
     const auto& demand = klass.demands[i];
+    if (klass.stays && !takes_lent && demand.cpus > 0 && demand.cpus > worker.lasting() + kSlack) continue;
     if (demand.cpus <= worker.free.cpus + worker.lent + kSlack && offers_besides_cpus(worker.free, demand)) return i;
   }
   return std::nullopt;
+}
+
+// A rank for an actor that no rank can ever have beside the tasks that wait there: these may wait for just that actor.
+// The rank lets such a task go on even where the actor has its cpus.
+std::optional<std::pair<RankId, std::uint32_t>> Scheduler::choose_lent(const Class& klass) const {
+  std::optional<std::pair<RankId, std::uint32_t>> found;
+  for (const RankId rank : members_) {
+    if (!allowed(klass, rank)) continue;
+    if (klass.demands.front().cpus <= workers_[rank].lasting() + kSlack) return std::nullopt;
+    if (found) continue;
+    if (const auto demand = fits(klass, workers_[rank], true)) found = {rank, *demand};
+  }
+  return found;
 }
 
 // With as many tasks more the worker has no more to do than one message is worth.
@@ -389,6 +399,7 @@ std::optional<std::pair<RankId, std::uint32_t>> Scheduler::choose(Class& klass, 
     if (klass.placement == Placement::Kind::pack) break;
     if (klass.placement != Placement::Kind::spread && workers_[*rank].load() == 0) break;
   }
+  if (!best && klass.stays) best = choose_lent(klass);
   if (best) cursor_ = best->first + 1;
   return best;
 }
@@ -503,28 +514,58 @@ void Scheduler::change_free(RankId rank, const core::WireDemand& by, double sign
 }
 
 void Scheduler::assigned(Piece& piece, RankId rank, std::uint32_t demand, std::vector<RankId> lenders) {
-  piece.state = Piece::State::assigned;
+  piece.become(State::assigned);
   piece.worker = rank;
   piece.demand = demand;
+  piece.lenders = std::move(lenders);
+  piece.waits = false;
+  load(piece);
+}
+
+void Scheduler::sent_ahead(Piece& piece, RankId rank) {
+  piece.become(State::ahead);
+  piece.worker = rank;
+  piece.demand = 0;
+  workers_[rank].ahead += piece.size();
+  update(rank);
+  ask_reserved(rank);
+}
+
+void Scheduler::inputs_came(Piece& piece) {
+  piece.become(State::assigned);
+  workers_[piece.worker].ahead -= piece.size();
+  load(piece);
+}
+
+// Counts the piece, which has just become assigned, with its rank or pool.
+void Scheduler::load(Piece& piece) {
   const std::uint64_t known = estimates_[piece.function];
   piece.estimate_ns = known != 0 ? known : kUnknown;
   if (piece.pool != 0) {
-    change_pool(piece.pool, piece.klass, demand, piece.size());
+    change_pool(piece.pool, piece.klass, piece.demand, piece.size());
     return;
   }
-  Worker& worker = workers_[rank];
+  Worker& worker = workers_[piece.worker];
   worker.tasks += piece.size();
   worker.busy += cpus_of(piece) * piece.size();
   worker.load_ns += piece.estimate_ns * piece.size();
-  if (piece.ahead) {
-    worker.ahead += piece.size();
-    worker.ahead_ns += piece.estimate_ns * piece.size();
-  }
   charge(piece, piece.size());
-  piece.lenders = std::move(lenders);
-  piece.waits = false;
   for (const RankId lender : piece.lenders) lend_rank(lender, 1);
-  update(rank);
+  update(piece.worker);
+  ask_reserved(piece.worker);
+}
+
+// Something has come to the rank, as what its tasks have submitted. Where it is kept free for others, it is asked for
+// that too.
+void Scheduler::ask_reserved(RankId rank) {
+  if (workers_[rank].reserved) fresh_reserved_.push_back(rank);
+}
+
+std::vector<RankId> Scheduler::take_reserved() {
+  std::vector<RankId> ranks = std::exchange(fresh_reserved_, {});
+  std::sort(ranks.begin(), ranks.end());
+  ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
+  return ranks;
 }
 
 void Scheduler::lend_rank(RankId rank, int times) {
@@ -544,7 +585,15 @@ void Scheduler::set_waits(Holding& holding, bool waits) {
   if (!pool.queues.empty()) eager_.insert(holding.pool);
 }
 
-void Scheduler::ended(Piece& piece, std::uint32_t tasks) {
+void Scheduler::ended(Piece& piece) {
+  const std::uint32_t tasks = piece.size();
+  if (piece.state == State::ahead) {
+    piece.become(State::waiting);
+    workers_[piece.worker].ahead -= tasks;
+    update(piece.worker);
+    return;
+  }
+  piece.become(State::waiting);
   set_waits(piece, false);
   if (piece.pool != 0) {
     change_pool(piece.pool, piece.klass, piece.demand, -static_cast<double>(tasks));
@@ -583,9 +632,6 @@ void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {
   worker.tasks -= tasks;
   worker.busy = worker.tasks != 0 ? worker.busy - cpus_of(piece) * tasks : 0;
   worker.load_ns -= piece.estimate_ns * tasks;
-  if (!piece.ahead) return;
-  worker.ahead -= tasks;
-  worker.ahead_ns -= piece.estimate_ns * tasks;
 }
 
 void Scheduler::give_back(const Holding& holding, std::uint32_t tasks) {
@@ -676,9 +722,9 @@ void Scheduler::check_invariants() const {
   for (const Class& klass : classes_) {
     std::size_t tasks = 0;
     for (const auto& [priority, queue] : klass.queues) {
-      for (const Piece* piece : queue) {
-        MOBULA_CHECK(piece->state == Piece::State::queued, "a piece in a queue is in state queued");
-        tasks += piece->size();
+      for (const Piece& piece : queue) {
+        MOBULA_CHECK(piece.state == State::queued, "a piece in a queue is in state queued");
+        tasks += piece.size();
       }
     }
     MOBULA_CHECK(tasks == klass.tasks, "a class counts its queued tasks");
@@ -686,7 +732,7 @@ void Scheduler::check_invariants() const {
   }
   for (const auto& [id, pool] : pools_) {
     for (const auto& [priority, queue] : pool.queues) {
-      for (const Piece* piece : queue) queued += piece->size();
+      for (const Piece& piece : queue) queued += piece.size();
     }
   }
   MOBULA_CHECK(queued == queued_tasks_, "the queued tasks are counted");

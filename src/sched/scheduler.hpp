@@ -14,7 +14,6 @@
 #pragma once
 
 #include <algorithm>
-#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -22,10 +21,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/list.hpp"
 #include "core/messages.hpp"
 #include "core/trace.hpp"
 #include "mobula/placement_group.hpp"
 #include "sched/bitset.hpp"
+#include "sched/states.hpp"
 
 namespace mobula::sched {
 
@@ -47,10 +48,16 @@ struct Holding {
 };
 
 // A stretch of tasks that are in the same state. The head derives from it what it needs besides.
-struct Piece : Holding {
-  enum class State : std::uint8_t { waiting, queued, assigned };
+struct Piece : Holding, core::Listed<Piece> {
+  using State = sched::State;
 
   std::uint32_t size() const { return range.end - range.begin; }
+  // A rank has it, and may run it.
+  bool is_at_rank() const { return state == State::ahead || state == State::assigned; }
+  void become(State next) {
+    MOBULA_CHECK(may_follow(state, next), "a task goes from state to state as the ledger allows");
+    state = next;
+  }
 
   Range range;
   State state = State::waiting;
@@ -60,8 +67,9 @@ struct Piece : Holding {
   Time queued_at = 0;
   RankId preferred = detail::kNoRank;
   std::uint64_t estimate_ns = 0;  // of one task, when it was assigned
-  bool ahead = false;             // it was assigned before its inputs were there
 };
+
+using Queue = core::List<Piece>;
 
 class Scheduler {
  public:
@@ -87,7 +95,7 @@ class Scheduler {
 
   // Behind others of its priority, or before them: what was given back has waited already.
   void enqueue(Piece& piece, bool first = false);
-  void enqueue_behind(Piece& piece, const Piece& other);  // which is queued, and of which it was a part
+  void enqueue_behind(Piece& piece, Piece& other);  // which is queued, and of which it was a part
   void dequeue(Piece& piece);
   void resized(Piece& piece, std::int64_t change);  // a queued piece grew or shrank
   std::size_t queued_tasks() const { return queued_tasks_; }
@@ -109,14 +117,18 @@ class Scheduler {
   // Whether tasks that still wait for others may be sent ahead to the worker.
   bool has_room_ahead(RankId rank) const {
     const Worker& worker = workers_[rank];
-    return worker.alive && !worker.closed && !worker.reserved && worker.tasks < kAhead;
+    return worker.alive && !worker.closed && !worker.reserved && worker.ahead + worker.tasks < kAhead;
   }
 
-  // Sets the piece's fields.
+  // The rank has the piece, and all its inputs are there: it holds what it asks for. Sets the piece's fields.
   void assigned(Piece& piece, RankId worker, std::uint32_t demand, std::vector<RankId> lenders = {});
-  void ended(Piece& piece, std::uint32_t tasks);  // of an assigned piece: done, given back or lost
-  void stays(const Piece& piece);                 // the same, but what the one task held stays held: by an actor
-  void left(Holding holding);                     // such an actor has ended
+  // The rank has the piece while inputs are missing: it holds nothing until `inputs_came`.
+  void sent_ahead(Piece& piece, RankId worker);
+  void inputs_came(Piece& piece);
+  // The tasks of a piece at a rank are done, given back or lost: it is waiting.
+  void ended(Piece& piece);
+  void stays(const Piece& piece);  // the same, but what the one task held stays held: by an actor
+  void left(Holding holding);      // such an actor has ended
   // A task with lenders or in a pool waits for others, or goes on. Others that are plain count by `set_lent`.
   void set_waits(Holding& holding, bool waits);
   void measured(std::uint32_t function, std::uint64_t elapsed_ns, std::uint32_t tasks);
@@ -139,7 +151,7 @@ class Scheduler {
   template <class F>
   void for_each_queued(PoolId pool, F&& visit) const {
     for (const auto& [priority, queue] : pools_.at(pool).queues)
-      std::for_each(queue.begin(), queue.end(), [&](Piece* p) { visit(*p); });
+      for (Piece& piece : queue) visit(piece);
   }
 
   struct TakeBack {
@@ -155,13 +167,13 @@ class Scheduler {
   bool starved() const;
   // Workers that were reserved since the last call: what they have not begun is to be taken back, so that it does not
   // wait there for work that has to wait for the gang.
-  std::vector<RankId> take_reserved() { return std::exchange(fresh_reserved_, {}); }
+  std::vector<RankId> take_reserved();
   // A piece that is queued, and that the ranks that are left can never run; nullptr: none.
   Piece* hopeless();
-  // Some worker has nothing to do.
-  bool hungry() const { return !idle_.empty(); }
+  // Some worker has nothing to do, and nothing that will follow.
+  bool hungry() const { return !hungry_.empty(); }
   double slots() const { return slots_; }
-  std::uint32_t outstanding(RankId rank) const { return workers_[rank].tasks; }
+  std::uint32_t outstanding(RankId rank) const { return workers_[rank].tasks + workers_[rank].ahead; }
   core::WireDemand total() const;
   core::WireDemand free() const;
   void check_invariants() const;
@@ -180,11 +192,10 @@ class Scheduler {
     bool closed = false;        // gets no work
     bool taking = false;        // a TakeBack is under way
     bool reserved = false;      // for the gang that waits: gets no other work
-    std::uint32_t tasks = 0;    // assigned and not ended
+    std::uint32_t tasks = 0;    // in state assigned
     double busy = 0;            // cpus of those
     std::uint64_t load_ns = 0;  // the time that those take, as estimated
-    std::uint32_t ahead = 0;    // of `tasks`, those that were assigned before their inputs were there
-    std::uint64_t ahead_ns = 0;
+    std::uint32_t ahead = 0;    // tasks in state ahead
     double slots = 0;
     double lent = 0;
     double held = 0;  // cpus of actors
@@ -198,17 +209,20 @@ class Scheduler {
     std::vector<std::string> features;
     std::uint32_t load() const { return tasks + actors; }
     double capacity() const { return lends != 0 ? 0 : std::max(0.0, slots + lent - held); }
+    // Cpus that may be held for good, once the tasks there have ended: who lends cpus while it waits wants them back.
+    double lasting() const { return lends != 0 ? 0 : slots - held - lent; }
   };
   struct Class {
     std::vector<core::WireDemand> demands;
     Placement::Kind placement = Placement::Kind::any;
     std::uint32_t place_index = 0;
-    std::uint32_t gang = 0;  // ranks of each; 0: tasks
-    std::string needs;       // a feature of the rank; empty: none
-    bool ordinary = true;    // the demand is that of a plain task
-    bool wide = false;       // no rank has as many cpus, but some ranks of one node have together
-    bool feasible = true;    // on the ranks that there are
-    std::map<int, std::deque<Piece*>, std::greater<>> queues;
+    std::uint32_t gang = 0;                       // ranks of each; 0: tasks
+    std::string needs;                            // a feature of the rank; empty: none
+    bool ordinary = true;                         // the demand is that of a plain task
+    bool stays = false;                           // what it holds is held after it has ended: by an actor
+    bool wide = false;                            // no rank has as many cpus, but some ranks of one node have together
+    bool feasible = true;                         // on the ranks that there are
+    std::map<int, Queue, std::greater<>> queues;  // by priority
     std::size_t tasks = 0;
     BitSet candidates;  // workers that may fit; unset when found not to
   };
@@ -219,7 +233,7 @@ class Scheduler {
     core::WireDemand free;
     std::uint32_t holders = 0;  // tasks and actors
     bool closing = false;
-    std::map<int, std::deque<Piece*>, std::greater<>> queues;
+    std::map<int, Queue, std::greater<>> queues;  // by priority
   };
   // What a worker has for bundles, while they are being placed.
   struct Site {
@@ -231,9 +245,11 @@ class Scheduler {
   Room room(const Worker& worker) const;
   void update(RankId rank);
   void look_at_again(RankId rank);
+  void load(Piece& piece);
   void unload(const Piece& piece, std::uint32_t tasks);
+  void ask_reserved(RankId rank);
   double cpus_of(const Holding& holding) const;
-  std::deque<Piece*>& queue_of(const Piece& piece);
+  Queue& queue_of(const Piece& piece);
   void count_queued(Piece& piece);
   void charge(const Holding& holding, double tasks);
   void change_free(RankId rank, const core::WireDemand& by, double sign);
@@ -246,7 +262,8 @@ class Scheduler {
   void find_width(Class& klass);
   static bool offers(const core::WireDemand& offer, const core::WireDemand& demand);
   static bool offers_besides_cpus(const core::WireDemand& offer, const core::WireDemand& demand);
-  std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker) const;
+  std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker, bool takes_lent = false) const;
+  std::optional<std::pair<RankId, std::uint32_t>> choose_lent(const Class& klass) const;
   std::pair<Class*, int> longest_waiting();
   bool stays_little(const Worker& worker, std::uint32_t function, std::uint32_t tasks) const;
   std::optional<RankId> choose_plain(const Piece& piece);
@@ -285,9 +302,10 @@ class Scheduler {
   std::vector<Class> classes_;
   std::map<std::string, ClassId> class_ids_;  // by the encoded demand and placement
   std::vector<std::uint64_t> estimates_;
-  BitSet idle_;  // fewer tasks than capacity
-  BitSet low_;   // room for more ahead
-  BitSet rich_;  // more tasks than capacity, and may be asked
+  BitSet idle_;    // fewer tasks that can run than capacity
+  BitSet hungry_;  // of those, the ones to which nothing was sent ahead
+  BitSet low_;     // room for more ahead
+  BitSet rich_;    // more tasks than capacity, and may be asked
   // The gang for which ranks are kept free, one at a time: so no two wait for each other's ranks.
   const void* reserver_ = nullptr;
   int reserver_priority_ = 0;

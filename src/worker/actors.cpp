@@ -449,8 +449,8 @@ void Worker::advance_line(LocalActor& actor, ObjectId caller) {
 // The call leaves the actor's queues.
 void Worker::call_gone(Piece& piece) {
   LocalActor& actor = *piece.body->actor;
-  const bool in_line = piece.queue != &actor.ready;
-  if (piece.queue != nullptr) piece.queue->erase(piece);
+  const bool in_line = piece.list != &actor.ready;
+  if (piece.list != nullptr) piece.list->erase(piece);
   if (!in_line) return;
   const auto line = actor.lines.find(piece.body->caller);
   if (line == actor.lines.end()) return;

@@ -90,7 +90,7 @@ void Worker::dequeue(Piece& piece) {
   if (!piece.queued) return;
   piece.queued = false;
   queued_tasks_ -= piece.range.end - piece.range.begin;
-  PieceQueue& queue = *piece.queue;
+  PieceQueue& queue = *piece.list;
   queue.erase(piece);
   if (queue.empty() && ready_.size() > kLevels) ready_.erase(piece.body->priority());  // most are filled again at once
 }

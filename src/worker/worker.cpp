@@ -449,6 +449,8 @@ void Worker::announce_all() {
 std::uint64_t Worker::ask(core::Question question, ObjectId id, core::WireOptions options) {
   core::Ask ask{next_token_++, question, id, std::move(options)};
   if (open_.count != 0) close_open();
+  // What was let go of before is gone when the head answers: names, places, groups, resources.
+  if (objects_.has_drops()) tell_holds();
   const std::uint64_t token = ask.token;
   transport_.send(kHeadRank, ask);
   return token;

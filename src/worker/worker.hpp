@@ -17,12 +17,12 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/list.hpp"
 #include "core/messages.hpp"
 #include "core/trace.hpp"
 #include "mobula/detail/task.hpp"
 #include "store/objects.hpp"
 #include "transport/transport.hpp"
-#include "worker/queue.hpp"
 
 namespace mobula::worker {
 
@@ -40,6 +40,9 @@ using detail::Record;
 using detail::SpanId;
 using store::Store;
 using store::ValuePtr;
+
+struct Piece;
+using PieceQueue = core::List<Piece>;
 
 // An actor that lives here. Its calls are pieces; they queue here, not with the tasks. Of each caller only the first
 // one may wait for inputs: the rest of its calls stands in line behind.
@@ -104,7 +107,7 @@ struct Body {
   int priority() const { return options ? options->priority : 0; }
 };
 
-struct Piece : QueueHook<Piece> {
+struct Piece : core::Listed<Piece> {
   Range range;
   std::shared_ptr<Body> body;
   std::uint32_t missing = 0;  // dependencies that are not here

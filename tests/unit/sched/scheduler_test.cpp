@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <list>
 
 namespace mobula::sched {
@@ -31,6 +32,7 @@ class SchedulerTest : public testing::Test {
     Piece& from = *decision->piece;
     Piece& part = pieces.emplace_back(from);
     part.range.end = from.range.begin + decision->tasks;
+    part.state = State::waiting;
     if (decision->tasks == from.size()) {
       scheduler.dequeue(from);
     } else {
@@ -78,7 +80,7 @@ TEST_F(SchedulerTest, WhatWaitsLongGetsItsTurn) {
     tasks(1, 5);
     Piece* running = place();
     ASSERT_NE(running, nullptr);
-    scheduler.ended(*running, 1);
+    scheduler.ended(*running);
     now += Scheduler::kPatience / 100;
     if (now < Scheduler::kPatience) {
       ASSERT_EQ(running->priority, 5);
@@ -128,7 +130,7 @@ TEST_F(SchedulerTest, ShortTasksThatAreNotShortAreTakenBack) {
   const auto take = scheduler.rebalance(now);
   ASSERT_TRUE(take);
   EXPECT_EQ(take->worker, first);
-  scheduler.ended(*at.back(), 1);
+  scheduler.ended(*at.back());
   scheduler.enqueue(*at.back());
   scheduler.gave_back(first, 1, now);
   const Piece* again = place();
@@ -145,12 +147,13 @@ TEST_F(SchedulerTest, WhatIsGivenBackKeepsItsTurn) {
   Piece& early = *given;
   scheduler.place(now = 2'000'000);
   Piece& late = tasks(4);
-  scheduler.ended(early, 1);
+  scheduler.ended(early);
   scheduler.enqueue(early, true);
   EXPECT_EQ(early.queued_at, 1'000'000);
   // The second half of `late` becomes a piece of its own.
   const Piece& last = tasks(1);
   Piece& half = pieces.emplace_back(late);
+  half.state = State::waiting;
   scheduler.resized(late, -2);
   half.range.begin = late.range.end = late.range.begin + 2;
   scheduler.enqueue_behind(half, late);
@@ -158,7 +161,7 @@ TEST_F(SchedulerTest, WhatIsGivenBackKeepsItsTurn) {
   std::vector<std::pair<detail::SpanId, std::uint32_t>> order;
   while (Piece* p = place()) {
     for (std::uint32_t i = p->range.begin; i < p->range.end; ++i) order.emplace_back(p->range.span, i);
-    scheduler.ended(*p, p->size());
+    scheduler.ended(*p);
   }
   const auto of = [](const Piece& piece, std::uint32_t i) { return std::pair(piece.range.span, i); };
   EXPECT_EQ(order, (std::vector{of(early, 0), of(late, 0), of(late, 1), of(late, 2), of(late, 3), of(last, 0)}));
@@ -170,9 +173,9 @@ TEST_F(SchedulerTest, WhoEndedATaskLastIsAskedFirst) {
   for (int i = 0; i < 6; ++i) tasks(1);
   while (Piece* p = place()) at.push_back(p);
   ASSERT_EQ(at.size(), 6U);
-  scheduler.ended(*at[1], 1);
-  scheduler.ended(*at[4], 1);
-  scheduler.ended(*at[2], 1);
+  scheduler.ended(*at[1]);
+  scheduler.ended(*at[4]);
+  scheduler.ended(*at[2]);
   for (const std::size_t last : {2U, 4U, 1U}) {
     tasks(1);
     const Piece* next = place();
@@ -188,8 +191,7 @@ TEST_F(SchedulerTest, WhatWasSentAheadLeavesRoom) {
   for (int i = 0; i < 100; ++i) {
     Piece& piece = tasks(1);
     scheduler.dequeue(piece);
-    piece.ahead = true;
-    scheduler.assigned(piece, 1, 0);
+    scheduler.sent_ahead(piece, 1);
   }
   EXPECT_FALSE(scheduler.hungry());
   tasks(3);
@@ -223,7 +225,7 @@ TEST_F(SchedulerTest, ResourcesAreNeverOverdrawn) {
   std::vector<Piece*> running;
   while (Piece* p = place()) running.push_back(p);
   EXPECT_EQ(running.size(), 2U);
-  scheduler.ended(*running[0], 1);
+  scheduler.ended(*running[0]);
   EXPECT_NE(place(), nullptr);
   EXPECT_EQ(place(), nullptr);
 }
@@ -239,7 +241,7 @@ TEST_F(SchedulerTest, WhatANodeHasIsTakenByItsRanksTogether) {
   while (Piece* p = place()) running.push_back(p);
   EXPECT_EQ(running.size(), 4U);
   EXPECT_EQ(scheduler.free().resources.at("disk"), 0);
-  scheduler.ended(*running[0], 1);
+  scheduler.ended(*running[0]);
   EXPECT_NE(place(), nullptr);
   EXPECT_EQ(place(), nullptr);
 
@@ -283,7 +285,7 @@ TEST_F(SchedulerTest, MoreCpusThanARankHasAreThoseOfItsNode) {
   const auto special = asks({1, 0, 0, {{"x", 1}}});
   tasks(1, 0, &special);
   EXPECT_EQ(place(), nullptr);
-  scheduler.ended(*wide, 1);
+  scheduler.ended(*wide);
   Piece* next = place();
   ASSERT_NE(next, nullptr);
   EXPECT_EQ(next->lenders.size(), 2U) << "the ranks were kept free for it";
@@ -294,12 +296,12 @@ TEST_F(SchedulerTest, MoreCpusThanARankHasAreThoseOfItsNode) {
   Piece* other = place();
   ASSERT_NE(other, nullptr);
   EXPECT_EQ(other->worker, 3U);
-  scheduler.ended(*other, 1);
+  scheduler.ended(*other);
   scheduler.set_waits(*next, false);
   tasks(1, 0, &special);
   EXPECT_EQ(place(), nullptr);
   scheduler.left(*next);
-  scheduler.ended(*place(), 1);
+  scheduler.ended(*place());
   EXPECT_EQ(scheduler.free().cpus, 3);
 
   const auto both = asks({2, 0, 0, {{"x", 1}}});
@@ -328,7 +330,7 @@ TEST_F(SchedulerTest, AFlowOfSmallTasksDoesNotStarveAWideOne) {
   for (; wide.state == Piece::State::queued && rounds < 100; ++rounds) {
     now += 10'000'000;
     ASSERT_FALSE(running.empty());
-    scheduler.ended(*running.front(), 1);
+    scheduler.ended(*running.front());
     running.pop_front();
     fill();
   }
@@ -346,7 +348,7 @@ TEST_F(SchedulerTest, ARankLostMakesWhatNeededItHopeless) {
   scheduler.remove_worker(wide->lenders.front());
   EXPECT_EQ(scheduler.hopeless(), &waits);
   EXPECT_FALSE(scheduler.can_run(waits.klass));
-  scheduler.ended(*wide, 1);
+  scheduler.ended(*wide);
   scheduler.check_invariants();
 }
 
