@@ -190,10 +190,20 @@ void Head::answer_found(RankId to, const core::Ask& ask, ObjectId id) {
   answer(to, ask.token, true, std::string(reinterpret_cast<const char*>(text.data()), text.size()));
 }
 
+// Who has the name. An actor that nobody holds any more has lost it, though it may still be being made, or be ending.
+std::unordered_map<std::string, ObjectId>::iterator Head::find_name(const std::string& name) {
+  const auto found = names_.find(name);
+  if (found == names_.end()) return found;
+  const Entry* of = find_entry(found->second);
+  if (of != nullptr && of->held()) return found;
+  names_.erase(found);
+  return names_.end();
+}
+
 void Head::reserve(RankId from, const core::Ask& ask) {
   const core::ActorTraits& traits = ask.options.actor;
   if (ask.id.span.owner() != from || !ask.options.is_actor) detail::throw_damaged("a name is asked for no actor");
-  const auto found = names_.find(traits.name);
+  const auto found = find_name(traits.name);
   if (found == names_.end()) {
     names_.emplace(traits.name, ask.id);
     Actor& actor = actors_[ask.id];
@@ -214,7 +224,7 @@ void Head::reserve(RankId from, const core::Ask& ask) {
 }
 
 void Head::find(RankId from, const core::Ask& ask) {
-  const auto found = names_.find(ask.options.actor.name);
+  const auto found = find_name(ask.options.actor.name);
   if (found != names_.end()) {
     answer_found(from, ask, found->second);
   } else {

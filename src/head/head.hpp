@@ -399,6 +399,7 @@ class Head {
   void kill(RankId from, std::uint64_t token, ObjectId id);
   void killed(std::uint64_t key);
   void free_name(ObjectId id, const Actor& actor);
+  std::unordered_map<std::string, ObjectId>::iterator find_name(const std::string& name);
   void drop_checkpoint(Actor& actor);
   void answer_found(RankId to, const core::Ask& ask, ObjectId id);
   void locate_actor(RankId from, ObjectId id, const Actor& actor);

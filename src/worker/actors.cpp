@@ -588,6 +588,7 @@ void Worker::handle(RankId, const core::EndActor& m) {
 // head knows that too, so that nothing is kept here.
 void Worker::erase_actor(LocalActor& actor) {
   take(actor.options.get(), -1);
+  actor_left();
   free_slots_.insert(free_slots_.end(), actor.slots.begin(), actor.slots.end());
   give_gpus(actor.gpus, actor.options->demands.front().gpus);
   transport_.send(kHeadRank, core::ActorEnded{actor.id});

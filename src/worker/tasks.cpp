@@ -423,6 +423,13 @@ void Worker::count_unused(Run& run) {
   lent_changed_ = true;
 }
 
+// An actor has taken so many cpus for good: perhaps those that a waiting task lends, and that task may wait for just
+// that actor. So it goes on without them when it has what it waits for.
+void Worker::actor_takes(double cpus) { borrowed_ += std::clamp(lent_ - free_.cpus, 0.0, cpus); }
+
+// An actor is gone, or was not made after all.
+void Worker::actor_left() { borrowed_ = std::min(borrowed_, std::max(0.0, lent_ - free_.cpus)); }
+
 // Those first that are near its GPUs.
 void Worker::take_slots(Run& run, std::size_t n) {
   const auto far = [&](int slot) {
@@ -483,6 +490,7 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, bool holds, Time n
   const Body& body = *run->body;
   if (holds) {
     take(body.options.get(), 1);
+    if (body.options && body.options->is_actor) actor_takes(cpus_of(*run));
     if (body.options) run->gpus = take_gpus(body.options->demands.front().gpus);
     take_slots(*run, static_cast<std::size_t>(cpus_of(*run)));
   }
@@ -543,6 +551,7 @@ void Worker::release(Run& run) {
   count_unused(run);
   if (!run.holds) return;
   take(run.body->options.get(), -1);
+  if (run.body->options && run.body->options->is_actor) actor_left();
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
   run.slots.clear();
   if (!run.gpus.empty()) give_gpus(run.gpus, run.body->options->demands.front().gpus);
@@ -712,7 +721,9 @@ bool Worker::resume(Run& of, bool force) {
   Run& run = of.lender != nullptr ? *of.lender : of;
   const double cpus = run.lends ? cpus_of(run) : 0;
   const bool fits = free_.cpus + 1e-9 >= cpus && (!run.lends || free_slots_.size() >= run.lent_slots);
-  if (!fits && !force) return false;
+  const bool is_owed = borrowed_ > 0 && free_.cpus + borrowed_ + 1e-9 >= cpus;
+  if (!fits && !force && !is_owed) return false;
+  if (!fits) borrowed_ = std::max(0.0, borrowed_ - cpus);
   const LocalActor* actor = run.body->actor;
   if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});
   of.blocked = 0;

@@ -409,6 +409,8 @@ class Worker {
   void take_slots(Run& run, std::size_t n);
   void tell_waits(const Run& run, bool waits);
   void count_unused(Run& run);
+  void actor_takes(double cpus);
+  void actor_left();
   std::vector<int> take_gpus(double gpus);
   void give_gpus(const std::vector<int>& gpus, double amount);
   double cpus_of(const Run& run) const;
@@ -502,6 +504,7 @@ class Worker {
   core::WireDemand free_;          // what no run holds
   int resuming_ = 0;               // threads that want their cpus back
   double lent_ = 0;                // cpus of runs that wait
+  double borrowed_ = 0;            // of what runs lend, what actors hold for good: who lends it goes on without
   double unused_ = 0;              // the sum of what runs have unused
   std::uint32_t unused_runs_ = 0;  // of how many
   double told_unused_ = 0;
