@@ -402,7 +402,9 @@ std::vector<Range> Worker::begun() const {
   return ranges;
 }
 
-// The cpus that a run itself holds, not those of one that lends to it.
+double Worker::held_cpus(const Run& run) const { return run.without ? 0 : cpus_of(run); }
+
+// The cpus that a run itself asks for, not those of one that lends to it.
 double Worker::cpus_of(const Run& run) const {
   if (const LocalActor* actor = run.body->actor) {
     return actor->options->actor.concurrency == 1 ? own_cpus(actor->options->demands.front()) : 0;
@@ -544,13 +546,14 @@ void Worker::release(Run& run) {
   }
   run.lender = nullptr;
   if (std::exchange(run.lends, false)) {  // its cpus are free already
-    const double cpus = cpus_of(run);
+    const double cpus = held_cpus(run);
     free_.cpus -= cpus;
     lent_ -= cpus;
   }
   count_unused(run);
   if (!run.holds) return;
   take(run.body->options.get(), -1);
+  if (std::exchange(run.without, false)) free_.cpus -= cpus_of(run);
   if (run.body->options && run.body->options->is_actor) actor_left();
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
   run.slots.clear();
@@ -705,8 +708,8 @@ void Worker::lend(Run& of) {
   if (&run != &of) in_store_ -= std::exchange(run.in_store, 0);
   const LocalActor* actor = run.body->actor;
   if (actor != nullptr && actor->cpus() == 0 && &run == &of) --shared_active_;
-  const double cpus = cpus_of(run);
-  if (run.lends || cpus == 0) return;
+  if (run.lends || cpus_of(run) == 0) return;
+  const double cpus = held_cpus(run);
   run.lends = true;
   tell_waits(run, true);
   free_.cpus += cpus;
@@ -719,11 +722,10 @@ void Worker::lend(Run& of) {
 
 bool Worker::resume(Run& of, bool force) {
   Run& run = of.lender != nullptr ? *of.lender : of;
-  const double cpus = run.lends ? cpus_of(run) : 0;
+  const double cpus = run.lends ? held_cpus(run) : 0;
   const bool fits = free_.cpus + 1e-9 >= cpus && (!run.lends || free_slots_.size() >= run.lent_slots);
-  const bool is_owed = borrowed_ > 0 && free_.cpus + borrowed_ + 1e-9 >= cpus;
+  const bool is_owed = !fits && borrowed_ + 1e-9 >= cpus && run.body->actor == nullptr;
   if (!fits && !force && !is_owed) return false;
-  if (!fits) borrowed_ = std::max(0.0, borrowed_ - cpus);
   const LocalActor* actor = run.body->actor;
   if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});
   of.blocked = 0;
@@ -731,9 +733,14 @@ bool Worker::resume(Run& of, bool force) {
   if (!run.lends) return true;
   run.lends = false;
   tell_waits(run, false);
-  free_.cpus -= cpus;
   lent_ -= cpus;
   count_unused(run);
+  if (is_owed) {
+    borrowed_ -= cpus;
+    run.without = true;
+    return true;
+  }
+  free_.cpus -= cpus;
   take_slots(run, run.lent_slots);
   return true;
 }

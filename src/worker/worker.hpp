@@ -138,6 +138,7 @@ struct Run {
   Time deadline = 0;     // 0: none
   bool expired = false;  // its result was already given as TimedOut
   bool lends = false;    // waits for others, its cpus are free
+  bool without = false;  // it goes on without cpus: an actor has those that it lent
   bool waits = false;    // waits for others
   ObjectId awaits;       // the object that it waits for, if it is one
   Time awaits_since = 0;
@@ -414,6 +415,7 @@ class Worker {
   std::vector<int> take_gpus(double gpus);
   void give_gpus(const std::vector<int>& gpus, double amount);
   double cpus_of(const Run& run) const;
+  double held_cpus(const Run& run) const;
   double own_cpus(const core::WireDemand& demand) const;
   bool is_near(int slot, int gpu) const;
   bool fits(const Body& body) const;

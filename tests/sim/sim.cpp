@@ -1054,6 +1054,7 @@ Outcome Cluster::run() {
   head::Head& head = *ranks_[0].head;
   if (!driver_done_) {
     wrong("the driver waits for ever for " + awaited_ + "; unfinished tasks: " + std::to_string(head.unfinished()) +
+          "; " + head.describe_pieces() + ranks_[1].worker->describe() + "\n" + ranks_[2].worker->describe() + "\n" +
           "; entries: " + head.describe_entries());
   }
   require(head.unfinished() == 0, "all tasks have ended");
