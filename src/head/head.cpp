@@ -321,9 +321,7 @@ void Head::set_up(Piece& piece) {
       }
       if (of.size > settings_.inline_limit) {
         bytes.emplace_back(location(dep, &of), of.size);
-        for (const Copy& copy : of.copies) {
-          if (copy.here) bytes.emplace_back(copy.rank, of.size);
-        }
+        add_copies(of, bytes);
       }
       continue;
     }
@@ -333,16 +331,31 @@ void Head::set_up(Piece& piece) {
   consider(piece);
 }
 
+// Adds a few ranks that have copies of a large input. Where there are many, each task looks at others, so that they
+// spread over all.
+void Head::add_copies(const Entry& of, std::vector<std::pair<RankId, std::uint64_t>>& bytes) {
+  constexpr std::size_t kLook = 8;
+  if (of.copies == nullptr) return;
+  const std::size_t few = std::min(kLook, of.copies->size());
+  for (std::size_t i = 0; i < few; ++i) {
+    const Copy* copy = of.copies->next(next_copy_);
+    if (copy->here) bytes.emplace_back(copy->rank, of.size);
+    next_copy_ = copy->rank + 1;
+  }
+}
+
 // A task goes to the node that has most of its bytes, and there to the rank that has most of them, if it may.
 RankId Head::where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes) const {
   RankId best = kNoRank;
   std::pair<std::uint64_t, std::uint64_t> most;  // of the node, of the rank
-  for (const auto& [rank, size] : bytes) {
-    std::pair<std::uint64_t, std::uint64_t> sum;
-    for (const auto& [other, part] : bytes) {
-      if (ranks_[other].node == ranks_[rank].node) sum.first += part;
-      if (other == rank) sum.second += part;
-    }
+  std::unordered_map<RankId, std::uint64_t> at_rank;
+  std::unordered_map<std::uint32_t, std::uint64_t> at_node;
+  for (const auto& [rank, part] : bytes) {
+    at_rank[rank] += part;
+    at_node[ranks_[rank].node] += part;
+  }
+  for (const auto& [rank, part] : bytes) {
+    const std::pair sum(at_node[ranks_[rank].node], at_rank[rank]);
     if (sum > most) {
       most = sum;
       best = rank;
@@ -961,8 +974,10 @@ void Head::free_queued() {
     if (of == nullptr || of->held() || !of->dependents.empty() || standing(id) != Standing::ended) continue;
     const RankId owner = id.span.owner();
     core::Small<RankId, 4> to;
-    for (const Copy& copy : of->copies) {
-      if (copy.here) to.push_back(copy.rank);
+    if (of->copies != nullptr) {
+      for (const auto& [rank, copy] : *of->copies) {
+        if (copy.here) to.push_back(rank);
+      }
     }
     if (of->lineage != 0 && of->gone && of->gone_with == kNoRank) continue;  // was freed already
     if (of->stored) to.push_back(of->at);
@@ -1007,17 +1022,24 @@ RankId Head::location(ObjectId id, const Entry* entry) const {
   return entry != nullptr && entry->stored ? entry->at : id.span.owner();
 }
 
-Head::Copy* Head::Entry::copy_at(RankId rank) {
-  const auto found = std::find_if(copies.begin(), copies.end(), [rank](const Copy& copy) { return copy.rank == rank; });
-  return found != copies.end() ? &*found : nullptr;
+void Head::Entry::add_copy(const Copy& copy) {
+  if (copies == nullptr) copies = std::make_unique<Copies>();
+  copies->add(copy);
+}
+
+void Head::Entry::erase_copy(RankId rank) {
+  if (copies == nullptr) return;
+  copies->erase(rank);
+  if (copies->empty()) copies.reset();
 }
 
 // A transfer has ended, or will not happen.
 void Head::fetched(Entry& of, const Copy& copy) {
-  if (Copy* source = of.copy_at(copy.from)) {
-    source->serving -= source->serving != 0 ? 1 : 0;
+  const auto ended = [](auto& source) { source.serving -= source.serving != 0 ? 1 : 0; };
+  if (of.copy_at(copy.from) != nullptr) {
+    of.copies->change(copy.from, ended);
   } else if (copy.from == of.at) {
-    of.serving -= of.serving != 0 ? 1 : 0;
+    ended(of);
   }
 }
 
@@ -1028,40 +1050,36 @@ RankId Head::source_for(ObjectId id, RankId to, RankId not_at) {
   Entry* of = find_entry(id);
   const RankId at = location(id, of);
   if (of == nullptr || of->size <= settings_.inline_limit || to == at || at >= ranks_.size()) return at;
-  if (Copy* gone = of->copy_at(not_at); gone != nullptr && !gone->here) {
+  if (const Copy* gone = of->copy_at(not_at); gone != nullptr && !gone->here) {
     constexpr std::uint32_t kMisses = 4;
-    if (++gone->misses < kMisses) return not_at;  // what it was told may not have come there yet
+    of->copies->change(not_at, [](Copy& copy) { ++copy.misses; });
+    if (gone->misses < kMisses) return not_at;  // what it was told may not have come there yet
     fetched(*of, *gone);
-    std::erase_if(of->copies, [not_at](const Copy& copy) { return copy.rank == not_at; });
+    of->erase_copy(not_at);
   }
   const std::uint32_t node = ranks_[to].node;
   if (ranks_[at].node == node && at != not_at) return at;
-  Copy* mine = of->copy_at(to);
-  for (const Copy& copy : of->copies) {
-    if (ranks_[copy.rank].node == node && &copy != mine && copy.rank != not_at && (copy.here || mine == nullptr)) {
-      return copy.rank;
-    }
-  }
+  const Copy* mine = of->copy_at(to);
+  const Copy* beside = of->copies != nullptr ? of->copies->on_node(node, mine != nullptr, to, not_at) : nullptr;
+  if (beside != nullptr) return beside->rank;
   if (mine != nullptr) {
     if (!mine->here) {  // what it was told before did not work out
       fetched(*of, *mine);
-      std::erase_if(of->copies, [to](const Copy& copy) { return copy.rank == to; });
+      of->erase_copy(to);
     }
     return at;
   }
-  RankId best = at;
-  std::uint32_t* serving = &of->serving;
-  std::uint32_t cost = of->serving;
-  for (Copy& copy : of->copies) {
-    const std::uint32_t its = (copy.here ? 0 : copy.depth) + copy.serving;
-    if (copy.rank == not_at || (its >= cost && best != not_at)) continue;
-    best = copy.rank;
-    serving = &copy.serving;
-    cost = its;
+  const Copy* best = of->copies != nullptr ? of->copies->soonest(not_at) : nullptr;
+  if (best != nullptr && best->cost() >= of->serving && at != not_at) best = nullptr;
+  const RankId source = best != nullptr ? best->rank : at;
+  const std::uint32_t cost = best != nullptr ? best->cost() : of->serving;
+  if (best != nullptr) {
+    of->copies->change(source, [](Copy& copy) { ++copy.serving; });
+  } else {
+    ++of->serving;
   }
-  ++*serving;
-  of->copies.push_back({to, false, best, cost + 1, 0, 0});
-  return best;
+  of->add_copy({to, node, false, source, cost + 1, 0, 0});
+  return source;
 }
 
 void Head::handle(RankId from, const core::Made& m) {
@@ -1125,10 +1143,9 @@ void Head::handle(RankId from, const core::Copied& m) {
     free_at(from, m.id);  // freed while it was on its way
     return;
   }
-  Copy* copy = of->copy_at(from);
-  if (copy == nullptr) copy = &of->copies.emplace_back(Copy{from});
-  if (!copy->here) fetched(*of, *copy);
-  copy->here = true;
+  if (of->copy_at(from) == nullptr) of->add_copy({from, ranks_[from].node});
+  if (const Copy& copy = *of->copy_at(from); !copy.here) fetched(*of, copy);
+  of->copies->change(from, [](Copy& copy) { copy.here = true; });
   for (auto& [rank, leaving] : leaving_) {
     if (m.adopted && leaving.moving.erase(m.id) != 0) leaving.moved[m.id] = from;
   }
@@ -1144,7 +1161,7 @@ void Head::handle(RankId from, const core::Uncopied& m) {
   for (const ObjectId& id : m.ids) {
     Entry* of = find_entry(id);
     if (of == nullptr) continue;
-    std::erase_if(of->copies, [from](const Copy& copy) { return copy.rank == from; });
+    of->erase_copy(from);
     // It was taken for the value itself since, and the word of that is still on its way.
     if (of->stored && of->at == from) value_gone(id, *of, from);
   }

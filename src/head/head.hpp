@@ -22,6 +22,7 @@
 
 #include "core/messages.hpp"
 #include "core/trace.hpp"
+#include "head/copies.hpp"
 #include "head/dependents.hpp"
 #include "mobula/store.hpp"
 #include "sched/scheduler.hpp"
@@ -193,24 +194,17 @@ class Head {
     std::set<std::uint32_t> entries;  // elements that have an Entry
     bool owner_gone = false;          // the owner holds none of it
   };
-  // A large value at a rank of another node than the one it was made on.
-  struct Copy {
-    RankId rank = detail::kNoRank;
-    bool here = false;  // complete; otherwise the rank was told where to fetch it
-    RankId from = detail::kNoRank;
-    std::uint32_t depth = 0;    // transfers, one after the other, until it is complete
-    std::uint32_t serving = 0;  // transfers that start there
-    std::uint32_t misses = 0;   // times that others asked there before it had begun
-  };
   struct Entry {
     core::Small<std::pair<RankId, std::int32_t>, 2> ranks;  // holders; counts may go negative for a while
     std::int32_t inner = 0;                                 // tasks and objects that hold it
     bool stored = false;                                    // at `at`; otherwise with the owner
     RankId at = detail::kNoRank;
     std::uint64_t size = 0;
-    std::uint32_t serving = 0;  // transfers that start at `at`
-    std::vector<Copy> copies;
-    Copy* copy_at(RankId rank);
+    std::uint32_t serving = 0;       // transfers that start at `at`
+    std::unique_ptr<Copies> copies;  // of a large value; none yet: nullptr
+    const Copy* copy_at(RankId rank) const { return copies != nullptr ? copies->find(rank) : nullptr; }
+    void add_copy(const Copy& copy);
+    void erase_copy(RankId rank);
     std::vector<ObjectId> contains;
     Dependents<Piece> dependents;
     std::vector<RankId> locators;
@@ -319,6 +313,7 @@ class Head {
   void free_at(RankId rank, ObjectId id);
   void owner_dropped(SpanId id);
   RankId location(ObjectId id, const Entry* entry) const;
+  void add_copies(const Entry& of, std::vector<std::pair<RankId, std::uint64_t>>& bytes);
   RankId where_most(std::span<const std::pair<RankId, std::uint64_t>> bytes) const;
   RankId source_for(ObjectId id, RankId to, RankId not_at = detail::kNoRank);
   void value_gone(ObjectId id, Entry& of, RankId rank);
@@ -472,6 +467,7 @@ class Head {
   std::map<RankId, Leaving> leaving_;
   std::map<RankId, std::uint32_t> frames_of_left_;  // of the rank that has just left, by receiver
   RankId next_heir_ = 0;
+  RankId next_copy_ = 0;      // where the next look at a few of many copies begins
   std::string draining_;      // why; empty: not
   std::set<RankId> unsaved_;  // since then
   std::uint64_t next_token_ = 1;

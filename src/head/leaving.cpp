@@ -12,6 +12,7 @@
 namespace mobula::head {
 
 using detail::kHeadRank;
+using detail::kNoRank;
 
 void Head::handle(RankId from, const core::Leave& m) {
   if (from == kHeadRank || leaving_.contains(from)) return;
@@ -77,10 +78,13 @@ bool Head::hand_over(RankId rank, Leaving& leaving) {
   std::sort(ids.begin(), ids.end());
   for (const ObjectId& id : ids) {
     // One that has a copy only has to keep it.
-    const auto& copies = find_entry(id)->copies;
-    const auto copy =
-        std::find_if(copies.begin(), copies.end(), [&](const Copy& c) { return c.here && stays(c.rank); });
-    const RankId heir = copy != copies.end() ? copy->rank : next_heir();
+    RankId heir = kNoRank;
+    if (const auto& copies = find_entry(id)->copies; copies != nullptr) {
+      const auto copy = std::find_if(copies->begin(), copies->end(),
+                                     [&](const auto& c) { return c.second.here && stays(c.second.rank); });
+      if (copy != copies->end()) heir = copy->first;
+    }
+    if (heir == kNoRank) heir = next_heir();
     leaving.moving.emplace(id, heir);
     transport_.send(heir, core::Adopt{id, rank});
   }

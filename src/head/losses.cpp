@@ -146,7 +146,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   for (const ObjectId& id : ids) {
     Entry* entry = find_entry(id);
     if (entry == nullptr) continue;
-    std::erase_if(entry->copies, [lost](const Copy& copy) { return copy.rank == lost; });
+    entry->erase_copy(lost);
     std::erase(entry->locators, lost);
     const bool was_there = entry->stored ? entry->at == lost : id.span.owner() == lost;
     if (was_there && standing(id) == Standing::ended && entry->error == nullptr && find_actor(id) == nullptr) {
@@ -257,8 +257,8 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
 
 // The rank that had the value of an ended object has it no more: a copy takes its place, or it is gone.
 void Head::value_gone(ObjectId id, Entry& of, RankId rank) {
-  const auto copy = std::find_if(of.copies.begin(), of.copies.end(), [](const Copy& c) { return c.here; });
-  if (copy == of.copies.end()) {
+  const Copy* copy = of.copies != nullptr ? of.copies->any_complete() : nullptr;
+  if (copy == nullptr) {
     of.gone = true;
     of.gone_with = rank;
     return;
@@ -266,7 +266,7 @@ void Head::value_gone(ObjectId id, Entry& of, RankId rank) {
   of.stored = true;
   of.at = copy->rank;
   of.serving = copy->serving;
-  of.copies.erase(copy);
+  of.erase_copy(of.at);
   transport_.send(of.at, core::Keep{id});
 }
 
@@ -334,7 +334,7 @@ void Head::drop_lineage(Work& work) {
 void Head::forget_value(Entry& of) {
   of.stored = false;
   of.at = kNoRank;
-  of.copies.clear();
+  of.copies.reset();
   of.gone = true;
   of.freed = true;
   of.gone_with = kNoRank;
