@@ -136,7 +136,10 @@ bool stands_still(worker::Run& run, Time now, Time patience) {
     run.still_since = now;
     return false;
   }
-  return now - run.still_since >= patience && !wants_processor(run.thread);
+  if (now - run.still_since < patience) return false;
+  if (!wants_processor(run.thread)) return true;
+  run.still_since = now + 4 * patience;  // the machine is busy, and looking is not free
+  return false;
 }
 
 }  // namespace
