@@ -561,7 +561,6 @@ void Worker::give_up_place(Run& run) {
 }
 
 void Worker::release(Run& run) {
-  give_up_place(run);
   if (LocalActor* actor = run.body->actor) {
     if (run.lends) {
       run.waiting = 1;  // other threads of it may wait still, and have nothing to give back to
@@ -592,6 +591,7 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   running_.back()->running_at = run->running_at;
   running_[run->running_at] = running_.back();
   running_.pop_back();
+  give_up_place(*run);
   if (run->helped) {
     for (Run* other : running_) {
       if (other->lender != run.get()) continue;
