@@ -388,9 +388,17 @@ struct Completions::State final : store::Watcher {
     if (waiter != nullptr) waiter->signal();
   }
 
+  // Of one that was watched.
+  bool timed_out(std::size_t position) const {
+    const auto place = std::lower_bound(watched.begin(), watched.end(), position,
+                                        [](const auto& one, std::size_t p) { return one.second < p; });
+    if (place == watched.end() || place->second != position) return false;
+    return store::ObjectTable::timed_out(*place->first.record(), place->first.index());
+  }
+
   Engine& engine;
   exec::Waiter* waiter = nullptr;
-  std::vector<std::pair<Handle, std::size_t>> watched;
+  std::vector<std::pair<Handle, std::size_t>> watched;  // by position, which grows
   std::deque<std::size_t> done;
   std::size_t left = 0;  // added and not yet returned
 };
@@ -431,7 +439,8 @@ std::optional<std::size_t> Completions::next(Duration timeout) {
     };
     const Waits waits(state, waiter);
     state.engine.wait_lending(
-        lock, waiter, [&state] { return !state.done.empty(); }, deadline_of(timeout));
+        lock, waiter, [&state] { return !state.done.empty(); }, deadline_of(timeout),
+        [&state] { return !state.done.empty() && state.timed_out(state.done.front()); });
     if (state.done.empty()) return std::nullopt;
   }
   const std::size_t position = state.done.front();

@@ -481,9 +481,9 @@ class Engine::Lending {
   Lending(const Lending&) = delete;
   Lending& operator=(const Lending&) = delete;
 
-  // Has the cpus back. The thread that executes the run waits for its turn; others go on at once, since the run may go
-  // on without them as well.
-  void return_cpus(Lock& lock, Waiter& waiter);
+  // Has the cpus back. The thread that executes the run waits for its turn, unless it is late; others go on at once,
+  // since the run may go on without them as well.
+  void return_cpus(Lock& lock, Waiter& waiter, bool is_late);
   // The run has ended without this thread.
   void run_ended() {
     run_ = nullptr;
@@ -523,18 +523,18 @@ struct Engine::Returning : Place {
   bool done = false;
 };
 
-void Engine::Lending::return_cpus(Lock& lock, Waiter& waiter) {
+void Engine::Lending::return_cpus(Lock& lock, Waiter& waiter, bool is_late) {
   if (run_ == nullptr) return;
   const worker::Run& holder = run_->lender != nullptr ? *run_->lender : *run_;
   const bool has_turn = !holder.lends || engine_.returning_.empty();
-  if (executes_ && !(has_turn && engine_.worker_->resume(*run_))) {
+  if (!executes_ || is_late) {
+    engine_.worker_->resume(*run_, true);
+  } else if (!has_turn || !engine_.worker_->resume(*run_)) {
     Returning turn(waiter, engine_, *run_);
     engine_.wait(
         lock, waiter, [&turn] { return turn.done; }, kNever);
     if (!turn.done) return;  // the job ends: as they come
     turn.leave();
-  } else if (!executes_) {
-    engine_.worker_->resume(*run_, true);
   }
   returned();
   engine_.find_thread();
@@ -550,11 +550,11 @@ void Engine::give_cpus_back() {
   }
 }
 
-bool Engine::wait_lending(Lock& lock, Waiter& waiter, Condition met, Time deadline) {
+bool Engine::wait_lending(Lock& lock, Waiter& waiter, Condition met, Time deadline, Condition is_late) {
   if (met()) return true;
   Lending lending(*this, waiter);
   const bool result = wait(lock, waiter, met, deadline);
-  lending.return_cpus(lock, waiter);
+  lending.return_cpus(lock, waiter, !result || is_late());
   if (!result && ending_.load() && !met()) throw Cancelled("mobula: the job ended while this was waited for");
   return result;
 }
@@ -619,7 +619,7 @@ bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline, s
   bool result = false;
   {
     const Tells tells(run, handle.id(), waiter);
-    result = wait_lending(lock, waiter, met, deadline);
+    result = wait_lending(lock, waiter, met, deadline, [&] { return store::ObjectTable::timed_out(record, index); });
   }
   if (run != nullptr) {
     if (const core::ErrorPtr error = std::exchange(run->deadlock, nullptr); error != nullptr && !here()) {

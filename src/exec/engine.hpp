@@ -119,8 +119,10 @@ class Engine {
   // Waits until a value is here or has failed; `value` keeps one of the store. Runs the task itself if it is queued on
   // this rank. Throws Cancelled where the job ends first.
   bool wait_for(Lock& lock, const detail::Handle& handle, Time deadline, store::ValuePtr& value);
-  // The same for anything else that a task may wait for: its slot is lent meanwhile.
-  bool wait_lending(Lock& lock, Waiter& waiter, Condition met, Time deadline);
+  // The same for anything else that a task may wait for: its slot is lent meanwhile. A task whose own limit is over, or
+  // where `is_late` says that another's was, goes on at once, though others may have its cpus still.
+  static constexpr auto kNotLate = [] { return false; };
+  bool wait_lending(Lock& lock, Waiter& waiter, Condition met, Time deadline, Condition is_late = kNotLate);
   // Asks the head, and waits for the answer. Throws Cancelled where the job ends first. Called without the lock.
   core::Answer ask(core::Question question, detail::ObjectId id, core::WireOptions options = {});
   // After something was submitted: moves on if someone is hungry or much has gathered. Requires the lock.

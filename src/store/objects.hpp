@@ -192,6 +192,12 @@ class ObjectTable {
   static void watch(Record& record, std::uint32_t index, Watcher& watcher, std::size_t position = 0);
   static void unwatch(Record& record, std::uint32_t index, const Watcher& watcher);
   static bool is_watched(const Record& record, std::uint32_t index) { return record.watchers_.contains(index); }
+  // It has failed since its task ran longer than it was to.
+  static bool timed_out(const Record& record, std::uint32_t index) {
+    if (!record.ready(index)) return false;
+    const Slot* slot = record.slot(index);
+    return slot != nullptr && slot->kind == Slot::Kind::error && (*slot->error)->kind == core::ErrorKind::timed_out;
+  }
   // Tells those who watch the element.
   static void tell(Record& record, std::uint32_t index);
 

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <condition_variable>
+#include <deque>
 #include <future>
 #include <mutex>
 
@@ -134,7 +135,7 @@ TEST_P(Waits, EachIsToldHowItEnded) {
     Ref<Value> made;
     Ref<std::string> said;
   };
-  std::vector<Case> cases;
+  std::deque<Case> cases;
   for (const How how : {How::get, How::view, How::wait, How::completed, How::dependent}) {
     for (const Where where : {Where::here, Where::elsewhere, Where::later}) {
       for (const bool large : {false, true}) {
