@@ -22,13 +22,7 @@ core::Time deadline_of(Duration timeout) {
 std::string seconds(Duration d) { return std::to_string(static_cast<double>(d.nanoseconds) / 1e9) + " s"; }
 
 core::Answer ask(core::Question question, ObjectId id, core::WireOptions options = {}) {
-  Engine& engine = api::engine();
-  Lock lock(engine);
-  const std::uint64_t token = engine.worker().ask(question, id, std::move(options));
-  std::optional<core::Answer> answer;
-  engine.wait_lending(
-      lock, [&] { return answer || (answer = engine.worker().take_answer(token)); }, Engine::kNever);
-  return *answer;
+  return api::engine().ask(question, id, std::move(options));
 }
 
 // Demands that are not the ordinary one are checked where they are submitted, once each.
@@ -97,9 +91,10 @@ Handle submit(const FunctionInfo& function, const TaskOptions* options, Draft::S
   Engine& engine = api::engine();
   check_feasible(options);
   Lock lock(engine);
-  const bool in_task = Engine::current_run() != nullptr;
+  const bool in_task = engine.callers_run() != nullptr;
   Handle handle = engine.worker().submit(function, options, draft, in_task, in_task ? core::now() : 0);
   engine.submitted(lock, 1);
+  engine.wait_for_room(lock);
   return handle;
 }
 
@@ -176,7 +171,7 @@ Handle call(const ActorBase& actor, const FunctionInfo& method, Draft::State& dr
   if (!actor.handle()) throw std::invalid_argument("mobula: the Actor is empty; it refers to nothing");
   Engine& engine = api::engine();
   Lock lock(engine);
-  const worker::Run* run = Engine::current_run();
+  const worker::Run* run = engine.callers_run();
   const ObjectId caller = run != nullptr ? engine.worker().current_caller(*run) : ObjectId{};
   Handle handle = engine.worker().call(actor, method, draft, caller);
   engine.submitted(lock, 1);
@@ -185,6 +180,8 @@ Handle call(const ActorBase& actor, const FunctionInfo& method, Draft::State& dr
 
 void kill(const Handle& actor) {
   if (!actor) throw std::invalid_argument("mobula::kill: the Actor is empty; it refers to nothing");
+  const Engine* const engine = api::engine_or_null();
+  if (engine != nullptr && engine->is_over()) return;  // it ends with the job, as all do: destructors may rely on that
   ask(core::Question::kill, actor.id());
 }
 
@@ -240,7 +237,7 @@ void BatchWriter::flush() {
   Engine& engine = api::engine();
   const bool alone = draft_.dep_mask != 0 || !draft_.args.refs.empty();
   Lock lock(engine);
-  const bool in_task = Engine::current_run() != nullptr;
+  const bool in_task = engine.callers_run() != nullptr;
   const core::Time now = core::now();
   // An item with dependencies of its own is a piece of its own; those before it have none.
   if (alone && count_ > 1) {
@@ -267,7 +264,7 @@ void BatchWriter::flush() {
                                ends_, in_task, now);
   total_ += count_;
   engine.submitted(lock, count_);
-  if (!in_task) engine.wait_for_room(lock);
+  engine.wait_for_room(lock);
   count_ = 0;
   ends_.clear();
   draft_.args.buffer.clear();
@@ -324,10 +321,8 @@ Value await(const Handle& handle, Duration timeout) {
   }
   Engine& engine = api::engine();
   Lock lock(engine);
-  engine.objects().add_waiter(record);
   store::ValuePtr large;
   const bool met = engine.wait_for(lock, handle, deadline_of(timeout), large);
-  engine.objects().remove_waiter(record);
   if (!met)
     throw TimedOut("mobula::get: object " + core::to_string(handle.id()) + " was not ready within " + seconds(timeout));
   if (large != nullptr) return {large->view(), large};
@@ -354,10 +349,12 @@ Value aligned(Value&& value, std::size_t offset, std::size_t align) {
 
 void await_all(const BatchHandle& batch) {
   if (batch.record() == nullptr) return;
-  const Record& record = *batch.record();
+  Record& record = *batch.record();
   if (record.ready_count.load(std::memory_order_acquire) == batch.count()) return;
   Engine& engine = api::engine();
-  if (Engine::current_run() != nullptr) {
+  Lock lock(engine);
+  if (engine.callers_run() != nullptr) {
+    lock.unlock();
     // Tasks of the batch that are queued here run on this thread, one after the other.
     for (std::uint32_t i = 0; i < batch.count(); ++i) {
       if (!record.ready(i)) {
@@ -371,11 +368,11 @@ void await_all(const BatchHandle& batch) {
     }
     return;
   }
-  Lock lock(engine);
-  engine.objects().add_waiter(*batch.record());
+  exec::Waiter waiter;
+  store::Watch watch(record, Record::kWhole, waiter);
   engine.wait_lending(
-      lock, [&] { return record.ready_count.load(std::memory_order_relaxed) == batch.count(); }, Engine::kNever);
-  engine.objects().remove_waiter(*batch.record());
+      lock, waiter, [&] { return record.ready_count.load(std::memory_order_relaxed) == batch.count(); },
+      Engine::kNever);
 }
 
 void copy_packed(const BatchHandle& batch, std::uint32_t size, std::byte* to) {
@@ -386,10 +383,22 @@ void copy_packed(const BatchHandle& batch, std::uint32_t size, std::byte* to) {
 
 struct Completions::State final : store::Watcher {
   explicit State(Engine& engine) : engine(engine) {}
-  void ready(std::size_t position) override { done.push_back(position); }
+  void ready(std::size_t position) override {
+    done.push_back(position);
+    if (waiter != nullptr) waiter->signal();
+  }
+
+  // Of one that was watched.
+  bool timed_out(std::size_t position) const {
+    const auto place = std::lower_bound(watched.begin(), watched.end(), position,
+                                        [](const auto& one, std::size_t p) { return one.second < p; });
+    if (place == watched.end() || place->second != position) return false;
+    return store::ObjectTable::timed_out(*place->first.record(), place->first.index());
+  }
 
   Engine& engine;
-  std::vector<std::pair<Handle, std::size_t>> watched;
+  exec::Waiter* waiter = nullptr;
+  std::vector<std::pair<Handle, std::size_t>> watched;  // by position, which grows
   std::deque<std::size_t> done;
   std::size_t left = 0;  // added and not yet returned
 };
@@ -400,8 +409,7 @@ Completions::~Completions() {
   if (api::engine_or_null() == nullptr) return;
   const Lock lock(state_->engine);
   for (const auto& [handle, position] : state_->watched) {
-    if (!handle.record()->ready(handle.index()))
-      state_->engine.objects().unwatch(*handle.record(), handle.index(), *state_);
+    store::ObjectTable::unwatch(*handle.record(), handle.index(), *state_);
   }
 }
 
@@ -413,8 +421,8 @@ void Completions::add(const Handle& handle, std::size_t position) {
     state_->done.push_back(position);
     return;
   }
-  state_->engine.objects().watch(*handle.record(), handle.index(), *state_, position);
-  state_->engine.worker().request(handle);
+  store::ObjectTable::watch(*handle.record(), handle.index(), *state_, position);
+  state_->engine.worker().hear_of(handle);
   state_->watched.emplace_back(handle, position);
 }
 
@@ -423,8 +431,16 @@ std::optional<std::size_t> Completions::next(Duration timeout) {
   if (state.left == 0) return std::nullopt;
   Lock lock(state.engine);
   if (state.done.empty()) {
+    exec::Waiter waiter;
+    struct Waits {
+      Waits(State& state, exec::Waiter& waiter) : state(state) { state.waiter = &waiter; }
+      ~Waits() { state.waiter = nullptr; }
+      State& state;
+    };
+    const Waits waits(state, waiter);
     state.engine.wait_lending(
-        lock, [&state] { return !state.done.empty(); }, deadline_of(timeout));
+        lock, waiter, [&state] { return !state.done.empty(); }, deadline_of(timeout),
+        [&state] { return !state.done.empty() && state.timed_out(state.done.front()); });
     if (state.done.empty()) return std::nullopt;
   }
   const std::size_t position = state.done.front();

@@ -43,7 +43,7 @@ BatchHandle gang(const FunctionInfo& function, const GangOptions* options, std::
   engine.worker().submit_gang(*batch.record(), count, function, options, draft);
   engine.objects().close(*batch.record());
   engine.submitted(lock, count);
-  if (exec::Engine::current_run() == nullptr) engine.wait_for_room(lock);
+  engine.wait_for_room(lock);
   return batch;
 }
 

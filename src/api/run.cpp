@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cmath>
 #include <condition_variable>
@@ -48,7 +49,7 @@
 namespace mobula::api {
 namespace {
 
-exec::Engine* g_engine = nullptr;
+std::atomic<exec::Engine*> g_engine{nullptr};
 
 // The job as this process sees it. Ended once, by whoever comes first: the driver's return, its exception, `exit`, a
 // signal.
@@ -173,7 +174,7 @@ void set_up_store(Job& job, exec::Settings& settings) {
 
 void note_signal(int signal) {
   exec::g_signal.store(signal);
-  if (g_engine != nullptr) g_engine->interrupt();
+  if (exec::Engine* const engine = g_engine) engine->interrupt();
 }
 
 constexpr std::array kSignals{SIGINT, SIGTERM, SIGUSR1};
@@ -543,11 +544,13 @@ exec::Engine* engine_or_null() { return g_engine; }
 transport::Communicators& communicators() { return *g_job->communicators; }
 
 exec::Engine& engine() {
-  if (g_engine == nullptr)
+  exec::Engine* const engine = g_engine;
+  if (engine == nullptr)
     throw Error(nursery::context() != nullptr
                     ? "mobula: a sandboxed task can't use Refs, nor start tasks: give it values, and return them"
                     : "mobula: this must be called while mobula::run is going on, by the driver or a task");
-  return *g_engine;
+  engine->require_open();
+  return *engine;
 }
 
 }  // namespace mobula::api

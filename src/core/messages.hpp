@@ -623,9 +623,10 @@ struct Located {
   ErrorRecord error;
   // Grows with each answer of the head by which a rank may wait at another that is still getting the value; 0: none.
   std::uint64_t turn = 0;
+  bool exists = false;  // as a value, of which the rank knows; so it is where the turn is not 0
   template <class V>
   void fields(V&& visit) {
-    visit(id, rank, error, turn);
+    visit(id, rank, error, turn, exists);
   }
 };
 
@@ -740,12 +741,14 @@ struct Result {
   }
 };
 
-struct Fetch {  // answered by Data as soon as the object exists at the receiver, or by NotHere if it will not
+// Answered by Data as soon as the object exists at the receiver, or by NotHere if it will not.
+struct Fetch {
   ObjectId id;
   std::uint64_t turn = 0;  // of the answer that named the receiver
+  bool word = false;       // that the value exists is enough: a large one is answered by Located
   template <class V>
   void fields(V&& visit) {
-    visit(id, turn);
+    visit(id, turn, word);
   }
 };
 

@@ -8,9 +8,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <csignal>
+#include <cstdio>
+#include <system_error>
 
 #include "core/functions.hpp"
 #include "core/log.hpp"
@@ -36,11 +39,16 @@ constexpr Time kPumpBusy = 1'000'000;   // its pace while the rank computes
 constexpr Time kPumpIdle = 10'000'000;  // its pace while somebody else polls
 constexpr Time kPollOften = 50'000;     // ns between polls of a sleeper to whom something may come unheard
 constexpr Time kTickEvery = 500'000;
-constexpr Time kSpareIdle = 1'000'000'000;  // ns after which a thread beyond the slots ends
+constexpr Time kSpareIdle = 1'000'000'000;    // ns after which a thread beyond the slots ends
+constexpr Time kStill = 1'000'000;            // ns after which a thread whose cpu clock stands is taken for blocked
+constexpr std::uint32_t kManyThreads = 1024;  // beyond which that takes the longer, the more there are
+constexpr Time kThreadAgain = 20'000'000;     // ns after which the system is asked again for a thread
+constexpr Time kNoThread = 1'000'000'000;     // ns of standing still for want of one after which a wait is refused
 constexpr std::uint32_t kSubmitsPerStep = 64;
 constexpr Time kGather = 10'000;  // ns that submissions gather while workers are hungry
 
 thread_local worker::Run* t_run = nullptr;
+thread_local std::uint32_t t_number = 0;  // of one of the rank's own threads, that run tasks
 thread_local const int t_thread = static_cast<int>(gettid());
 thread_local bool t_slow = false;  // it may not take its priority back
 constexpr int kLowest = 19;        // of the system's priorities
@@ -63,10 +71,82 @@ std::function<bool()> fence() {
   return [can] { return can && syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0; };
 }
 
+constexpr std::size_t kNameMost = 15;  // characters of a thread's name
+
+// The number of the slot thread from which this one has its name, as the system gives a thread that of its creator; 0:
+// none.
+std::uint32_t number_by_name() {
+  std::array<char, kNameMost + 1> name{};
+  pthread_getname_np(pthread_self(), name.data(), name.size());
+  const std::string_view text(name.data());
+  const std::size_t mark = text.rfind(":s");
+  std::uint32_t number = 0;
+  if (mark == std::string_view::npos || mark + 2 == text.size()) return 0;
+  for (const char c : text.substr(mark + 2)) {
+    if (c < '0' || c > '9') return 0;
+    number = number * 10 + static_cast<std::uint32_t>(c - '0');
+  }
+  return number;
+}
+
+clockid_t own_clock() {
+  clockid_t clock = CLOCK_THREAD_CPUTIME_ID;
+  pthread_getcpuclockid(pthread_self(), &clock);
+  return clock;
+}
+
+// More than half of this thread's stack is left: enough for another task on top of what is there.
+bool has_stack() {
+  struct Bounds {
+    const std::byte* lowest = nullptr;
+    std::size_t size = 0;
+  };
+  thread_local const Bounds bounds = [] {
+    Bounds own;
+    pthread_attr_t attributes;
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0) return own;
+    void* lowest = nullptr;
+    if (pthread_attr_getstack(&attributes, &lowest, &own.size) == 0) own.lowest = static_cast<std::byte*>(lowest);
+    pthread_attr_destroy(&attributes);
+    return own;
+  }();
+  const auto* const here = static_cast<const std::byte*>(__builtin_frame_address(0));
+  return bounds.lowest == nullptr || static_cast<std::size_t>(here - bounds.lowest) > bounds.size / 2;
+}
+
+// Whether the system has the thread wait for a processor, or run: its clock may stand for want of one.
+bool wants_processor(int thread) {
+  std::array<char, 512> text{};
+  std::FILE* const file = std::fopen(("/proc/self/task/" + std::to_string(thread) + "/stat").c_str(), "re");
+  if (file == nullptr) return false;
+  const std::size_t n = std::fread(text.data(), 1, text.size() - 1, file);
+  std::fclose(file);
+  const std::string_view stat(text.data(), n);
+  const std::size_t name_end = stat.rfind(')');
+  return name_end != std::string_view::npos && name_end + 2 < stat.size() && stat[name_end + 2] == 'R';
+}
+
+// Whether the run's thread has done nothing for so long. To be asked again and again.
+bool stands_still(worker::Run& run, Time now, Time patience) {
+  timespec worked{};
+  if (clock_gettime(run.clock, &worked) != 0) return false;
+  const Time total = worked.tv_sec * 1'000'000'000 + worked.tv_nsec;
+  if (run.worked != total) {
+    run.worked = total;
+    run.still_since = now;
+    return false;
+  }
+  if (now - run.still_since < patience) return false;
+  if (!wants_processor(run.thread)) return true;
+  run.still_since = now + 4 * patience;  // the machine is busy, and looking is not free
+  return false;
+}
+
 }  // namespace
 
-void name_thread(const char* part) {
-  const std::string name = std::string(program_invocation_short_name).substr(0, 10) + ":" + part;
+void name_thread(const std::string& part) {
+  const std::string name =
+      std::string(program_invocation_short_name).substr(0, kNameMost - 1 - part.size()) + ":" + part;
   pthread_setname_np(pthread_self(), name.c_str());
 }
 
@@ -91,6 +171,35 @@ Engine::~Engine() { stop_threads(); }
 
 worker::Run* Engine::current_run() { return t_run; }
 
+worker::Run* Engine::callers_run() {
+  if (t_run != nullptr) return t_run;
+  const Thread* const thread = callers_thread();
+  return thread != nullptr ? thread->run : nullptr;
+}
+
+// The one that executes the run of the task which has started this thread.
+Engine::Thread* Engine::callers_thread() {
+  thread_local const std::uint32_t number = number_by_name();
+  if (number == 0) return nullptr;
+  const auto thread = by_number_.find(number);
+  return thread != by_number_.end() ? thread->second : nullptr;
+}
+
+void Engine::require_open() {
+  if (!ending_.load(std::memory_order_relaxed)) return;
+  if (halted_.load(std::memory_order_relaxed)) {
+    Lock lock(*this);
+    halt(lock);
+  }
+  throw Cancelled("mobula: the job has ended");
+}
+
+// The process ends, and this thread is not to be unwound.
+void Engine::halt(Lock& lock) {
+  lock.unlock();
+  while (true) pause();
+}
+
 // ---- messages ----------------------------------------------------------------------------------------------------
 
 template <class M>
@@ -113,6 +222,9 @@ void Engine::deliver(detail::RankId from, const M& message) {
       if (watch_) watch_->declared_lost(message.rank);
     }
     worker_->handle(from, message);
+    if constexpr (std::is_same_v<M, core::Answer>) {
+      if (const auto waiter = asking_.find(message.token); waiter != asking_.end()) waiter->second->signal();
+    }
   }
 }
 
@@ -165,11 +277,14 @@ bool Engine::step() {
       head_->step(now);
       if (const auto text = head_->complaint(now)) core::log_warn(*text);
     }
+    if (worker_->queues_for_place()) look_at_places(now);
+    if (no_thread_since_ != 0) look_at_stall(now);
     settle(now);
+    tell();
   }
   if (happened) {
     last_activity_ = now;
-    wake();
+    tell();
   }
   return happened;
 }
@@ -184,7 +299,7 @@ bool Engine::spin() {
       last_step_ = last_activity_ = now;
       if (head_) head_->step(now);
       settle(now);
-      wake();
+      tell();
       return true;
     }
     if (contenders_.load(std::memory_order_relaxed) != 0) return false;
@@ -193,56 +308,90 @@ bool Engine::spin() {
   return false;
 }
 
-void Engine::submitted(Lock& lock, std::uint32_t tasks) {
+void Engine::submitted(Lock&, std::uint32_t tasks) {
   since_step_ += tasks;
   // Tasks submitted in quick succession gather, even where workers wait: each step costs more than a short task.
   if (since_step_ >= kSubmitsPerStep || (head_ && head_->hungry() && core::now() - last_step_ > kGather)) step();
-  // Memory is bounded by slowing down those who fill it: what is under way must shrink before more comes.
-  constexpr std::size_t kMostBacklog = 64 << 20;
-  if (transport_.backlog() > kMostBacklog && t_run == nullptr) {
-    wait(
-        lock, [this] { return transport_.backlog() <= kMostBacklog / 2 || stopping(); }, kNever);
-  }
+}
+
+// Enough to keep thousands of workers busy, and little memory.
+bool Engine::has_room_at_head() const {
+  constexpr std::uint64_t kMostTasks = 2 << 20;
+  constexpr std::size_t kMostBytes = 256 << 20;
+  constexpr std::size_t kMostBacklog = 64 << 20;  // what is under way must shrink before more comes
+  return (!head_ || (head_->unfinished() < kMostTasks && head_->queued_bytes() < kMostBytes)) &&
+         transport_.backlog() <= kMostBacklog;
 }
 
 void Engine::wait_for_room(Lock& lock) {
-  if (!head_) return;
-  // Enough to keep thousands of workers busy, and little memory.
-  constexpr std::uint64_t kMostTasks = 2 << 20;
-  constexpr std::size_t kMostBytes = 256 << 20;
-  const auto room = [this] {
-    return (head_->unfinished() < kMostTasks && head_->queued_bytes() < kMostBytes) || stopping();
-  };
-  if (!room()) wait(lock, room, kNever);
+  if (has_room_at_head() || callers_run() != nullptr) return;
+  const auto room = [this] { return has_room_at_head() || stopping(); };
+  {
+    Waiter waiter;
+    Place place(waiter);
+    for_head_.push_back(place);
+    wait(lock, waiter, room, kNever);
+  }
+  if (ending_.load()) throw Cancelled("mobula: the job ended while a submission waited for room");
+  if (!for_head_.empty() && room()) for_head_.front().waiter().signal();
 }
 
 // ---- waiting -----------------------------------------------------------------------------------------------------
 
-// Wakes those whose wish is met, and sees to it that there is a thread for what can run.
-void Engine::wake() {
-  for (Waiter* waiter : waiters_) {
-    if (waiter->woken || !(*waiter->met)()) continue;
-    waiter->woken = true;
-    if (waiter->in_bell) {
-      wire_.interrupt();
-    } else {
-      waiter->changed.notify_one();
-    }
-  }
-  if (idle_ == 0 && !slots_.empty() && worker_->has_runnable()) spawn();
+// Signals those whom concerns what has happened, and sees to it that there is a thread for what can run.
+void Engine::tell() {
+  give_cpus_back();
+  if (!for_space_.empty() && std::exchange(space_seen_, store_.changes()) != store_.changes()) for_space_.signal_all();
+  if (!for_head_.empty() && (has_room_at_head() || stopping())) for_head_.front().waiter().signal();
+  for_job_.signal_all();
+  find_thread();
 }
 
-// Sleeps until something may have come. One thread at a time; false if another sleeps there.
+// One thread at a time is called: it calls the next if there is more.
+void Engine::find_thread() {
+  if (idle_ > resting_.size() || settings_.worker.slots == 0 || !worker_->has_runnable()) return;
+  if (!resting_.empty()) {
+    resting_.back().waiter().signal();  // it slept last: what it needs is in the caches
+  } else {
+    spawn();
+  }
+}
+
+// Sleeps until signalled, or something may have come. Spurious returns are allowed.
+void Engine::sleep(Lock& lock, Waiter& waiter, std::int64_t most_ns) {
+  if (sleep_in_bell(lock, &waiter, most_ns)) return;
+  waiter.bell_.arm();
+  sleepers_.push_back(waiter.sleeps_);
+  lock.unlock();
+  waiter.bell_.sleep(most_ns);
+  lock.lock();
+  waiter.sleeps_.leave();
+}
+
+// One thread at a time; false if another sleeps there.
 bool Engine::sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns) {
   if (bell_taken_) return false;
   if (ending_.load(std::memory_order_relaxed)) return true;
-  bell_taken_ = true;
-  if (waiter != nullptr) waiter->in_bell = true;
+  // Also where a step throws.
+  struct Taken {
+    explicit Taken(Engine& engine, Waiter* waiter) : engine(engine), waiter(waiter) {
+      engine.bell_taken_ = true;
+      if (waiter != nullptr) waiter->wire_ = &engine.wire_;
+    }
+    ~Taken() {
+      if (!engine.ending_.load(std::memory_order_relaxed)) engine.wire_.disarm();
+      engine.bell_taken_ = false;
+      if (waiter != nullptr) waiter->wire_ = nullptr;
+    }
+    Engine& engine;
+    Waiter* waiter;
+  };
+  const Taken taken(*this, waiter);
   wire_.arm();
   // What came before the bell was armed did not ring it.
   const bool happened = step();
-  const bool met = waiter != nullptr && (waiter->woken || (*waiter->met)());
-  if (!happened && !met && !ending_.load()) {
+  const bool signalled = waiter != nullptr && waiter->signalled_;
+  if (!happened && !signalled && !ending_.load()) {
     // What is under way moves only while we poll, and messages of other nodes don't ring: those are looked for the less
     // often, the longer all has been quiet.
     const Time quiet = core::now() - last_activity_;
@@ -252,120 +401,249 @@ bool Engine::sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns) {
     wire_.sleep(std::min(most, most_ns));
     lock.lock();
   }
-  if (!ending_.load(std::memory_order_relaxed)) wire_.disarm();
-  bell_taken_ = false;
-  if (waiter != nullptr) waiter->in_bell = false;
   return true;
 }
 
 // Nobody may be left to hear the bell: another sleeper takes it over.
 void Engine::pass_bell_on() {
-  if (bell_taken_) return;
-  const auto sleeper = std::find_if(waiters_.begin(), waiters_.end(), [](const Waiter* w) { return !w->woken; });
-  if (sleeper == waiters_.end()) return;
-  (*sleeper)->woken = true;
-  (*sleeper)->changed.notify_one();
+  if (!bell_taken_ && !sleepers_.empty()) sleepers_.front().waiter().signal();
 }
 
-bool Engine::wait(Lock& lock, const std::function<bool()>& met, Time deadline) {
+bool Engine::wait(Lock& lock, Waiter& waiter, Condition met, Time deadline) {
+  constexpr Time kLong = 3'600'000'000'000;
   if (met()) return true;
-  Waiter waiter{&met, {}, false, false};
-  Time quiet_since = core::now();
-  bool slept = false;
-  std::list<Waiter*>::iterator place = waiters_.end();
-  const auto leave = [&](bool result) {
-    if (place != waiters_.end()) waiters_.erase(place);
-    if (slept) pass_bell_on();
-    return result;
+  struct Slept {
+    ~Slept() {
+      if (yes) engine.pass_bell_on();
+    }
+    Engine& engine;
+    bool yes = false;
+  } slept{*this};
+  struct Stays {
+    Stays(WaitList& all, Place& place) : place(place) { all.push_back(place); }
+    ~Stays() { place.leave(); }
+    Place& place;
   };
+  const Stays stays(waiting_, waiter.stays_);
+  Time quiet_since = core::now();
   while (true) {
+    waiter.signalled_ = false;
     const bool happened = step();
-    if (met()) return leave(true);
+    if (met()) return true;
+    if (!waiter.refused_.empty()) throw Error(std::exchange(waiter.refused_, {}));
+    if (halted_.load(std::memory_order_relaxed)) halt(lock);
+    if (ending_.load(std::memory_order_relaxed)) return false;
     const Time now = core::now();
-    if (now >= deadline) return leave(false);
-    if (over_) return leave(false);
+    if (now >= deadline) return false;
     if (happened) quiet_since = now;
     const Time quiet = now - quiet_since;
     if (quiet < settings_.spin_ns + settings_.yield_ns) {
       if (quiet < settings_.spin_ns && contenders_.load(std::memory_order_relaxed) == 0) {
-        if (spin() && met()) return leave(true);
+        if (spin() && met()) return true;
         lock.unlock();
       } else {
         lock.unlock();
         sched_yield();
       }
       lock.lock();
-      if (met()) return leave(true);
+      if (met()) return true;
       continue;
     }
-    if (place == waiters_.end()) place = waiters_.insert(waiters_.end(), &waiter);
-    waiter.woken = false;
-    slept = true;
-    const Time left = deadline == kNever ? kSpareIdle : deadline - now;
-    if (!sleep_in_bell(lock, &waiter, left)) {
-      waiter.changed.wait_for(lock, std::chrono::nanoseconds(std::min<Time>(left, 100'000'000)));
-    }
-    if (met()) return leave(true);
-    // Woken for news that was not for this thread, or by a bell: look around, but don't start to spin anew.
+    // Woken for news that was not for this thread, or by a bell, it looks around, but does not start to spin anew.
+    if (waiter.signalled_) continue;
+    slept.yes = true;
+    const bool rests = waiter.rests_in_ != nullptr;
+    if (rests) waiter.rests_in_->push_back(waiter.rests_);
+    sleep(lock, waiter, deadline == kNever ? kLong : deadline - now);
+    if (rests) waiter.rests_.leave();
+    if (met()) return true;
   }
 }
 
-bool Engine::wait_lending(Lock& lock, const std::function<bool()>& met, Time deadline) {
-  if (met()) return true;
-  worker::Run* run = t_run;
-  if (run == nullptr) return wait(lock, met, deadline);
-  const std::function<bool()> met_or_over = [&] { return met() || ending_.load(std::memory_order_relaxed); };
-  core::trace(core::Event::blocked, core::now(), run->range.span, run->task.next, run->range.end, 0);
-  worker_->lend(*run);
-  wake();
-  const bool result = wait(lock, met_or_over, deadline);
-  if (!worker_->resume(*run)) {
-    worker_->want_resume(1);
-    wait(
-        lock, [this, run] { return worker_->resume(*run) || ending_.load(std::memory_order_relaxed); }, kNever);
-    worker_->want_resume(-1);
+// While it lives, the run on whose behalf this thread waits counts as waiting, and lends its cpus.
+class Engine::Lending {
+ public:
+  Lending(Engine& engine, Waiter& waiter) : engine_(engine), waits_(waiter), run_(engine.callers_run()) {
+    if (run_ == nullptr) return;
+    executes_ = run_ == t_run;
+    engine_.lending_.push_back(waits_);
+    if (!executes_) {
+      thread_ = engine_.callers_thread();
+      thread_->helpers.push_back(this);
+    }
+    core::trace(core::Event::blocked, core::now(), run_->range.span, run_->task.next, run_->range.end, 0);
+    engine_.worker_->lend(*run_, executes_);
+    engine_.tell();
   }
-  if (ending_.load() && !met()) throw Cancelled("mobula: the job ended while the task waited");
-  core::trace(core::Event::resumed, core::now(), run->range.span, run->task.next, run->range.end, 0);
+  ~Lending() {
+    if (run_ != nullptr) return_now();
+  }
+  Lending(const Lending&) = delete;
+  Lending& operator=(const Lending&) = delete;
+
+  // Has the cpus back. The thread that executes the run waits for its turn, unless it is late; others go on at once,
+  // since the run may go on without them as well.
+  void return_cpus(Lock& lock, Waiter& waiter, bool is_late);
+  // The run has ended without this thread.
+  void run_ended() {
+    run_ = nullptr;
+    waits_.leave();
+  }
+
+ private:
+  void return_now() {
+    engine_.worker_->resume(*run_, true);
+    returned();
+  }
+  void returned() {
+    core::trace(core::Event::resumed, core::now(), run_->range.span, run_->task.next, run_->range.end, 0);
+    if (thread_ != nullptr) std::erase(thread_->helpers, this);
+    waits_.leave();
+    run_ = nullptr;
+  }
+
+  Engine& engine_;
+  Place waits_;
+  worker::Run* run_;
+  bool executes_ = false;
+  Thread* thread_ = nullptr;
+};
+
+// A run that wants its cpus back, and its turn.
+struct Engine::Returning : Place {
+  Returning(Waiter& waiter, Engine& engine, worker::Run& run) : Place(waiter), engine(engine), run(run) {
+    engine.returning_.push_back(*this);
+    engine.worker_->want_resume(1);
+  }
+  ~Returning() { engine.worker_->want_resume(-1); }
+  Returning(const Returning&) = delete;
+  Returning& operator=(const Returning&) = delete;
+  Engine& engine;
+  worker::Run& run;
+  bool done = false;
+};
+
+void Engine::Lending::return_cpus(Lock& lock, Waiter& waiter, bool is_late) {
+  if (run_ == nullptr) return;
+  const worker::Run& holder = run_->lender != nullptr ? *run_->lender : *run_;
+  const bool has_turn = !holder.lends || engine_.returning_.empty();
+  if (!executes_ || is_late) {
+    engine_.worker_->resume(*run_, true);
+  } else if (!has_turn || !engine_.worker_->resume(*run_)) {
+    Returning turn(waiter, engine_, *run_);
+    engine_.wait(
+        lock, waiter, [&turn] { return turn.done; }, kNever);
+    if (!turn.done) return;  // the job ends: as they come
+    turn.leave();
+  }
+  returned();
+  engine_.find_thread();
+}
+
+void Engine::give_cpus_back() {
+  while (!returning_.empty()) {
+    auto& first = static_cast<Returning&>(returning_.front());
+    if (!worker_->resume(first.run)) return;
+    first.done = true;
+    first.leave();
+    first.waiter().signal();
+  }
+}
+
+bool Engine::wait_lending(Lock& lock, Waiter& waiter, Condition met, Time deadline, Condition is_late) {
+  if (met()) return true;
+  Lending lending(*this, waiter);
+  const bool result = wait(lock, waiter, met, deadline);
+  lending.return_cpus(lock, waiter, !result || is_late());
+  if (!result && ending_.load() && !met()) throw Cancelled("mobula: the job ended while this was waited for");
   return result;
 }
 
 bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline, store::ValuePtr& value) {
-  const detail::Record& record = *handle.record();
+  detail::Record& record = *handle.record();
   const std::uint32_t index = handle.index();
   const auto here = [&] {
     if (!record.ready(index)) return false;
     const store::Slot* slot = record.slot(index);
     if (slot == nullptr || slot->kind != store::Slot::Kind::large) return true;
-    value = store_.find(handle.id());  // kept from now on, so that it is not moved out before it is read
+    if (value == nullptr) value = store_.find(handle.id());  // kept, so that it is not moved out before it is read
     return value != nullptr;
   };
   if (here()) return true;
-  if (t_run != nullptr) {
-    if (auto run = worker_->claim(handle, *t_run, core::now())) {
-      execute(lock, std::move(run));
-      if (here()) return true;
+  // Nobody runs another's task on his own stack past the time that he has himself, or where there is not enough of it.
+  if (deadline == kNever && has_stack()) {
+    if (worker::Run* const run = callers_run()) {
+      if (auto child = worker_->claim(handle, *run, core::now(), run == t_run)) {
+        execute(lock, std::move(child));
+        if (here()) return true;
+      }
     }
   }
-  // Large values stay where they are until somebody here wants them.
+  // Told of the value, it looks at once, before that may be moved out again.
+  struct Awaits final : Waiter {
+    explicit Awaits(Condition here) : here(here) {}
+    void ready(std::size_t) override {
+      told = true;
+      here();
+      signal();
+    }
+    Condition here;
+    bool told = true;
+  } waiter(here);
+  store::Watch watch(record, index, waiter);
   worker::Run* const run = t_run;
   const auto met = [&] {
     if (here()) return true;
-    if (record.ready(index) || !record.mine) worker_->request(handle);
-    return here() || (run != nullptr && run->deadlock != nullptr);
+    if (run != nullptr && run->deadlock != nullptr) return true;
+    if (std::exchange(waiter.told, false)) {
+      // Large values stay where they are until somebody here wants them.
+      watch.again();
+      worker_->request(handle);
+    }
+    return here();
   };
-  if (run != nullptr) {
-    run->awaits = handle.id();
-    run->awaits_since = core::now();
+  struct Tells {
+    Tells(worker::Run* run, detail::ObjectId id, Waiter& waiter) : run(run) {
+      if (run == nullptr) return;
+      run->awaits = id;
+      run->awaits_since = core::now();
+      run->told = &waiter;
+    }
+    ~Tells() {
+      if (run == nullptr) return;
+      run->awaits = {};
+      run->told = nullptr;
+    }
+    worker::Run* run;
+  };
+  bool result = false;
+  {
+    const Tells tells(run, handle.id(), waiter);
+    result = wait_lending(lock, waiter, met, deadline, [&] { return store::ObjectTable::timed_out(record, index); });
   }
-  const bool result = wait_lending(lock, met, deadline);
   if (run != nullptr) {
-    run->awaits = {};
     if (const core::ErrorPtr error = std::exchange(run->deadlock, nullptr); error != nullptr && !here()) {
       core::raise(*error);
     }
   }
   return result;
+}
+
+core::Answer Engine::ask(core::Question question, detail::ObjectId id, core::WireOptions options) {
+  Lock lock(*this);
+  const std::uint64_t token = worker_->ask(question, id, std::move(options));
+  std::optional<core::Answer> answer;
+  Waiter waiter;
+  struct Asks {
+    ~Asks() { asking.erase(token); }
+    std::unordered_map<std::uint64_t, Waiter*>& asking;
+    std::uint64_t token;
+  };
+  asking_.emplace(token, &waiter);
+  const Asks asks{asking_, token};
+  wait_lending(
+      lock, waiter, [&] { return answer || (answer = worker_->take_answer(token)); }, kNever);
+  return std::move(*answer);
 }
 
 detail::Buffer Engine::room(std::size_t n) {
@@ -381,7 +659,7 @@ detail::Buffer Engine::room(std::size_t n) {
     ~Waits() {
       if (--engine.wait_for_space_ != 0) return;
       engine.worker_->unpark();
-      engine.wake();
+      engine.tell();
     }
     Engine& engine;
   };
@@ -423,15 +701,18 @@ detail::Buffer Engine::room(std::size_t n) {
     }
     // At first what is in memory is written to files, and queued tasks give up their inputs for that. Where this does
     // not help, others may run: they may be the last to use a value.
-    const std::function<bool()> met = [this, seen] {
+    const auto met = [this, seen] {
       return store_.changes() != seen || stopping() || ending_.load(std::memory_order_relaxed);
     };
+    Waiter waiter;
+    Place place(waiter);
+    for_space_.push_back(place);
     if (now - began < kFirst) {
       worker_->park();
-      wait(lock, met, now + kLook);
+      wait(lock, waiter, met, now + kLook);
     } else {
       worker_->unpark();
-      wait_lending(lock, met, now + kLook);
+      wait_lending(lock, waiter, met, now + kLook);
     }
     if (ending_.load() || (stopping() && t_run == nullptr && !head_))
       throw Cancelled("mobula: the job ended while a value waited for room");
@@ -447,7 +728,7 @@ void Engine::start_threads() {
 }
 
 void Engine::spawn() {
-  if (threads_ >= kMaxThreads || ending_.load()) return;
+  if (ending_.load() || core::now() < ask_for_thread_at_) return;
   for (auto it = slots_.begin(); it != slots_.end();) {
     if (it->ended) {
       it->thread.join();
@@ -456,11 +737,65 @@ void Engine::spawn() {
       ++it;
     }
   }
+  constexpr std::uint32_t kNumbers = 1'000'000;  // so that a name has room for one
+  do {
+    last_number_ = last_number_ % (kNumbers - 1) + 1;
+  } while (by_number_.contains(last_number_));
   Thread& thread = slots_.emplace_back();
+  try {
+    thread.thread = settings_.start_thread([this, &thread, number = last_number_] { slot_main(thread, number); });
+  } catch (const std::system_error& error) {
+    slots_.pop_back();
+    no_thread(error);
+    return;
+  }
+  by_number_[last_number_] = &thread;
   ++threads_;
   threads_most_ = std::max(threads_most_, threads_);
   ++idle_;
-  thread.thread = std::thread([this, &thread] { slot_main(thread); });
+  no_thread_since_ = 0;
+}
+
+// The rank goes on with the threads that it has, and asks again.
+void Engine::no_thread(const std::system_error& error) {
+  const Time now = core::now();
+  ask_for_thread_at_ = now + kThreadAgain;
+  if (no_thread_since_ != 0) return;
+  no_thread_since_ = now;
+  why_no_thread_ = error.what();
+  core::log_warn("the system gives this rank no more threads than its " + std::to_string(threads_) + ": " +
+                 why_no_thread_);
+}
+
+// Where all wait for a thread that can't be had, the newest wait ends with an error: what comes of that makes room.
+void Engine::look_at_stall(Time now) {
+  if (now - no_thread_since_ < kNoThread) return;
+  if (idle_ != 0 || !worker_->has_runnable()) {
+    no_thread_since_ = 0;
+    return;
+  }
+  bool all_still = true;
+  for (worker::Run* run : worker_->runs()) {
+    all_still = (run->waiting != 0 || stands_still(*run, now, kNoThread / 2)) && all_still;
+  }
+  if (!all_still || lending_.empty()) return;
+  no_thread_since_ = now;
+  lending_.back().waiter().refuse(
+      "mobula: this waits for a task or call that needs a thread of its own, all " + std::to_string(threads_) +
+      " threads of the rank wait, and the system gives no more (" + why_no_thread_ +
+      "): raise the limit of processes and threads (ulimit -u, pids.max of the container or job), or the memory for "
+      "their stacks (ulimit -s is what each reserves)");
+}
+
+// Passes places on that are held by runs whose threads stand still.
+void Engine::look_at_places(Time now) {
+  if (now - looked_at_places_ < kStill / 2) return;
+  looked_at_places_ = now;
+  const Time patience = kStill * std::max<Time>(1, threads_ / kManyThreads);
+  const std::vector<worker::Run*> holders = worker_->holders();
+  for (worker::Run* run : holders) {
+    if (stands_still(*run, now, patience)) worker_->give_up_place(*run);
+  }
 }
 
 // The thread goes where the run's slots are, and where all slots are if it has none.
@@ -509,8 +844,10 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   const bool tells = watch_ != nullptr && run->body->actor == nullptr;
   const std::size_t cell = tells ? watch_->began(run->range) : 0;
   run->thread = t_thread;
+  thread_local const clockid_t clock = own_clock();
+  run->clock = clock;
   lock.unlock();
-  bind_to(*run);
+  if (t_number != 0) bind_to(*run);  // one that a task has started keeps the place that it has
   worker::Run* const outer = std::exchange(t_run, run.get());
   if (!run->saves) {
     if (journal_ == nullptr) {
@@ -524,7 +861,15 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   lock.lock();
   t_slow = t_slow || run->left_behind;
   if (tells) watch_->ended(cell);
+  if (outer == nullptr && t_number != 0) forget_helpers();
   worker_->finish(std::move(run), core::now());
+}
+
+// Threads that the run's task has started, and that wait still, are nobody's from now on.
+void Engine::forget_helpers() {
+  Thread& thread = *by_number_.at(t_number);
+  thread.run = nullptr;
+  for (Lending* helper : std::exchange(thread.helpers, {})) helper->run_ended();
 }
 
 void Engine::invoke(worker::Run& run) {
@@ -584,13 +929,18 @@ void Engine::save_actor(worker::Run& run) {
   }
 }
 
-void Engine::slot_main(Thread& self) {
-  name_thread("slot");
+void Engine::slot_main(Thread& self, std::uint32_t number) {
+  name_thread("s" + std::to_string(number));
+  t_number = number;
   Lock lock(*this);
   const auto runnable = [this] { return worker_->has_runnable() || ending_.load(std::memory_order_relaxed); };
   while (true) {
     const bool spare = threads_ > settings_.worker.slots;
-    const bool met = wait(lock, runnable, spare ? core::now() + kSpareIdle : kNever);
+    bool met = false;
+    {
+      Waiter waiter(&resting_);
+      met = wait(lock, waiter, runnable, spare ? core::now() + kSpareIdle : kNever);
+    }
     if (ending_.load()) break;
     if (!met) {
       if (threads_ > settings_.worker.slots) break;
@@ -599,19 +949,21 @@ void Engine::slot_main(Thread& self) {
     auto run = worker_->next_run(core::now());
     if (run == nullptr) continue;
     --idle_;
-    if (worker_->has_runnable()) wake();  // more can run: others come for it
+    find_thread();  // more may be there to run
     const bool answer_waits = transport_.has_unsent() && !ending_.load(std::memory_order_relaxed);
     if (answer_waits && core::now() - last_step_ > kFlushAfter) transport_.flush();
+    self.run = run.get();
     execute(lock, std::move(run));
     ++idle_;
     if (!worker_->has_runnable() || core::now() - last_step_ > kFlushAfter) {
       step();
     }
-    if (!waiters_.empty()) wake();
+    tell();
     if (t_slow) break;
   }
   --idle_;
   --threads_;
+  by_number_.erase(number);
   self.ended = true;
 }
 
@@ -625,7 +977,7 @@ void Engine::io_main() {
     orders_.pop_front();
     carry_out(lock, order);
     step();
-    wake();
+    tell();
   }
 }
 
@@ -687,11 +1039,12 @@ void Engine::pump_main() {
       dismissed = dismissed_;
       if (now - last_step_ > kPumpAfter) {
         step();
-        wake();
+        tell();
         if (!bell_taken_) {
           // All threads compute: the doorbell is ours, so that messages of this node are heard at once. The rest can
           // wait the longer, the longer nothing has happened. One who waits since then takes it over.
-          sleep_in_bell(lock, nullptr, std::clamp<Time>((now - last_activity_) / 16, kPumpBusy, 2 * kPumpIdle));
+          const Time most = worker_->queues_for_place() ? kPumpBusy : 2 * kPumpIdle;
+          sleep_in_bell(lock, nullptr, std::clamp<Time>((now - last_activity_) / 16, kPumpBusy, most));
           step();
           pass_bell_on();
           continue;
@@ -727,7 +1080,7 @@ void Engine::join(const std::string& version, std::uint64_t digest) {
   transport_.send(kHeadRank, join);
   step();
   if (!head_) return;
-  wait(
+  wait_for_job(
       lock, [this] { return head_->all_joined() || g_signal.load() != 0; }, kNever);
   if (!head_->join_error().empty()) throw VersionMismatch(head_->join_error());
 }
@@ -744,12 +1097,14 @@ void Engine::send_stop(int code, const std::string& reason) {
     transport_.flush();
     wire_.poll([](detail::RankId, detail::ByteView) {});
   } while (wire_.busy() && core::now() < until);
-  wake();
+  tell();
 }
 
 void Engine::leave_wire() {
   const Lock lock(*this);
+  halted_.store(true);
   ending_.store(true);
+  waiting_.signal_all();
 }
 
 bool Engine::stop_threads() {
@@ -757,7 +1112,7 @@ bool Engine::stop_threads() {
     Lock lock(*this);
     if (ending_.exchange(true)) return true;
     worker_->stop_running();
-    for (Waiter* waiter : waiters_) waiter->changed.notify_one();
+    waiting_.signal_all();
     wire_.interrupt();
   }
   if (pump_.joinable()) pump_.join();
@@ -770,8 +1125,8 @@ bool Engine::stop_threads() {
       Lock lock(*this);
       left = static_cast<std::size_t>(
           std::count_if(slots_.begin(), slots_.end(), [](const Thread& t) { return !t.ended; }));
-      if (left <= worker_->stuck()) break;  // those that are blocked in MPI will not end
-      for (Waiter* waiter : waiters_) waiter->changed.notify_one();
+      // Those that are blocked in MPI will not end. Threads of the user's that wait are on their way out.
+      if (left <= worker_->stuck() && waiting_.empty()) break;
       wire_.interrupt();
     }
     if (core::now() > until) break;
@@ -780,7 +1135,6 @@ bool Engine::stop_threads() {
   if (left != 0) return false;
   for (Thread& thread : slots_) thread.thread.join();
   slots_.clear();
-  over_ = true;
   worker_->destroy_actors();
   return true;
 }
@@ -828,7 +1182,7 @@ void Engine::drain(const std::string& why, Time until) {
   drain_until_.store(until);
   head_->drain(why);
   step();
-  wake();
+  tell();
 }
 
 void Engine::look_at_head(const std::function<void(const head::Head&)>& look) {
@@ -855,14 +1209,21 @@ void Engine::say_left() {
   } while (wire_.busy() && core::now() < until);
 }
 
+void Engine::wait_for_job(Lock& lock, Condition met, Time deadline) {
+  Waiter waiter;
+  Place place(waiter);
+  for_job_.push_back(place);
+  wait(lock, waiter, met, deadline);
+}
+
 void Engine::wait_saved(Time grace) {
   Lock lock(*this);
   if (const Time until = drain_until_.load(); until != 0) {
-    wait(
+    wait_for_job(
         lock, [this] { return head_->drained(); }, until);
   } else if (journal_ != nullptr) {
     head_->save_durable();
-    wait(
+    wait_for_job(
         lock, [this] { return head_->saved(); }, core::now() + grace);
   }
 }

@@ -2,9 +2,13 @@
 // and the transport; whoever waits moves them on, so that the common round trip has no hand-over between threads.
 //
 // Waiting goes from polling to yielding to sleeping. Of the sleeping threads one sleeps on the rank's doorbell, which
-// other ranks of the node ring, the rest on condition variables; whoever makes a step wakes those whose wish it met. A
+// other ranks of the node ring, the rest on bells of their own, which those ring who bring about what they wait for:
+// the object table, the answer to a question, cpus that are given back. So a step costs the same however many wait. A
 // pump thread steps while all others are busy in user code, so that messages are answered then too. An I/O thread
 // carries out the store's orders, which take long.
+//
+// Threads that a task starts belong to its run: Linux gives a thread the name of the one that starts it, and each
+// thread that runs tasks has a name of its own. While one of them waits, the run lends its cpus.
 #pragma once
 
 #include <atomic>
@@ -18,6 +22,7 @@
 #include <vector>
 
 #include "exec/scratch.hpp"
+#include "exec/waiting.hpp"
 #include "exec/watch.hpp"
 #include "head/head.hpp"
 #include "journal/journal.hpp"
@@ -43,17 +48,19 @@ struct Settings {
   std::int64_t yield_ns = 100'000;  // polling with yields
   std::uint32_t node = 0;
   std::string host;
+  // Starts a thread; throws std::system_error where the system gives none.
+  std::function<std::thread(std::function<void()>)> start_thread = [](std::function<void()> act) {
+    return std::thread(std::move(act));
+  };
   double time_limit_s = 0;
   std::chrono::milliseconds stop_grace{500};
 };
 
 // Of this thread: the program's, which stays in core dumps and where threads are listed, and its part in it.
-void name_thread(const char* part);
+void name_thread(const std::string& part);
 
 class Engine {
  public:
-  static constexpr std::uint32_t kMaxThreads = 1024;  // that run tasks; more of them would only wait
-
   // `head_settings` on rank 0 only.
   Engine(transport::Wire& wire, Settings settings, const head::Settings* head_settings);
   ~Engine();
@@ -103,23 +110,36 @@ class Engine {
 
   // One round: takes in messages, decides, sends. Requires the lock.
   bool step();
-  // Waits until `met`, which is called under the lock; false if the deadline passes first. Requires the lock.
-  bool wait(Lock& lock, const std::function<bool()>& met, Time deadline);
+  // Waits until `met`, which is called under the lock after each step of this thread and whenever the waiter is
+  // signalled: so whatever may bring it about without this thread must signal that. False if the deadline passes
+  // first, or the threads are to end. Requires the lock.
+  bool wait(Lock& lock, Waiter& waiter, Condition met, Time deadline);
   static constexpr Time kNever = std::numeric_limits<Time>::max();
 
   // Waits until a value is here or has failed; `value` keeps one of the store. Runs the task itself if it is queued on
-  // this rank.
+  // this rank. Throws Cancelled where the job ends first.
   bool wait_for(Lock& lock, const detail::Handle& handle, Time deadline, store::ValuePtr& value);
-  // The same for anything else that a task may wait for: its slot is lent meanwhile.
-  bool wait_lending(Lock& lock, const std::function<bool()>& met, Time deadline);
+  // The same for anything else that a task may wait for: its slot is lent meanwhile. A task whose own limit is over, or
+  // where `is_late` says that another's was, goes on at once, though others may have its cpus still.
+  static constexpr auto kNotLate = [] { return false; };
+  bool wait_lending(Lock& lock, Waiter& waiter, Condition met, Time deadline, Condition is_late = kNotLate);
+  // Asks the head, and waits for the answer. Throws Cancelled where the job ends first. Called without the lock.
+  core::Answer ask(core::Question question, detail::ObjectId id, core::WireOptions options = {});
   // After something was submitted: moves on if someone is hungry or much has gathered. Requires the lock.
   void submitted(Lock& lock, std::uint32_t tasks);
 
   // Room in the store for n bytes. Waits while room is being made; throws StoreFull. Called without the lock.
   detail::Buffer room(std::size_t n);
 
-  // Waits while more is queued at the head than is good for its memory.
+  // Waits while more is queued than is good for memory. Throws Cancelled where the job ends first.
   void wait_for_room(Lock& lock);
+
+  // The run on whose behalf this thread calls: the one that it executes, or that of the task which has started it.
+  // nullptr: it is one of the driver's, or nobody knows. Requires the lock.
+  worker::Run* callers_run();
+  // Throws Cancelled if the job has ended, or ends.
+  void require_open();
+  bool is_over() const { return ending_.load(std::memory_order_relaxed); }
 
   worker::Worker& worker() { return *worker_; }
   head::Head* head() { return head_.get(); }
@@ -168,15 +188,13 @@ class Engine {
   void interrupt() { wire_.interrupt(); }
 
  private:
-  struct Waiter {
-    const std::function<bool()>* met;
-    std::condition_variable_any changed;
-    bool in_bell = false;  // sleeps on the doorbell
-    bool woken = false;
-  };
+  class Lending;
+  struct Returning;
   struct Thread {
     std::thread thread;
     bool ended = false;
+    worker::Run* run = nullptr;     // that it executes, below all those that wait for each other on its stack
+    std::vector<Lending*> helpers;  // waits of threads that the run's task has started
   };
 
   bool settle(Time now);
@@ -184,14 +202,24 @@ class Engine {
   void dispatch(detail::RankId from, detail::ByteView frame);
   template <class M>
   void deliver(detail::RankId from, const M& message);
-  void wake();
-  void slot_main(Thread& self);
+  void tell();
+  void find_thread();
+  void give_cpus_back();
+  bool has_room_at_head() const;
+  [[noreturn]] void halt(Lock& lock);
+  void slot_main(Thread& self, std::uint32_t number);
   void pump_main();
   void io_main();
   void carry_out(Lock& lock, store::Store::Order& order);
   void spawn();
+  void no_thread(const std::system_error& error);
+  void look_at_stall(Time now);
+  void look_at_places(Time now);
   void execute(Lock& lock, std::unique_ptr<worker::Run> run);
   void bind_to(const worker::Run& run);
+  void forget_helpers();
+  Thread* callers_thread();
+  void wait_for_job(Lock& lock, Condition met, Time deadline);
   void save_actor(worker::Run& run);
   void invoke(worker::Run& run);
   void invoke_sandboxed(worker::Run& run);
@@ -199,6 +227,7 @@ class Engine {
   void invoke_with_journal(worker::Run& run);
   void invoke_durable(worker::Run& run);
   void keep_state(const worker::LocalActor& actor, const detail::Encoder& state);
+  void sleep(Lock& lock, Waiter& waiter, std::int64_t most_ns);
   bool sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns);
   void pass_bell_on();
 
@@ -217,7 +246,16 @@ class Engine {
   std::mutex mutex_;
   std::atomic<int> contenders_{0};
   // All below is guarded by mutex_.
-  std::list<Waiter*> waiters_;
+  WaitList waiting_;    // all threads that wait
+  WaitList sleepers_;   // of them, those that sleep on bells of their own
+  WaitList resting_;    // idle threads that sleep
+  WaitList lending_;    // threads of runs
+  WaitList returning_;  // those that want their cpus back, in turn
+  WaitList for_space_;  // in the store
+  WaitList for_head_;   // for room at the head, in turn
+  WaitList for_job_;    // for the state of the job as a whole: the driver's thread
+  std::uint64_t space_seen_ = 0;
+  std::unordered_map<std::uint64_t, Waiter*> asking_;  // by token
   bool bell_taken_ = false;
   Time last_step_ = 0;
   Time last_tick_ = 0;
@@ -226,16 +264,23 @@ class Engine {
   std::uint32_t wait_for_space_ = 0;  // threads that wait for room in the store
   std::uint64_t rooms_given_ = 0;     // to such
   std::list<Thread> slots_;
+  std::unordered_map<std::uint32_t, Thread*> by_number_;
+  std::uint32_t last_number_ = 0;
   std::uint32_t threads_ = 0;
   std::uint32_t threads_most_ = 0;
   std::uint32_t idle_ = 0;
+  // Since when the system has given no thread that was needed, 0: it does; why; and when it is asked again.
+  Time no_thread_since_ = 0;
+  std::string why_no_thread_;
+  Time ask_for_thread_at_ = 0;
+  Time looked_at_places_ = 0;
   Time started_ = 0;
   int stop_code_ = 0;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> ending_{false};  // the threads are to end
   std::atomic<Time> drain_until_{0};
   bool dismissed_ = false;
-  bool over_ = false;  // they have: what actors' destructors would wait for does not come
+  std::atomic<bool> halted_{false};  // they are to stop where they are: the process ends
   std::thread pump_;
   // Carries out the store's orders: started with the first one.
   std::thread io_;

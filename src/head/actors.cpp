@@ -342,23 +342,26 @@ void Head::find_deadlocks() {
     const auto wait = waits_.find(id);
     return wait != waits_.end() && now_ - wait->second.since >= kOldWait ? wait : waits_.end();
   };
+  // Each waits for one other, so each walk ends, meets what an earlier one has seen, or goes round.
+  std::unordered_map<ObjectId, std::size_t> seen;  // in which walk
+  std::size_t walk = 0;
   for (auto from = waits_.begin(); from != waits_.end(); ++from) {
-    std::vector<ObjectId> path;
+    ++walk;
     auto at = old(from->first);
-    while (at != waits_.end() && std::find(path.begin(), path.end(), at->first) == path.end()) {
-      path.push_back(at->first);
-      at = old(at->second.on);
-    }
-    if (at == waits_.end() || at->first != from->first) continue;
-    std::string text;
-    for (const ObjectId& id : path) {
+    while (at != waits_.end() && seen.emplace(at->first, walk).second) at = old(at->second.on);
+    if (at == waits_.end() || seen[at->first] != walk) continue;
+    const auto name = [this](ObjectId id) {
       const Actor* actor = find_actor(id);
-      text += (actor != nullptr ? actor_name(id, *actor) : core::to_string(id)) + " waits for a call on ";
-    }
-    const Actor* first = find_actor(path.front());
-    text += first != nullptr ? actor_name(path.front(), *first) : core::to_string(path.front());
-    transport_.send(from->second.rank, core::Deadlock{from->second.token, text});
-    waits_.erase(from);
+      return actor != nullptr ? actor_name(id, *actor) : core::to_string(id);
+    };
+    std::string text = name(at->first);
+    auto next = at;
+    do {
+      next = old(next->second.on);
+      text += " waits for a call on " + name(next->first);
+    } while (next != at);
+    transport_.send(at->second.rank, core::Deadlock{at->second.token, text});
+    waits_.erase(at);
     return;
   }
 }

@@ -227,13 +227,7 @@ void ObjectTable::make_ready(Record& record, std::uint32_t index) {
   auto& word = record.chunks_[i / record.per_chunk]->ready[i % record.per_chunk / 64];
   if ((word.fetch_or(bit, std::memory_order_acq_rel) & bit) == 0)
     record.ready_count.fetch_add(1, std::memory_order_release);
-  if (record.waiters_ != 0) news_ = true;
-  if (!record.watchers_.empty()) {
-    const auto [from, to] = record.watchers_.equal_range(index);
-    for (auto it = from; it != to; ++it) it->second.first->ready(it->second.second);
-    record.watchers_.erase(from, to);
-    news_ = true;
-  }
+  if (!record.watchers_.empty()) tell_range(record, index, 1);
 }
 
 // A task that ran twice, since the end of its first run was lost with its rank, has the result of the first: readers
@@ -267,21 +261,17 @@ void ObjectTable::set_packed(Record& record, std::uint32_t begin, std::uint32_t 
       std::memcpy(chunk.values.get() + std::size_t{at} * record.packed, values, std::size_t{here} * record.packed);
       values += std::size_t{here} * record.packed;
     }
-    if (record.watchers_.empty()) {
-      std::uint32_t fresh = 0;
-      for (std::uint32_t i = at; i < at + here;) {  // a word at a time
-        const std::uint32_t to = std::min((i / 64 + 1) * 64, at + here);
-        const std::uint32_t bits = to - i;
-        const std::uint64_t mask = (bits == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1) << (i % 64);
-        const std::uint64_t old = chunk.ready[i / 64].fetch_or(mask, std::memory_order_acq_rel);
-        fresh += static_cast<std::uint32_t>(std::popcount(mask & ~old));
-        i = to;
-      }
-      record.ready_count.fetch_add(fresh, std::memory_order_release);
-      if (record.waiters_ != 0) news_ = true;
-    } else {
-      for (std::uint32_t i = 0; i < here; ++i) make_ready(record, begin + i);
+    std::uint32_t fresh = 0;
+    for (std::uint32_t i = at; i < at + here;) {  // a word at a time
+      const std::uint32_t to = std::min((i / 64 + 1) * 64, at + here);
+      const std::uint32_t bits = to - i;
+      const std::uint64_t mask = (bits == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1) << (i % 64);
+      const std::uint64_t old = chunk.ready[i / 64].fetch_or(mask, std::memory_order_acq_rel);
+      fresh += static_cast<std::uint32_t>(std::popcount(mask & ~old));
+      i = to;
     }
+    record.ready_count.fetch_add(fresh, std::memory_order_release);
+    if (!record.watchers_.empty()) tell_range(record, begin, here);
     begin += here;
     n -= here;
   }
@@ -386,9 +376,34 @@ void ObjectTable::watch(Record& record, std::uint32_t index, Watcher& watcher, s
   record.watchers_.emplace(index, std::pair{&watcher, position});
 }
 
-void ObjectTable::unwatch(Record& record, std::uint32_t index, Watcher& watcher) {
+void ObjectTable::unwatch(Record& record, std::uint32_t index, const Watcher& watcher) {
+  if (record.watchers_.empty()) return;
   const auto [from, to] = record.watchers_.equal_range(index);
   for (auto it = from; it != to;) it = it->second.first == &watcher ? record.watchers_.erase(it) : std::next(it);
+}
+
+void ObjectTable::tell(Record& record, std::uint32_t index) {
+  const auto [from, to] = record.watchers_.equal_range(index);
+  for (auto it = from; it != to; ++it) it->second.first->ready(it->second.second);
+  record.watchers_.erase(from, to);
+}
+
+// The elements have become ready. Looks at as few as it can: of a large batch few are watched.
+void ObjectTable::tell_range(Record& record, std::uint32_t begin, std::uint32_t n) {
+  auto& watchers = record.watchers_;
+  if (n <= watchers.size()) {
+    for (std::uint32_t i = begin; i < begin + n; ++i) tell(record, i);
+  } else {
+    for (auto it = watchers.begin(); it != watchers.end();) {
+      if (it->first < begin || it->first >= begin + n) {
+        ++it;
+        continue;
+      }
+      it->second.first->ready(it->second.second);
+      it = watchers.erase(it);
+    }
+  }
+  if (record.ready_count.load(std::memory_order_relaxed) == record.count_) tell(record, Record::kWhole);
 }
 
 void ObjectTable::release_last(Record& record, std::uint32_t index) {

@@ -69,10 +69,12 @@ struct Slot {
   };
 };
 
-// Told when elements become ready. Used under the rank's lock.
+// Told when an element becomes ready, or when the value of one that was ready elsewhere has come here; of a whole
+// batch, when all of its elements are ready. It is told once for each time that it watches. Used under the rank's lock.
 class Watcher {
  public:
   virtual ~Watcher() = default;
+  // Must not change who watches.
   virtual void ready(std::size_t position) = 0;
 };
 
@@ -132,7 +134,6 @@ class Record {
   bool known_ = false;                               // the head knows of the span
   std::uint32_t large_ = 0;                          // elements that are large values
   std::uint32_t draining_ = 0;                       // drops that are being handled
-  std::uint32_t waiters_ = 0;                        // threads that wait for one of these
   std::unordered_map<std::uint32_t, bool> tracked_;  // index -> the head counts a hold of this rank
   std::unordered_multimap<std::uint32_t, std::pair<store::Watcher*, std::size_t>> watchers_;
 };
@@ -187,13 +188,18 @@ class ObjectTable {
   void know(Record& record) { record.known_ = true; }
   void free(ObjectId id);
 
-  void watch(Record& record, std::uint32_t index, Watcher& watcher, std::size_t position);
-  void unwatch(Record& record, std::uint32_t index, Watcher& watcher);
-  static bool has_waiter(const Record& record) { return record.waiters_ != 0; }
-  void add_waiter(Record& record) { ++record.waiters_; }
-  void remove_waiter(Record& record) { --record.waiters_; }
-  // True once after something became ready that a thread waits for.
-  bool take_news() { return std::exchange(news_, false); }
+  // `index`: of an element, or Record::kWhole for all.
+  static void watch(Record& record, std::uint32_t index, Watcher& watcher, std::size_t position = 0);
+  static void unwatch(Record& record, std::uint32_t index, const Watcher& watcher);
+  static bool is_watched(const Record& record, std::uint32_t index) { return record.watchers_.contains(index); }
+  // It has failed since its task ran longer than it was to.
+  static bool timed_out(const Record& record, std::uint32_t index) {
+    if (!record.ready(index)) return false;
+    const Slot* slot = record.slot(index);
+    return slot != nullptr && slot->kind == Slot::Kind::error && (*slot->error)->kind == core::ErrorKind::timed_out;
+  }
+  // Tells those who watch the element.
+  static void tell(Record& record, std::uint32_t index);
 
   // The head counted one hold of this rank more than it was told of.
   void drop_extra(ObjectId id) { unsaid_.drops.push_back(id); }
@@ -216,6 +222,7 @@ class ObjectTable {
  private:
   friend class detail::Record;
   void make_ready(Record& record, std::uint32_t index);
+  static void tell_range(Record& record, std::uint32_t begin, std::uint32_t n);
   Slot& slot_at(Record& record, std::uint32_t index);
   Slot& slot_to_fill(Record& record, std::uint32_t index);
   bool wanted(Record& record, std::uint32_t index);
@@ -232,13 +239,33 @@ class ObjectTable {
   std::unordered_map<SpanId, std::unique_ptr<Record>> mine_;
   std::unordered_map<ObjectId, std::unique_ptr<Record>> foreign_;
   core::Holds unsaid_;
-  bool news_ = false;
 
   // The drops: a spin lock, since it is held for a few instructions only.
   std::atomic_flag drop_lock_;
   std::vector<std::pair<Record*, std::uint32_t>> dropped_;  // guarded by drop_lock_
   std::atomic<bool> dropped_any_{false};
   std::vector<std::pair<Record*, std::uint32_t>> draining_;
+};
+
+// A watch that lasts as long as this.
+class Watch {
+ public:
+  Watch(Record& record, std::uint32_t index, Watcher& watcher) : record_(record), index_(index), watcher_(watcher) {
+    again();
+  }
+  ~Watch() { ObjectTable::unwatch(record_, index_, watcher_); }
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+  // After it was told.
+  void again() {
+    ObjectTable::unwatch(record_, index_, watcher_);
+    ObjectTable::watch(record_, index_, watcher_);
+  }
+
+ private:
+  Record& record_;
+  std::uint32_t index_;
+  Watcher& watcher_;
 };
 
 }  // namespace mobula::store

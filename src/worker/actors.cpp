@@ -16,7 +16,6 @@ using detail::kNoRank;
 
 namespace {
 
-constexpr std::uint32_t kShared = 64;        // runs without cpus that a rank has at once
 constexpr Time kBlockedAfter = 100'000'000;  // ns that a method waits for a call before the head is told
 
 ErrorPtr died(ObjectId actor, const std::string& why) {
@@ -488,7 +487,7 @@ void Worker::list(LocalActor& actor) {
 }
 
 bool Worker::may_call(bool shares) const {
-  return !callable_[shares ? 1 : 0].empty() && (!shares || shared_active_ < kShared);
+  return !callable_[shares ? 1 : 0].empty() && (!shares || places_.size() < kPlaces);
 }
 
 // Calls that will not run.
@@ -539,7 +538,10 @@ void Worker::send_call_report(Report& report) {
 void Worker::callers_lost(RankId rank) {
   for (auto& [id, actor] : actors_) {
     for (Piece* piece : actor->calls()) {
-      if (piece->range.span.owner() == rank) erase_piece(*piece);
+      const Range range = piece->range;
+      if (range.span.owner() != rank) continue;
+      erase_piece(*piece);
+      for (const ObjectId& result : interested_in(range)) redirect(result);
     }
   }
   for (auto it = loans_.begin(); it != loans_.end();) {
@@ -620,6 +622,7 @@ void Worker::handle(RankId, const core::Deadlock& m) {
     if (run->blocked != m.token) continue;
     run->deadlock = core::make_error(ErrorKind::deadlock, "deadlock: " + m.text, task_name(*run->body), run->awaits,
                                      objects_.rank(), 1, settings_.host);
+    if (run->told != nullptr) run->told->ready(0);
   }
 }
 

@@ -238,6 +238,10 @@ bool Worker::fits(const Body& body) const {
   if (body.in_store != 0 && in_store_ != 0 && in_store_ + body.in_store > store_.capacity() / 2) return false;
   if (!body.options) return free_.cpus >= 1 - kSlack;
   const core::WireDemand& d = body.options->demands.front();
+  if (d.cpus == 0 && places_.size() >= kPlaces) {
+    refused_place_ = true;
+    return false;
+  }
   if (own_cpus(d) > free_.cpus + kSlack || d.gpus > free_.gpus + kSlack || d.memory > free_.memory) return false;
   if (d.gpus != 0) {  // enough of them, with enough left of each
     const auto n = std::count_if(free_gpus_.begin(), free_gpus_.end(),
@@ -312,7 +316,8 @@ std::unique_ptr<Run> Worker::run_from(const PieceQueue& queue, Time now) {
       const std::uint32_t size = piece->range.end - piece->range.begin;
       std::uint32_t n = 1;
       // Tasks of a lost rank too: if one of them was the cause, it is the only one with it next time.
-      const bool one_by_one = body.attempt > 1 || body.stops() || body.is_durable() ||
+      const bool one_by_one = body.attempt > 1 || waits_in_threads_[body.function->index] || body.stops() ||
+                              body.is_durable() ||
                               (body.options && (body.options->timeout_ns >= 0 || body.options->retry_exceptions));
       const std::uint64_t estimate = estimates_[body.function->index];
       if (size > 1 && !one_by_one && estimate != 0) {
@@ -327,7 +332,7 @@ std::unique_ptr<Run> Worker::run_from(const PieceQueue& queue, Time now) {
   return nullptr;
 }
 
-std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) {
+std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now, bool executes) {
   Run& lender = waiter.lender != nullptr ? *waiter.lender : waiter;
   Piece* piece = piece_with(handle.id());
   if (piece == nullptr || !piece->queued || piece->body->actor != nullptr || piece->body->gang != nullptr ||
@@ -336,12 +341,15 @@ std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now) 
   if (piece->body->options) {
     const auto& d = piece->body->options->demands.front();
     if (d.gpus != 0 || d.memory != 0 || !d.resources.empty()) return nullptr;
+    // Who waits for a task with a limit is told when that is over, and so can't be the one who runs it.
+    if (piece->body->options->timeout_ns >= 0) return nullptr;
   }
   split_off(*piece, handle.index());
   piece = piece_with(handle.id());
   auto run = carve(*piece, piece->range, false, now);
   run->slot = waiter.slot;
   run->lender = &lender;
+  lender.helped = lender.helped || !executes;
   count_unused(*run);
   return run;
 }
@@ -382,7 +390,7 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
     run->gpus = actor.gpus;
     run->slot = actor.slots.empty() ? -1 : actor.slots.front();
     ++actor.active;
-    if (shares) ++shared_active_;
+    if (shares) take_place(*run);
     list(actor);
     return run;
   }
@@ -416,7 +424,7 @@ double Worker::cpus_of(const Run& run) const {
 // cpus of one that waits for it, are free. To be called whenever that may have changed. What a run has added to the sum
 // is kept with it, so that just that is taken back.
 void Worker::count_unused(Run& run) {
-  const double unused = run.announced && (run.lends || run.lender != nullptr) ? cpus_of(run) : 0;
+  const double unused = run.announced && (run.lends || run.lender != nullptr || run.orphan) ? cpus_of(run) : 0;
   if (unused == run.unused) return;
   unused_runs_ += (unused != 0 ? 1U : 0U) - (run.unused != 0 ? 1U : 0U);
   unused_ += unused - run.unused;
@@ -494,6 +502,7 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, bool holds, Time n
     take(body.options.get(), 1);
     if (body.options && body.options->is_actor) actor_takes(cpus_of(*run));
     if (body.options) run->gpus = take_gpus(body.options->demands.front().gpus);
+    if (cpus_of(*run) == 0) take_place(*run);
     take_slots(*run, static_cast<std::size_t>(cpus_of(*run)));
   }
   run->in_store = body.in_store;
@@ -536,15 +545,33 @@ std::string Worker::task_name(const Body& body) const {
   return body.options && !body.options->name.empty() ? body.options->name : body.function->name;
 }
 
+void Worker::take_place(Run& run) {
+  if (run.place_at != Run::kNoPlace) return;
+  run.place_at = places_.size();
+  places_.push_back(&run);
+}
+
+void Worker::give_up_place(Run& run) {
+  if (run.place_at == Run::kNoPlace) return;
+  places_.back()->place_at = run.place_at;
+  places_[run.place_at] = places_.back();
+  places_.pop_back();
+  run.place_at = Run::kNoPlace;
+  refused_place_ = false;
+}
+
 void Worker::release(Run& run) {
   if (LocalActor* actor = run.body->actor) {
-    if (run.lends) resume(run, true);
+    if (run.lends) {
+      run.waiting = 1;  // other threads of it may wait still, and have nothing to give back to
+      resume(run, true);
+    }
     --actor->active;
-    if (actor->cpus() == 0 && !run.waits) --shared_active_;
     if (actor->options->actor.concurrency == 1) actor->slots = run.slots;
     return;
   }
   run.lender = nullptr;
+  run.orphan = false;
   if (std::exchange(run.lends, false)) {  // its cpus are free already
     const double cpus = held_cpus(run);
     free_.cpus -= cpus;
@@ -564,6 +591,14 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   running_.back()->running_at = run->running_at;
   running_[run->running_at] = running_.back();
   running_.pop_back();
+  give_up_place(*run);
+  if (run->helped) {
+    for (Run* other : running_) {
+      if (other->lender != run.get()) continue;
+      other->lender = nullptr;
+      other->orphan = true;
+    }
+  }
   detail::TaskRun& task = run->task;
   in_store_ -= run->in_store;
   LocalActor* const actor = run->body->actor;
@@ -669,6 +704,8 @@ void Worker::report(Run& run, Report report) {
   done.elapsed_ns = report.elapsed_ns;
   done.errors = std::move(report.errors);
   send_done(done);
+  if (interests_.empty()) return;
+  for (const ObjectId& id : interested_in(done.range)) redirect(id);  // it runs again, perhaps elsewhere
 }
 
 // Leaves the run with the one task that waits: what was done before it is reported, and what comes behind it queued,
@@ -698,23 +735,29 @@ void Worker::tell_waits(const Run& run, bool waits) {
   transport_.send(kHeadRank, core::Waits{id, waits});
 }
 
-void Worker::lend(Run& of) {
+void Worker::lend(Run& of, bool executes) {
   Run& run = of.lender != nullptr ? *of.lender : of;
-  leave_alone(of, now_);
-  if (&run != &of) leave_alone(run, now_);
-  of.waits = true;
+  if (executes) {
+    leave_alone(of, now_);
+    if (&run != &of) leave_alone(run, now_);
+  } else {
+    // What came before it in its run is reported only when that ends; so it is the only one there from now on.
+    waits_in_threads_[run.body->function->index] = true;
+    end_early(run);
+  }
+  ++of.waiting;
+  if (&run != &of) ++run.waiting;
   // What it waits for may need the memory.
   in_store_ -= std::exchange(of.in_store, 0);
   if (&run != &of) in_store_ -= std::exchange(run.in_store, 0);
-  const LocalActor* actor = run.body->actor;
-  if (actor != nullptr && actor->cpus() == 0 && &run == &of) --shared_active_;
-  if (run.lends || cpus_of(run) == 0) return;
+  give_up_place(run);
+  if (run.lends || run.orphan || cpus_of(run) == 0) return;
   const double cpus = held_cpus(run);
   run.lends = true;
   tell_waits(run, true);
   free_.cpus += cpus;
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
-  run.lent_slots = run.slots.size();
+  run.lent_slots = std::max(run.lent_slots, run.slots.size());
   run.slots.clear();
   lent_ += cpus;
   count_unused(run);
@@ -722,14 +765,19 @@ void Worker::lend(Run& of) {
 
 bool Worker::resume(Run& of, bool force) {
   Run& run = of.lender != nullptr ? *of.lender : of;
-  const double cpus = run.lends ? held_cpus(run) : 0;
-  const bool fits = free_.cpus + 1e-9 >= cpus && (!run.lends || free_slots_.size() >= run.lent_slots);
+  const bool last = run.waiting == 1;
+  const double cpus = run.lends && last ? held_cpus(run) : 0;
+  const bool fits = free_.cpus + 1e-9 >= cpus && (cpus == 0 || free_slots_.size() >= run.lent_slots);
   const bool is_owed = !fits && borrowed_ + 1e-9 >= cpus && run.body->actor == nullptr;
   if (!fits && !force && !is_owed) return false;
-  const LocalActor* actor = run.body->actor;
   if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});
   of.blocked = 0;
-  if (std::exchange(of.waits, false) && actor != nullptr && actor->cpus() == 0 && &run == &of) ++shared_active_;
+  --of.waiting;
+  if (&run != &of) --run.waiting;
+  if (!last) return true;
+  const bool is_call = run.body->actor != nullptr;
+  if (run.orphan) return true;
+  if (is_call ? run.body->actor->cpus() == 0 : cpus_of(run) == 0) take_place(run);
   if (!run.lends) return true;
   run.lends = false;
   tell_waits(run, false);
@@ -741,7 +789,7 @@ bool Worker::resume(Run& of, bool force) {
     return true;
   }
   free_.cpus -= cpus;
-  take_slots(run, run.lent_slots);
+  if (cpus != 0) take_slots(run, run.lent_slots);
   return true;
 }
 

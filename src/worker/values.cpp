@@ -32,10 +32,27 @@ void Worker::request(const Handle& handle) {
   Record& record = *handle.record();
   const std::uint32_t index = handle.index();
   if (!record.ready(index)) {
-    if (!record.mine) ask_for(handle.id(), kNoRank);
+    if (!record.mine) ask_for(handle.id(), kNoRank, 0, true);
     return;
   }
-  if (!objects_.is_here(record, index)) ask_for(handle.id(), where_large(*record.slot(index)));
+  if (!objects_.is_here(record, index)) ask_for(handle.id(), where_large(*record.slot(index)), 0, true);
+}
+
+void Worker::hear_of(const Handle& handle) {
+  const Record& record = *handle.record();
+  if (!record.mine && !record.ready(handle.index())) ask_for(handle.id(), kNoRank);
+}
+
+// Whether somebody waits for the bytes; the others are content to hear that they exist.
+bool Worker::wants_value(ObjectId id, const Interest& in) const {
+  return in.value || !in.pieces.empty() || adopting_.contains(id) ||
+         std::any_of(in.ranks.begin(), in.ranks.end(), [](const Asker& asker) { return !asker.word; });
+}
+
+// Threads of this rank wait for the object.
+bool Worker::is_awaited(ObjectId id) {
+  Record* record = objects_.find(id);
+  return record != nullptr && store::ObjectTable::is_watched(*record, id.index) && !objects_.is_here(*record, id.index);
 }
 
 ValuePtr Worker::value_here(ObjectId id) {
@@ -58,7 +75,7 @@ RankId Worker::where_large(const store::Slot& slot) const {
 // Ranks may wait for each other: one that gets a value passes it on to those who asked meanwhile. They never wait in a
 // circle, since a rank lets only such wait whose turn is later than its own, and sends away whoever waits when it asks
 // anew: along a chain of ranks that wait the turns fall.
-void Worker::ask_for(ObjectId id, RankId hint, std::uint64_t turn) {
+void Worker::ask_for(ObjectId id, RankId hint, std::uint64_t turn, bool for_value) {
   if (store_.has(id)) {
     if (const ValuePtr value = store_.find(id)) {
       arrived(id, value);
@@ -68,6 +85,7 @@ void Worker::ask_for(ObjectId id, RankId hint, std::uint64_t turn) {
     return;
   }
   Interest& in = interests_[id];
+  in.value = in.value || for_value;
   if (in.asked != kNoRank || in.receiving) return;
   if (hint == objects_.rank() || hint == kNoRank) {
     if (will_come(id)) return;
@@ -94,8 +112,9 @@ void Worker::ask_for(ObjectId id, RankId hint, std::uint64_t turn) {
     send_away(id, in);
     in.asked = hint;
     in.turn = turn;
-    ++fetches_;
-    transport_.send(hint, core::Fetch{id, turn});
+    const bool word = !wants_value(id, in);
+    if (!word) ++fetches_;
+    transport_.send(hint, core::Fetch{id, turn, word});
   }
 }
 
@@ -104,7 +123,7 @@ void Worker::deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, 
   const auto found = interests_.find(id);
   if (found == interests_.end()) return;
   if (value == nullptr && error == nullptr) {
-    for (const RankId rank : found->second.ranks) transport_.send(rank, core::Located{id, at, {}});
+    for (const Asker& asker : found->second.ranks) transport_.send(asker.rank, core::Located{id, at, {}, 0, true});
     found->second.ranks.clear();
     if (found->second.pieces.empty()) {
       interests_.erase(found);
@@ -117,11 +136,12 @@ void Worker::deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, 
   const Interest in = std::move(found->second);
   interests_.erase(found);
   if (error != nullptr) adopting_.erase(id);
-  for (const RankId rank : in.ranks) {
+  fulfil(id, value, error);
+  for (const Asker& asker : in.ranks) {
     if (error != nullptr) {
-      send_failure(rank, id, *error);
+      send_failure(asker.rank, id, *error);
     } else {
-      answer_fetch(rank, id, value);
+      answer_fetch(asker, id, value);
     }
   }
   for (Piece* piece : in.pieces) {
@@ -134,6 +154,20 @@ void Worker::deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, 
   fail_pieces();
 }
 
+// Tells the threads that wait for the object, wherever it was made: also here, in the name of another rank.
+void Worker::fulfil(ObjectId id, const ValuePtr& value, const ErrorPtr& error) {
+  Record* record = objects_.find(id);
+  if (record == nullptr) return;
+  if (error != nullptr) {
+    objects_.set_error(*record, id.index, error);
+  } else if (store_.has(id)) {
+    objects_.set_large(*record, id.index, objects_.rank());
+  } else {
+    objects_.set_block(*record, id.index, value);
+  }
+  store::ObjectTable::tell(*record, id.index);
+}
+
 void Worker::send_failure(RankId to, ObjectId id, const ErrorRecord& error) {
   core::Data data;
   data.id = id;
@@ -142,7 +176,12 @@ void Worker::send_failure(RankId to, ObjectId id, const ErrorRecord& error) {
   transport_.send(to, data);
 }
 
-void Worker::answer_fetch(RankId to, ObjectId id, const ValuePtr& value) {
+void Worker::answer_fetch(const Asker& asker, ObjectId id, const ValuePtr& value) {
+  const RankId to = asker.rank;
+  if (asker.word && value->size() > settings_.inline_limit) {
+    transport_.send(to, core::Located{id, objects_.rank(), {}, 0, true});
+    return;
+  }
   core::Data data;
   data.id = id;
   if (value->size() <= settings_.inline_limit) {
@@ -212,8 +251,17 @@ void Worker::handle(RankId, const core::Located& m) {
       return;
     }
   }
-  if (Record* record = objects_.find(m.id); record != nullptr && record->mine && record->ready(m.id.index)) {
-    objects_.set_large(*record, m.id.index, m.rank);
+  if (Record* record = objects_.find(m.id)) {
+    const auto in = interests_.find(m.id);
+    const bool word_is_enough = (m.exists || m.turn != 0) && in != interests_.end() && !wants_value(m.id, in->second);
+    if (word_is_enough || (record->mine && record->ready(m.id.index))) {
+      objects_.set_large(*record, m.id.index, m.rank);
+    }
+    if (word_is_enough) {
+      for (const Asker& asker : in->second.ranks) transport_.send(asker.rank, core::Located{m.id, m.rank, {}, 0, true});
+      interests_.erase(in);
+      return;
+    }
   }
   ask_for(m.id, m.rank, m.turn);
 }
@@ -256,13 +304,7 @@ void Worker::keep_adopted(ObjectId id, const ValuePtr& value) {
 // A value that was asked for is here.
 void Worker::arrived(ObjectId id, const ValuePtr& value) {
   if (!adopting_.empty()) keep_adopted(id, value);
-  if (Record* record = objects_.find(id)) {
-    if (store_.has(id)) {
-      objects_.set_large(*record, id.index, objects_.rank());
-    } else {
-      objects_.set_block(*record, id.index, value);
-    }
-  }
+  fulfil(id, value, nullptr);
   deliver(id, value, nullptr, kNoRank);
 }
 
@@ -282,11 +324,15 @@ void Worker::handle(RankId, const core::Free& m) {
 
 void Worker::handle(RankId from, const core::Fetch& m) {
   if (const ValuePtr value = value_here(m.id)) {
-    answer_fetch(from, m.id, value);
+    answer_fetch({from, m.word}, m.id, value);
     return;
   }
   if (store_.has(m.id)) {
-    interests_[m.id].ranks.push_back(from);
+    if (m.word) {
+      transport_.send(from, core::Located{m.id, objects_.rank(), {}, 0, true});
+      return;
+    }
+    interests_[m.id].ranks.push_back({from, false});
     store_.want(m.id);
     return;
   }
@@ -298,7 +344,7 @@ void Worker::handle(RankId from, const core::Fetch& m) {
       return;
     }
     if (slot->kind == store::Slot::Kind::large && slot->at != objects_.rank()) {
-      transport_.send(from, core::Located{m.id, slot->at, {}});
+      transport_.send(from, core::Located{m.id, slot->at, {}, 0, true});
       return;
     }
   }
@@ -306,7 +352,7 @@ void Worker::handle(RankId from, const core::Fetch& m) {
   const auto wanted = interests_.find(m.id);
   const bool coming = wanted != interests_.end() && wanted->second.turn != 0 && wanted->second.turn < m.turn;
   if (coming || will_come(m.id) || (record != nullptr && record->mine && !record->ready(m.id.index))) {
-    interests_[m.id].ranks.push_back(from);
+    interests_[m.id].ranks.push_back({from, m.word});
     return;
   }
   transport_.send(from, core::NotHere{m.id});
@@ -339,7 +385,7 @@ void Worker::handle(RankId from, const core::Data& m) {
   if (found != interests_.end()) found->second.receiving = true;
   Incoming in{from, m.id, m.block, m.size, {}};
   const Record* record = objects_.find(m.id);
-  if (record != nullptr && store::ObjectTable::has_waiter(*record)) {
+  if (record != nullptr && store::ObjectTable::is_watched(*record, m.id.index)) {
     incoming_.push_front(std::move(in));
   } else {
     incoming_.push_back(std::move(in));

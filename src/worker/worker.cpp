@@ -8,6 +8,11 @@
 #include "core/functions.hpp"
 #include "programs/container.hpp"
 
+// GCC takes the move of a small vector that lies in itself for one of any length.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wstringop-overread"
+#endif
+
 namespace mobula::worker {
 
 using core::ErrorKind;
@@ -30,6 +35,7 @@ Worker::Worker(transport::Transport& transport, store::ObjectTable& objects, Set
       store_(objects.store()),
       settings_(std::move(settings)),
       free_(settings_.offers),
+      waits_in_threads_(core::function_count(), false),
       estimates_(core::function_count(), 0) {
   free_.cpus = settings_.slots;
   for (int slot = static_cast<int>(settings_.slots) - 1; slot >= 0; --slot) free_slots_.push_back(slot);
@@ -434,9 +440,8 @@ void Worker::announce_body(const Range& range, const Body& body) {
   if (Record* record = objects_.find({range.span, range.begin})) objects_.know(*record);
   const std::span<const Handle> keep = body.keep;
   core::Ids deps = pass_on_all(keep.first(body.deps.size()));
-  core::Ids refs = pass_on_all(keep.subspan(body.deps.size()));
   send_submit(range, true, *body.function, body.options.get(), body.dep_mask, body.args_of(range.begin, range.end),
-              body.ends, std::move(deps), std::move(refs));
+              body.ends, std::move(deps), pass_on_all(keep.subspan(body.deps.size())));
 }
 
 void Worker::announce_all() {
@@ -597,7 +602,7 @@ void Worker::redirect(ObjectId id) {
   const auto found = interests_.find(id);
   if (found == interests_.end()) return;
   send_away(id, found->second);
-  if (found->second.pieces.empty()) {
+  if (found->second.pieces.empty() && !is_awaited(id)) {
     interests_.erase(found);
   } else {
     ask_for(id, kNoRank);
@@ -605,7 +610,7 @@ void Worker::redirect(ObjectId id) {
 }
 
 void Worker::send_away(ObjectId id, Interest& in) {
-  for (const RankId rank : in.ranks) transport_.send(rank, core::NotHere{id});
+  for (const Asker& asker : in.ranks) transport_.send(asker.rank, core::NotHere{id});
   in.ranks.clear();
 }
 
@@ -688,7 +693,7 @@ void Worker::rank_lost(const core::RankLost& m) {
   std::erase(receiving_, m.rank);
   std::vector<ObjectId> again;
   for (auto it = interests_.begin(); it != interests_.end();) {
-    std::erase(it->second.ranks, m.rank);
+    std::erase_if(it->second.ranks, [&m](const Asker& asker) { return asker.rank == m.rank; });
     if (it->second.asked == m.rank) {
       it->second.asked = kNoRank;
       it->second.receiving = false;
@@ -800,7 +805,7 @@ void Worker::tick(Time now) {
   store_.step();
   admit();
   for (Run* run : running_) {
-    if (run->body->actor != nullptr && run->waits) tell_blocked(*run, now);
+    if (run->body->actor != nullptr && run->waiting != 0) tell_blocked(*run, now);
     if (now - run->started > kRunLimit) {
       if (!run->announced) announce_run(*run);
       end_early(*run);

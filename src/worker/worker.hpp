@@ -129,6 +129,8 @@ struct Run {
   bool kept = false;
   bool holds = true;      // what its task asks for; otherwise it uses what its lender or its actor holds
   Run* lender = nullptr;  // the run that waits for it
+  bool helped = false;    // threads that its function started run others on its cpus
+  bool orphan = false;    // its lender has ended without it: it holds nothing
   int slot = -1;          // the first of its slots; -1: it shares all of them
   core::Small<int, 2> slots;
   std::vector<int> gpus;
@@ -139,12 +141,20 @@ struct Run {
   bool expired = false;  // its result was already given as TimedOut
   bool lends = false;    // waits for others, its cpus are free
   bool without = false;  // it goes on without cpus: an actor has those that it lent
-  bool waits = false;    // waits for others
-  ObjectId awaits;       // the object that it waits for, if it is one
+  // Threads of its function that wait for others: the one that executes it, and those which that has started. Of a run
+  // that lends, those of the runs that it lends to as well.
+  std::uint32_t waiting = 0;
+  ObjectId awaits;  // the object that it waits for, if it is one
   Time awaits_since = 0;
-  bool broken = false;        // the gang of which it is a member
-  bool left_behind = false;   // and it has not come back since: others have its place
-  int thread = 0;             // the system's id of the one that executes it
+  store::Watcher* told = nullptr;   // of a deadlock
+  bool broken = false;              // the gang of which it is a member
+  bool left_behind = false;         // and it has not come back since: others have its place
+  int thread = 0;                   // the system's id of the one that executes it
+  clockid_t clock = 0;              // that thread's cpu time
+  Time worked = -1;                 // what it showed when the executor looked last
+  Time still_since = 0;             // when it was first seen to stand there
+  std::size_t place_at = kNoPlace;  // of a run without cpus: position among those that hold a place
+  static constexpr std::size_t kNoPlace = ~std::size_t{0};
   std::uint32_t first = 0;    // of an actor that is saved now and then: the call that it began with,
   std::uint32_t save_at = 0;  // and the one after which that is due; 0: not in this run
   bool saves = false;         // the actor, and nothing else
@@ -213,8 +223,11 @@ class Worker {
   // Of them, those whose functions run; and those of gangs that broke, which have not come back.
   std::size_t running_members() const;
   std::size_t stuck() const;
-  // Sees to it that the object's value comes here, for a handle to wait on.
+  // Sees to it that the object's value comes here: who watches the handle's element is told then. One that is here
+  // may be moved out of memory again, and must be asked for anew.
   void request(const Handle& handle);
+  // Sees to it that the handle's element becomes ready once the value exists, wherever that may be.
+  void hear_of(const Handle& handle);
   // Asks the head; the answer is collected with `take_answer`.
   std::uint64_t ask(core::Question question, ObjectId id, core::WireOptions options = {});
   // The head knows the object's task after this, if there is one.
@@ -252,14 +265,24 @@ class Worker {
   // The next run that a thread should execute, with its cpus taken; nullptr if none may start.
   std::unique_ptr<Run> next_run(Time now);
   // The task of this very object, if it is queued here: the thread that waits for it runs it, in place of `waiter`.
-  std::unique_ptr<Run> claim(const Handle& handle, Run& waiter, Time now);
+  // `executes`: as in `lend`.
+  std::unique_ptr<Run> claim(const Handle& handle, Run& waiter, Time now, bool executes = true);
   // The thread has left the run's functions. What of it was not run goes back into the queue.
   void finish(std::unique_ptr<Run> run, Time now);
   // Ends what is left of actors at the end of the job, without the lock.
   void destroy_actors();
-  // The run's thread waits, and lends its cpus; resume asks for them back, and says whether it got them.
-  void lend(Run& run);
+  // A thread of the run's function waits: the first one lends the run's cpus, and for the last one to go on `resume`
+  // asks for them back, and says whether it got them. `executes`: it is the thread that executes the run; no other may
+  // take from the run what has ended.
+  void lend(Run& run, bool executes = true);
   bool resume(Run& run, bool force = false);
+  // Runs without cpus (calls of actors that have none, tasks that ask for none) begin where there is a place, so that a
+  // flood of short ones does not take as many threads. One that stands still gives its place up: others may be what it
+  // waits for.
+  static constexpr std::size_t kPlaces = 64;
+  bool queues_for_place() { return places_.size() >= kPlaces && (!callable_[1].empty() || refused_place_); }
+  const std::vector<Run*>& holders() const { return places_; }
+  void give_up_place(Run& run);
   void want_resume(int change) { resuming_ += change; }
   // Tasks that run can't have room for a large value while queued ones keep theirs in memory: these give them up, and
   // get them back when they are queued again.
@@ -277,6 +300,7 @@ class Worker {
     return open_.count != 0 || !unannounced_.empty() || objects_.has_drops() || lent_changed_ || store_.has_news();
   }
   std::size_t running() const { return running_.size(); }
+  const std::vector<Run*>& runs() const { return running_; }
   std::vector<Range> begun() const;  // the tasks that threads are at
   double cpus_in_use() const { return settings_.slots - free_.cpus; }
   std::size_t queued_tasks() const { return queued_tasks_; }
@@ -286,10 +310,15 @@ class Worker {
   std::string describe() const;                       // what it waits for, for people
 
  private:
-  // Who waits for an object that is not here: pieces, and ranks that asked for it.
+  struct Asker {
+    RankId rank = detail::kNoRank;
+    bool word = false;  // as in Fetch
+  };
+  // Who waits for an object that is not here: pieces, ranks that asked for it, and threads, who watch its record.
   struct Interest {
     core::Small<Piece*, 4> pieces;
-    std::vector<RankId> ranks;
+    std::vector<Asker> ranks;
+    bool value = false;              // threads wait for the value, not only for its existence
     RankId asked = detail::kNoRank;  // the rank that was asked for it; kNoRank: nobody
     std::uint64_t turn = 0;          // of the head's answer that named that rank; 0: it was named otherwise
     bool receiving = false;          // its bytes are on their way
@@ -407,6 +436,7 @@ class Worker {
   std::unique_ptr<Run> run_from(const PieceQueue& queue, Time now);
   std::unique_ptr<Run> carve(Piece& piece, Range range, bool holds, Time now);
   void start_run(Run& run);
+  void take_place(Run& run);
   void take_slots(Run& run, std::size_t n);
   void tell_waits(const Run& run, bool waits);
   void count_unused(Run& run);
@@ -422,10 +452,13 @@ class Worker {
   void take(const core::WireOptions* options, double sign);
 
   ValuePtr value_here(ObjectId id);
-  void ask_for(ObjectId id, RankId hint, std::uint64_t turn = 0);
+  void ask_for(ObjectId id, RankId hint, std::uint64_t turn = 0, bool for_value = false);
+  bool wants_value(ObjectId id, const Interest& in) const;
+  bool is_awaited(ObjectId id);
+  void fulfil(ObjectId id, const ValuePtr& value, const ErrorPtr& error);
   void deliver(ObjectId id, const ValuePtr& value, const ErrorPtr& error, RankId at);
   void send_failure(RankId to, ObjectId id, const core::ErrorRecord& error);
-  void answer_fetch(RankId to, ObjectId id, const ValuePtr& value);
+  void answer_fetch(const Asker& to, ObjectId id, const ValuePtr& value);
   void retain(ObjectId id, ValuePtr value);
   // Results of tasks that ended here, or failed.
   struct Report {
@@ -516,7 +549,9 @@ class Worker {
 
   std::unordered_map<ObjectId, std::unique_ptr<LocalActor>> actors_;
   std::deque<LocalActor*> callable_[2];    // may run a call: with cpus of their own, and without
-  std::uint32_t shared_active_ = 0;        // runs without cpus that don't wait
+  std::vector<Run*> places_;               // runs without cpus that hold a place
+  mutable bool refused_place_ = false;     // to a task, since the last one that was given up
+  std::vector<bool> waits_in_threads_;     // by function: threads that its tasks start wait for others
   std::map<ObjectId, PendingCall> calls_;  // by the first result
   std::unordered_map<ObjectId, RemoteActor> remotes_;
   std::map<std::pair<ObjectId, bool>, Loan> loans_;  // by the call; true: for its results

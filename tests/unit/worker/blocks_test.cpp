@@ -32,6 +32,10 @@ class Notes final : public transport::Wire {
   OnBlock last;
 };
 
+class Ignorer final : public store::Watcher {
+  void ready(std::size_t) override {}
+};
+
 class BlocksTest : public testing::Test {
  protected:
   static constexpr std::size_t kSize = 40 << 10;  // of which the store has room for one
@@ -69,7 +73,8 @@ TEST_F(BlocksTest, WhatAThreadWaitsForComesFirst) {
   announce(2);
   announce(3);
   const Handle wanted = objects_.handle_of(id(4));
-  objects_.add_waiter(*wanted.record());
+  Ignorer ignorer;
+  const store::Watch watch(*wanted.record(), wanted.index(), ignorer);
   announce(4);
   EXPECT_EQ(wire_.keys, (std::vector<std::uint64_t>{1}));
   wire_.complete();
@@ -77,7 +82,6 @@ TEST_F(BlocksTest, WhatAThreadWaitsForComesFirst) {
   wire_.complete();
   wire_.complete();
   EXPECT_EQ(wire_.keys, (std::vector<std::uint64_t>{1, 4, 2, 3}));
-  objects_.remove_waiter(*wanted.record());
 }
 
 }  // namespace

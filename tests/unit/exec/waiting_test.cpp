@@ -1,0 +1,247 @@
+// An engine by itself: who is signalled, what an exception leaves behind, and what happens where there is no thread.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <system_error>
+
+#include "core/functions.hpp"
+#include "core/shared_memory.hpp"
+#include "exec/engine.hpp"
+#include "transport/local_wire.hpp"
+
+namespace mobula::exec {
+namespace {
+
+using detail::FunctionInfo;
+using detail::Handle;
+using detail::TaskRun;
+
+Engine* g_engine = nullptr;
+std::function<void()> g_act;
+
+void act(TaskRun& run) {
+  for (; run.next.load() != run.end; run.advance()) {
+    if (run.stop.load()) return;
+    run.begin();
+    try {
+      g_act();
+      run.finish();
+    } catch (...) {
+      run.fail();
+    }
+  }
+}
+void nothing(TaskRun& run) {
+  for (; run.next.load() != run.end; run.advance()) {
+    run.begin();
+    run.finish();
+  }
+}
+const FunctionInfo kAct("exec_waiting_test_act", &act, 0, 0);
+const FunctionInfo kNothing("exec_waiting_test_nothing", &nothing, 0, 0);
+
+// Passes everything on, and breaks once when told.
+class Breaking final : public transport::Wire {
+ public:
+  explicit Breaking(transport::Wire& wire) : wire_(wire) {}
+  detail::RankId rank() const override { return wire_.rank(); }
+  std::uint32_t size() const override { return wire_.size(); }
+  std::uint32_t node() const override { return wire_.node(); }
+  void send(detail::RankId to, detail::Buffer frame) override { wire_.send(to, std::move(frame)); }
+  bool poll(const OnFrame& on_frame) override {
+    if (breaks.exchange(false)) throw Error("MPI_Test failed");
+    return wire_.poll(on_frame);
+  }
+  void send_block(detail::RankId to, std::uint64_t key, detail::ByteView bytes,
+                  std::shared_ptr<const void> keep) override {
+    wire_.send_block(to, key, bytes, std::move(keep));
+  }
+  void receive_block(detail::RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) override {
+    wire_.receive_block(from, key, into, std::move(done));
+  }
+  bool busy() const override { return wire_.busy(); }
+  void abandon(detail::RankId rank) override { wire_.abandon(rank); }
+  void arm() override { wire_.arm(); }
+  void disarm() override { wire_.disarm(); }
+  void sleep(std::int64_t max_ns) override { wire_.sleep(max_ns); }
+  void interrupt() override { wire_.interrupt(); }
+  bool hears_all() const override { return wire_.hears_all(); }
+  std::atomic<bool> breaks{false};
+
+ private:
+  transport::Wire& wire_;
+};
+
+class Alone : public testing::Test {
+ protected:
+  void start(std::uint32_t slots, std::function<void(Settings&)> change = {}) {
+    Settings settings;
+    settings.worker.slots = slots;
+    settings.worker.offers.cpus = slots;
+    settings.store.memory = memory_->memory();
+    if (change) change(settings);
+    head::Settings head;
+    head.version = "1";
+    head.digest = core::function_digest();
+    engine_.emplace(hub_.at(0), std::move(settings), &head);
+    g_engine = &*engine_;
+    engine_->start_threads();
+    engine_->join("1", core::function_digest());
+  }
+  static Handle submit(const FunctionInfo& function, const TaskOptions* options = nullptr) {
+    detail::Draft::State draft;
+    Engine::Lock lock(*g_engine);
+    const bool in_task = g_engine->callers_run() != nullptr;
+    Handle handle = g_engine->worker().submit(function, options, draft, in_task, in_task ? core::now() : 0);
+    g_engine->submitted(lock, 1);
+    return handle;
+  }
+  // Throws what the task threw.
+  static bool get(const Handle& handle, Time deadline = Engine::kNever) {
+    Engine::Lock lock(*g_engine);
+    store::ValuePtr value;
+    const bool met = g_engine->wait_for(lock, handle, deadline, value);
+    if (met) static_cast<void>(handle.record()->value(handle.index()));
+    return met;
+  }
+  static Time in(std::chrono::nanoseconds time) { return core::now() + time.count(); }
+
+  transport::LocalHub hub_{1};
+  std::unique_ptr<core::SharedMemory> memory_ = core::SharedMemory::alone(1 << 20);
+  std::optional<Engine> engine_;
+};
+
+TEST(Waiting, AListKeepsTheOrderAndForgetsWhoHasGone) {
+  WaitList list;
+  Waiter a;
+  Waiter b;
+  Place first(a);
+  list.push_back(first);
+  {
+    Place second(b);
+    list.push_back(second);
+    EXPECT_EQ(list.size(), 2);
+    EXPECT_EQ(&list.back().waiter(), &b);
+  }
+  EXPECT_EQ(list.size(), 1);
+  EXPECT_EQ(&list.back().waiter(), &a);
+  first.leave();
+  EXPECT_TRUE(list.empty());
+}
+
+TEST(Waiting, AnExceptionLeavesNoWaiterBehind) {
+  transport::LocalHub hub(2);
+  Breaking wire(hub.at(1));
+  Engine engine(wire, {}, nullptr);
+  const auto wait_once = [&] {
+    Engine::Lock lock(engine);
+    Waiter waiter;
+    engine.wait(
+        lock, waiter, [] { return false; }, Engine::kNever);
+  };
+  for (const auto quiet : {std::chrono::milliseconds(0), std::chrono::milliseconds(20)}) {  // it polls, it sleeps
+    std::thread breaks([&] {
+      std::this_thread::sleep_for(quiet);
+      wire.breaks = true;
+      wire.interrupt();
+    });
+    EXPECT_THROW(wait_once(), Error);
+    breaks.join();
+  }
+  // What comes is handled as before.
+  transport::Transport other(hub.at(0));
+  other.send(1, core::Answer{});
+  other.flush();
+  Engine::Lock lock(engine);
+  EXPECT_TRUE(engine.step());
+}
+
+TEST_F(Alone, AStepLooksAtNoneOfThoseWhomItDoesNotConcern) {
+  start(1);
+  constexpr int kWaiters = 50;
+  std::atomic<int> looks{0};
+  std::atomic<bool> over{false};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kWaiters; ++i) {
+    threads.emplace_back([&] {
+      Engine::Lock lock(*engine_);
+      Waiter waiter;
+      const auto met = [&] {
+        looks.fetch_add(1);
+        return over.load();
+      };
+      while (!engine_->wait(lock, waiter, met, in(std::chrono::milliseconds(2000)))) {
+      }
+    });
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // until they sleep
+  const int before = looks.load();
+  constexpr int kTasks = 500;
+  for (int i = 0; i < kTasks; ++i) EXPECT_TRUE(get(submit(kNothing)));
+  // One of them sleeps on the rank's bell and hears of everything; each wait may call another to take its place.
+  EXPECT_LT(looks.load() - before, kTasks * kWaiters / 5);
+  over = true;
+  for (auto& thread : threads) thread.join();
+}
+
+TEST_F(Alone, WhereThereIsNoThreadTheNewestWaitEndsWithAnError) {
+  std::atomic<int> left{2};
+  start(1, [&](Settings& settings) {
+    settings.start_thread = [&](std::function<void()> run) {
+      if (left.fetch_sub(1) <= 0) {
+        throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+      }
+      return std::thread(std::move(run));
+    };
+  });
+  // Each waits for one that needs a thread of its own: the third has none.
+  std::atomic<int> depth{0};
+  std::string said;
+  TaskOptions limited;
+  limited.timeout = std::chrono::minutes(1);
+  g_act = [&] {
+    if (depth.fetch_add(1) == 3) return;
+    const Handle child = submit(kAct, &limited);
+    try {
+      get(child);
+    } catch (const Error& e) {
+      said = e.what();
+    }
+  };
+  EXPECT_TRUE(get(submit(kAct), in(std::chrono::seconds(30))));
+  EXPECT_NE(said.find("ulimit -u"), std::string::npos) << said;
+  EXPECT_NE(said.find("2 threads"), std::string::npos) << said;
+}
+
+TEST_F(Alone, TheEndIsToldToAllWhoWait) {
+  start(1);
+  std::atomic<bool> goes_on{true};
+  g_act = [&] {
+    while (goes_on.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  const Handle slow = submit(kAct);
+  std::atomic<int> told{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 10; ++i) {
+    threads.emplace_back([&] {
+      try {
+        get(slow);
+      } catch (const Cancelled&) {
+        told.fetch_add(1);
+      }
+    });
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  std::thread ends([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    goes_on = false;
+  });
+  engine_->stop_threads();
+  for (auto& thread : threads) thread.join();
+  ends.join();
+  EXPECT_EQ(told.load(), 10);
+  EXPECT_THROW(engine_->require_open(), Cancelled);
+}
+
+}  // namespace
+}  // namespace mobula::exec
