@@ -146,7 +146,7 @@ void set_up_store(Job& job, exec::Settings& settings) {
     }
     mpi->share(bytes);
     settings.store.memory = mpi->segment(mpi->rank());
-    settings.store.segment_of = [mpi](detail::RankId rank) -> const std::byte* { return mpi->segment(rank).data(); };
+    settings.store.segment_of = [mpi](detail::RankId rank) -> detail::ByteView { return mpi->segment(rank); };
   } else {
     try {
       job.memory = core::SharedMemory::alone(bytes);

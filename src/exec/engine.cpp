@@ -641,11 +641,11 @@ void Engine::carry_out(Lock& lock, store::Store::Order& any) {
   };
   if (auto* write = std::get_if<Store::Write>(&any)) {
     lock.unlock();
-    const std::string error = guarded([&] { scratch_.write(write->id, write->value->view()); });
+    const std::string error = guarded([&] { scratch_.write(write->file, write->value->view()); });
     lock.lock();
     write->value.reset();
     if (!error.empty()) core::log_warn("no more values are moved out of memory: " + error);
-    store_.written(write->id, error);
+    store_.written(write->id, write->file, error);
   } else if (auto* read = std::get_if<Store::Read>(&any)) {
     lock.unlock();
     const bool good = read->cold.empty() || store_.commit()(read->cold);
@@ -654,12 +654,12 @@ void Engine::carry_out(Lock& lock, store::Store::Order& any) {
     store_.settle(room, good);  // where it is refused: better beside the segment than never
     *read->into = std::move(room.buffer);
     lock.unlock();
-    const std::string error = guarded([&] { scratch_.read(read->id, {read->into->extend(read->size), read->size}); });
+    const std::string error = guarded([&] { scratch_.read(read->file, {read->into->extend(read->size), read->size}); });
     lock.lock();
-    store_.was_read(read->id, std::move(read->into), error);
+    store_.was_read(read->id, read->file, std::move(read->into), error);
   } else if (const auto* remove = std::get_if<Store::Remove>(&any)) {
     lock.unlock();
-    scratch_.remove(remove->id);
+    scratch_.remove(remove->file);
     lock.lock();
   } else {
     const auto& prepare = std::get<Store::Prepare>(any);
