@@ -38,6 +38,7 @@ constexpr Time kPollOften = 50'000;     // ns between polls of a sleeper to whom
 constexpr Time kTickEvery = 500'000;
 constexpr Time kSpareIdle = 1'000'000'000;  // ns after which a thread beyond the slots ends
 constexpr std::uint32_t kSubmitsPerStep = 64;
+constexpr Time kLetIn = 20'000;   // ns that a thread which polls leaves the lock to those that wait for it
 constexpr Time kGather = 10'000;  // ns that submissions gather while workers are hungry
 
 thread_local worker::Run* t_run = nullptr;
@@ -232,6 +233,12 @@ void Engine::wake() {
   if (idle_ == 0 && !slots_.empty() && worker_->has_runnable()) spawn();
 }
 
+// Leaves others the time to take the lock. Requires that this thread does not have it.
+void Engine::let_in() const {
+  const Time until = core::now() + kLetIn;
+  while (contenders_.load(std::memory_order_relaxed) != 0 && core::now() < until) __builtin_ia32_pause();
+}
+
 // Sleeps until something may have come. One thread at a time; false if another sleeps there.
 bool Engine::sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns) {
   if (bell_taken_) return false;
@@ -286,13 +293,17 @@ bool Engine::wait(Lock& lock, const std::function<bool()>& met, Time deadline) {
     if (over_) return leave(false);
     if (happened) quiet_since = now;
     const Time quiet = now - quiet_since;
-    if (quiet < settings_.spin_ns + settings_.yield_ns) {
+    const bool yields = yields_.are_cheap(now);
+    if (quiet < settings_.spin_ns + (yields ? settings_.yield_ns : 0)) {
       if (quiet < settings_.spin_ns && contenders_.load(std::memory_order_relaxed) == 0) {
         if (spin() && met()) return leave(true);
         lock.unlock();
+      } else if (yields) {
+        lock.unlock();
+        yields_.yield();
       } else {
         lock.unlock();
-        sched_yield();
+        let_in();
       }
       lock.lock();
       if (met()) return leave(true);

@@ -1,11 +1,13 @@
 #include "transport/mpi_wire.hpp"
 
+#include <dlfcn.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -93,6 +95,24 @@ class KeyWindow {
   std::set<std::uint64_t> ahead_;  // others that have
 };
 
+// Where there are more ranks than cores, Open MPI gives the core away in each call that finds nothing. That is for
+// those who wait inside it; the wire's callers hold the rank's lock, and wait by themselves.
+class KeepsCore {
+ public:
+  KeepsCore() : yields_(kSetYields != nullptr && kSetYields(false)) {}
+  ~KeepsCore() {
+    if (yields_) kSetYields(true);
+  }
+  KeepsCore(const KeepsCore&) = delete;
+  KeepsCore& operator=(const KeepsCore&) = delete;
+
+ private:
+  using SetYields = bool (*)(bool);  // returns what was set before
+  static inline const auto kSetYields =
+      reinterpret_cast<SetYields>(dlsym(RTLD_DEFAULT, "opal_progress_set_yield_when_idle"));
+  bool yields_;
+};
+
 class MpiWireImpl final : public MpiWire {
  public:
   explicit MpiWireImpl(MPI_Comm over) {
@@ -131,6 +151,7 @@ class MpiWireImpl final : public MpiWire {
   const std::vector<RankId>& node_members() const override { return members_; }
   int thread_level() const override { return thread_level_; }
   MPI_Comm communicator() const override { return comm_; }
+  std::uint64_t call() const override { return call_.load(std::memory_order_relaxed); }
 
   std::vector<std::string> gather_on_node(const std::string& mine) override {
     const int size = static_cast<int>(mine.size());
@@ -197,12 +218,13 @@ class MpiWireImpl final : public MpiWire {
   }
 
   void send(RankId to, Buffer frame) override {
+    const KeepsCore keeps_core;
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Isend(frame.data(), static_cast<int>(frame.size()), MPI_BYTE, static_cast<int>(to), kFrameTag, comm_,
-                    &request),
+    check(inside(MPI_Isend, frame.data(), static_cast<int>(frame.size()), MPI_BYTE, static_cast<int>(to), kFrameTag,
+                 comm_, &request),
           "MPI_Isend");
     int done = 0;
-    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    inside(MPI_Test, &request, &done, MPI_STATUS_IGNORE);
     if (done == 0) {
       Outbox& box = outboxes_[to];
       if (box.empty()) sending_.push_back({to, &box});
@@ -212,6 +234,7 @@ class MpiWireImpl final : public MpiWire {
   }
 
   bool poll(const OnFrame& on_frame) override {
+    const KeepsCore keeps_core;
     bool happened = false;
     // A bounded number of frames a call, so that a flood leaves room for other work.
     for (std::size_t n = 0; n < kReceives && receive_next(on_frame); ++n) happened = true;
@@ -222,11 +245,13 @@ class MpiWireImpl final : public MpiWire {
   }
 
   void send_block(RankId to, std::uint64_t key, ByteView bytes, std::shared_ptr<const void> keep) override {
+    const KeepsCore keeps_core;
     out_.add({to, key, bytes, std::move(keep), 0, {}}, [this](OutBlock& block) { advance(block); });
     if (Doorbell* bell = bell_of(to)) bell->ring();
   }
 
   void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) override {
+    const KeepsCore keeps_core;
     in_.add({from, key, into, std::move(done), 0, {}}, [this](InBlock& block) { advance(block); });
   }
   bool can_receive(RankId from, std::uint64_t key) const override { return in_.covers(from, key); }
@@ -362,7 +387,16 @@ class MpiWireImpl final : public MpiWire {
     }
   };
 
-  void post(Receive& receive) { check(MPI_Start(&receive.request), "MPI_Start"); }
+  // Calls that MPI may not return from are made by this, so that `call` tells.
+  template <class Function, class... Args>
+  int inside(Function* function, Args... args) {
+    call_.store(call_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    const int code = function(args...);
+    call_.store(call_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    return code;
+  }
+
+  void post(Receive& receive) { check(inside(MPI_Start, &receive.request), "MPI_Start"); }
 
   void add_receive() {
     Receive& receive = receives_.emplace_back();
@@ -372,9 +406,9 @@ class MpiWireImpl final : public MpiWire {
     post(receive);
   }
 
-  static bool is_complete(Receive& receive, MPI_Status& status) {
+  bool is_complete(Receive& receive, MPI_Status& status) {
     int done = 0;
-    check(MPI_Test(&receive.request, &done, &status), "MPI_Test");
+    check(inside(MPI_Test, &receive.request, &done, &status), "MPI_Test");
     return done != 0;
   }
 
@@ -453,7 +487,7 @@ class MpiWireImpl final : public MpiWire {
     for (std::size_t n = kReceives; n != 0; --n) {
       const auto receive = receives_.begin();
       MPI_Status status;
-      check(MPI_Cancel(&receive->request), "MPI_Cancel");
+      check(inside(MPI_Cancel, &receive->request), "MPI_Cancel");
       if (!is_complete(*receive, status)) {
         set_first_aside();
         continue;
@@ -483,7 +517,7 @@ class MpiWireImpl final : public MpiWire {
       Outbox& box = *sending_[next_sending_].box;
       int done = 1;
       while (done != 0 && !box.empty()) {
-        MPI_Test(&box.front().request, &done, MPI_STATUS_IGNORE);
+        inside(MPI_Test, &box.front().request, &done, MPI_STATUS_IGNORE);
         if (done == 0) break;
         box.pop_front();
         happened = true;
@@ -500,11 +534,11 @@ class MpiWireImpl final : public MpiWire {
 
   // Keeps two chunks of a block under way. `start(offset, size)` makes the request for a chunk.
   template <class B, class Start>
-  static bool move_chunks(B& block, std::size_t size, Start start) {
+  bool move_chunks(B& block, std::size_t size, Start start) {
     bool happened = false;
     while (!block.requests.empty()) {
       int done = 0;
-      MPI_Test(&block.requests.front(), &done, MPI_STATUS_IGNORE);
+      inside(MPI_Test, &block.requests.front(), &done, MPI_STATUS_IGNORE);
       if (done == 0) break;
       block.requests.pop_front();
       happened = true;
@@ -521,8 +555,8 @@ class MpiWireImpl final : public MpiWire {
   bool advance(OutBlock& block) {
     return move_chunks(block, block.bytes.size(), [&](std::size_t at, std::size_t size) {
       MPI_Request request = MPI_REQUEST_NULL;
-      check(MPI_Isend(block.bytes.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block.peer),
-                      tag_of(block.key), comm_, &request),
+      check(inside(MPI_Isend, block.bytes.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block.peer),
+                   tag_of(block.key), comm_, &request),
             "MPI_Isend");
       return request;
     });
@@ -531,8 +565,8 @@ class MpiWireImpl final : public MpiWire {
   bool advance(InBlock& block) {
     return move_chunks(block, block.into.size(), [&](std::size_t at, std::size_t size) {
       MPI_Request request = MPI_REQUEST_NULL;
-      check(MPI_Irecv(block.into.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block.peer),
-                      tag_of(block.key), comm_, &request),
+      check(inside(MPI_Irecv, block.into.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block.peer),
+                   tag_of(block.key), comm_, &request),
             "MPI_Irecv");
       return request;
     });
@@ -626,6 +660,7 @@ class MpiWireImpl final : public MpiWire {
     Doorbell* bell = nullptr;
   };
 
+  std::atomic<std::uint64_t> call_{0};  // odd: inside
   bool started_here_ = false;
   int thread_level_ = MPI_THREAD_SINGLE;
   MPI_Comm comm_ = MPI_COMM_NULL;
