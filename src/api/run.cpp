@@ -70,7 +70,7 @@ struct Job {
   core::Time asked_at = 0;
   std::atomic<bool> ended{false};
   std::atomic<bool> main_is_in_driver{false};
-  std::jthread stillness;
+  std::jthread guard;
 };
 Job* g_job = nullptr;
 
@@ -147,7 +147,7 @@ void set_up_store(Job& job, exec::Settings& settings) {
     }
     mpi->share(bytes);
     settings.store.memory = mpi->segment(mpi->rank());
-    settings.store.segment_of = [mpi](detail::RankId rank) -> const std::byte* { return mpi->segment(rank).data(); };
+    settings.store.segment_of = [mpi](detail::RankId rank) -> detail::ByteView { return mpi->segment(rank); };
   } else {
     try {
       job.memory = core::SharedMemory::alone(bytes);
@@ -388,31 +388,31 @@ void on_head_signal(Job& job, int signal) {
   end_at_once(job, signal, signal == SIGINT ? "interrupted" : "asked to end (" + signal_name(signal) + ")");
 }
 
-// A rank whose engine stands still is stuck inside MPI: with Open MPI 4 over TCP it can be, for good, when a rank dies
-// to which it was sending a large value. The others take it for lost after `lost_after`. It ends then, that nobody
-// waits for it; if it is the head, so does the job. Time is counted in looks, so that none counts in which the process
-// was stopped.
-void guard_stillness(Job& job) {
+// A thread that needs no lock of this rank. It gives the rank's signs of life, so that a step that takes long is not
+// taken for a loss. And it ends the rank where one call of MPI does not return, since with Open MPI 4 over TCP that can
+// be for good, when a rank dies to which it was sending a large value: nobody waits for it then; if it is the head, the
+// job ends. Time is counted in looks, so that none counts in which the process was stopped.
+void guard(Job& job) {
   const std::chrono::nanoseconds lost_after = job.config.lost_after;
   if (!job.board || lost_after.count() == 0) return;
-  job.stillness = std::jthread([&job, lost_after](const std::stop_token& stop) {
-    constexpr std::chrono::seconds kLook{1};
-    constexpr std::chrono::seconds kLonger{5};  // than the others wait
+  job.guard = std::jthread([&job, lost_after](const std::stop_token& stop) {
+    using namespace std::chrono_literals;
+    const std::chrono::nanoseconds period = std::clamp<std::chrono::nanoseconds>(lost_after / 20, 5ms, 250ms);
     exec::name_thread("guard");
-    const auto& beat = job.board->place(job.mpi->node_rank()).beat;
     std::mutex mutex;
     std::condition_variable_any never;
     std::unique_lock lock(mutex);
-    std::int64_t last = 0;
-    std::chrono::nanoseconds still{0};
-    while (!never.wait_for(lock, stop, kLook, [&stop] { return stop.stop_requested(); }) && !job.ended.load()) {
-      const std::int64_t now = beat.load();
-      still = now == last ? still + kLook : std::chrono::nanoseconds{0};
-      last = now;
-      if (still < lost_after + kLonger) continue;
+    std::uint64_t last = 0;
+    std::chrono::nanoseconds stuck{0};
+    while (!never.wait_for(lock, stop, period, [&stop] { return stop.stop_requested(); }) && !job.ended.load()) {
+      job.engine->beat();
+      const std::uint64_t call = job.mpi->call();
+      stuck = transport::MpiWire::is_inside(call) && call == last ? stuck + period : 0ns;
+      last = call;
+      if (stuck < lost_after) continue;
       const std::string text = "mobula [rank " + std::to_string(job.mpi->rank()) + " on " + job.mpi->host() +
-                               "]: nothing has moved here for " + std::to_string(still / kLook) +
-                               " s, as if MPI were stuck; the rank ends\n";
+                               "]: a call of MPI has not returned for " + std::to_string(stuck / 1s) +
+                               " s; the rank ends\n";
       core::write_all(STDERR_FILENO, text.data(), text.size());
       _exit(1);
     }
@@ -429,7 +429,7 @@ int run_head(Job& job, const std::function<int()>& driver) {
   try {
     engine.join(core::kVersion, core::function_digest());
     job.joined.store(true);
-    guard_stillness(job);
+    guard(job);
     core::job_begins();
     job.door = open_door(engine, job.config, note_signal);
     code = driver();
@@ -480,7 +480,7 @@ int run_worker(Job& job) {
   };
   engine.start_threads();
   engine.join(core::kVersion, core::function_digest());
-  guard_stillness(job);
+  guard(job);
   const int code = engine.serve();
   job.ended.store(true);
   const bool clean = engine.stop_threads();

@@ -1,6 +1,6 @@
-// Every state change of tasks and objects, in a ring buffer per thread: a few tens of nanoseconds an event, always on.
-// The newest events of each thread are kept. Written by its thread, read by anyone: readers may see a torn newest
-// event.
+// Every state change of tasks and objects, in a ring buffer of the process: a few tens of nanoseconds an event, always
+// on. The newest events are kept, whichever threads they are of, so that threads may come and go. Written under the
+// rank's lock, read by anyone: readers may see a torn newest event.
 #pragma once
 
 #include <atomic>
@@ -34,17 +34,20 @@ enum class Event : std::uint8_t {
 };
 
 struct TraceEvent {
-  Time time;
+  static constexpr std::uint32_t kThreads = 1 << 24;  // the system's numbers have at most 22 bits
+  Time time = 0;
   detail::SpanId span;
-  std::uint32_t begin;
-  std::uint32_t end;
-  std::uint32_t detail;  // a rank, or a function's index
-  Event event;
+  std::uint32_t begin = 0;
+  std::uint32_t end = 0;
+  std::uint32_t detail = 0;  // a rank, or a function's index
+  std::uint32_t thread : 24 = 0;
+  Event event : 8 = Event::submitted;
 };
+static_assert(sizeof(TraceEvent) == 32);
 
 class TraceRing {
  public:
-  static constexpr std::uint32_t kEvents = 1 << 12;
+  static constexpr std::uint32_t kEvents = 1 << 15;
   void add(const TraceEvent& event) {
     const std::uint64_t n = count_.load(std::memory_order_relaxed);
     events_[n % kEvents] = event;
@@ -58,17 +61,18 @@ class TraceRing {
   TraceEvent events_[kEvents];
 };
 
-TraceRing& trace_ring();  // of this thread
+extern TraceRing trace_ring;   // its pages are there when they are written to
+std::uint32_t trace_thread();  // the number of this thread
 
 // Switched off only to measure what it costs (MOBULA_TRACE_EVENTS=0).
 extern bool trace_enabled;
 
 inline void trace(Event event, Time time, detail::SpanId span, std::uint32_t begin, std::uint32_t end,
                   std::uint32_t detail) {
-  if (trace_enabled) trace_ring().add({time, span, begin, end, detail, event});
+  if (trace_enabled) trace_ring.add({time, span, begin, end, detail, trace_thread() % TraceEvent::kThreads, event});
 }
 
-void trace_dump_recent(std::FILE* to);                          // the last events of all threads, for people
+void trace_dump_recent(std::FILE* to);                          // the last events, for people
 void trace_write(const std::string& path, std::uint32_t rank);  // all that is kept, in Chrome's trace format
 
 }  // namespace mobula::core

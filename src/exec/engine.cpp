@@ -45,6 +45,7 @@ constexpr std::uint32_t kManyThreads = 1024;  // beyond which that takes the lon
 constexpr Time kThreadAgain = 20'000'000;     // ns after which the system is asked again for a thread
 constexpr Time kNoThread = 1'000'000'000;     // ns of standing still for want of one after which a wait is refused
 constexpr std::uint32_t kSubmitsPerStep = 64;
+constexpr Time kLetIn = 20'000;   // ns that a thread which polls leaves the lock to those that wait for it
 constexpr Time kGather = 10'000;  // ns that submissions gather while workers are hungry
 
 thread_local worker::Run* t_run = nullptr;
@@ -347,6 +348,12 @@ void Engine::tell() {
   find_thread();
 }
 
+// Leaves others the time to take the lock. Requires that this thread does not have it.
+void Engine::let_in() const {
+  const Time until = core::now() + kLetIn;
+  while (contenders_.load(std::memory_order_relaxed) != 0 && core::now() < until) __builtin_ia32_pause();
+}
+
 // One thread at a time is called: it calls the next if there is more.
 void Engine::find_thread() {
   if (idle_ > resting_.size() || settings_.worker.slots == 0 || !worker_->has_runnable()) return;
@@ -437,13 +444,17 @@ bool Engine::wait(Lock& lock, Waiter& waiter, Condition met, Time deadline) {
     if (now >= deadline) return false;
     if (happened) quiet_since = now;
     const Time quiet = now - quiet_since;
-    if (quiet < settings_.spin_ns + settings_.yield_ns) {
+    const bool yields = yields_.are_cheap(now);
+    if (quiet < settings_.spin_ns + (yields ? settings_.yield_ns : 0)) {
       if (quiet < settings_.spin_ns && contenders_.load(std::memory_order_relaxed) == 0) {
         if (spin() && met()) return true;
         lock.unlock();
+      } else if (yields) {
+        lock.unlock();
+        yields_.yield();
       } else {
         lock.unlock();
-        sched_yield();
+        let_in();
       }
       lock.lock();
       if (met()) return true;
@@ -993,11 +1004,11 @@ void Engine::carry_out(Lock& lock, store::Store::Order& any) {
   };
   if (auto* write = std::get_if<Store::Write>(&any)) {
     lock.unlock();
-    const std::string error = guarded([&] { scratch_.write(write->id, write->value->view()); });
+    const std::string error = guarded([&] { scratch_.write(write->file, write->value->view()); });
     lock.lock();
     write->value.reset();
     if (!error.empty()) core::log_warn("no more values are moved out of memory: " + error);
-    store_.written(write->id, error);
+    store_.written(write->id, write->file, error);
   } else if (auto* read = std::get_if<Store::Read>(&any)) {
     lock.unlock();
     const bool good = read->cold.empty() || store_.commit()(read->cold);
@@ -1006,12 +1017,12 @@ void Engine::carry_out(Lock& lock, store::Store::Order& any) {
     store_.settle(room, good);  // where it is refused: better beside the segment than never
     *read->into = std::move(room.buffer);
     lock.unlock();
-    const std::string error = guarded([&] { scratch_.read(read->id, {read->into->extend(read->size), read->size}); });
+    const std::string error = guarded([&] { scratch_.read(read->file, {read->into->extend(read->size), read->size}); });
     lock.lock();
-    store_.was_read(read->id, std::move(read->into), error);
+    store_.was_read(read->id, read->file, std::move(read->into), error);
   } else if (const auto* remove = std::get_if<Store::Remove>(&any)) {
     lock.unlock();
-    scratch_.remove(remove->id);
+    scratch_.remove(remove->file);
     lock.lock();
   } else {
     const auto& prepare = std::get<Store::Prepare>(any);

@@ -24,6 +24,7 @@
 #include "exec/scratch.hpp"
 #include "exec/waiting.hpp"
 #include "exec/watch.hpp"
+#include "exec/yields.hpp"
 #include "head/head.hpp"
 #include "journal/journal.hpp"
 #include "mobula/run.hpp"
@@ -178,6 +179,10 @@ class Engine {
   std::function<void(const std::string& why)> on_must_end;
   // To be set before the threads start; none where the rank is alone.
   void set_watch(std::unique_ptr<Watch> watch) { watch_ = std::move(watch); }
+  // Says that this rank lives. Without its lock, which a step that takes long may have.
+  void beat() {
+    if (watch_) watch_->beat(core::now());
+  }
   // Where results of durable tasks are kept; none: they run as others.
   void set_journal(journal::Journal* journal) { journal_ = journal; }
   journal::Journal* journal() { return journal_; }
@@ -228,6 +233,7 @@ class Engine {
   void invoke_durable(worker::Run& run);
   void keep_state(const worker::LocalActor& actor, const detail::Encoder& state);
   void sleep(Lock& lock, Waiter& waiter, std::int64_t most_ns);
+  void let_in() const;
   bool sleep_in_bell(Lock& lock, Waiter* waiter, std::int64_t most_ns);
   void pass_bell_on();
 
@@ -245,6 +251,7 @@ class Engine {
 
   std::mutex mutex_;
   std::atomic<int> contenders_{0};
+  Yields yields_;
   // All below is guarded by mutex_.
   WaitList waiting_;    // all threads that wait
   WaitList sleepers_;   // of them, those that sleep on bells of their own

@@ -71,9 +71,9 @@ void Scratch::read_at(void* data, std::size_t n, std::size_t offset) const {
   }
 }
 
-void Scratch::write(detail::ObjectId id, detail::ByteView value) {
+void Scratch::write(std::uint64_t file, detail::ByteView value) {
   open();
-  remove(id);
+  remove(file);
   Extent extent;
   extent.size = value.size();
   extent.room = value.size();
@@ -117,11 +117,11 @@ void Scratch::write(detail::ObjectId id, detail::ByteView value) {
     give_back(extent);
     throw;
   }
-  extents_.emplace(id, std::move(extent));
+  extents_.emplace(file, std::move(extent));
 }
 
-void Scratch::read(detail::ObjectId id, std::span<std::byte> into) {
-  const auto found = extents_.find(id);
+void Scratch::read(std::uint64_t file, std::span<std::byte> into) {
+  const auto found = extents_.find(file);
   if (found == extents_.end() || found->second.size != into.size()) fail("a value is not there", ENOENT);
   std::size_t at = found->second.offset;
   std::size_t to = 0;
@@ -142,8 +142,8 @@ void Scratch::read(detail::ObjectId id, std::span<std::byte> into) {
   }
 }
 
-void Scratch::remove(detail::ObjectId id) {
-  const auto found = extents_.find(id);
+void Scratch::remove(std::uint64_t file) {
+  const auto found = extents_.find(file);
   if (found == extents_.end()) return;
   give_back(found->second);
   extents_.erase(found);

@@ -1,5 +1,5 @@
-// Values in files: what the object store moves out of memory. One file for each rank, which has no name once it is
-// open, so that nothing stays behind whatever ends the process. Used by one thread.
+// Values in files: what the object store moves out of memory, by the numbers that it gives them. One real file for each
+// rank, which has no name once it is open, so that nothing stays behind whatever ends the process. Used by one thread.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "mobula/detail/codec.hpp"
-#include "mobula/detail/ids.hpp"
 #include "store/allocator.hpp"
 
 namespace mobula::exec {
@@ -24,10 +23,10 @@ class Scratch {
 
   // Writes a value, compressed (LZ4) if that takes less time than writing what it saves.
   // Throws Error, with the folder and the system's reason.
-  void write(detail::ObjectId id, detail::ByteView value);
+  void write(std::uint64_t file, detail::ByteView value);
   // Reads a value of that size back. Throws Error.
-  void read(detail::ObjectId id, std::span<std::byte> into);
-  void remove(detail::ObjectId id);
+  void read(std::uint64_t file, std::span<std::byte> into);
+  void remove(std::uint64_t file);
   std::size_t values() const { return extents_.size(); }
 
  private:
@@ -46,7 +45,7 @@ class Scratch {
   std::string folder_;
   int file_ = -1;
   store::Allocator allocator_;  // of offsets in the file; what is not written takes no space
-  std::unordered_map<detail::ObjectId, Extent> extents_;
+  std::unordered_map<std::uint64_t, Extent> extents_;
   std::vector<char> packed_;
   double write_ns_per_byte_ = 0;  // measured; 0: unknown
 };

@@ -17,6 +17,7 @@ constexpr Time kLook = 5'000'000;             // ns between looks at the board
 constexpr Time kPulse = 1'000'000'000;        // and between messages, where nothing happens, at most
 constexpr Time kFresh = 3'000'000'000;        // after which a rank does not speak for its node, at the latest
 constexpr Time kQuiet = 2'000'000'000;        // after which the head is told, at the latest
+constexpr Time kDeaf = 1'000'000'000;         // without a look, after which what came meanwhile is still to be heard
 constexpr Time kGraceOfHead = 2'000'000'000;  // that a rank waits longer for the head than the head for it
 
 std::uint64_t pid_space() {
@@ -40,12 +41,14 @@ Watch::Watch(std::shared_ptr<keeper::Board> board, std::vector<RankId> ranks, Ra
       pulse_(within(lost_after, 4, kPulse)),
       fresh_(within(lost_after, 3, kFresh)),
       quiet_(within(lost_after, 4, kQuiet)),
-      began_(now) {
+      began_(now),
+      listens_since_(now) {
   if (!has_keeper) {
     place(mine_).pid_space.store(pid_space());
     place(mine_).pid.store(getpid());
   }
-  place(mine_).beat.store(now);
+  beat(now);
+  place(mine_).looked.store(now);
   for (std::size_t cell = keeper::Place::kRunning; cell-- != 0;) free_cells_.push_back(cell);
 }
 
@@ -84,13 +87,19 @@ void Watch::find_ended(std::size_t i) {
   if (kill(pid, 0) != 0 && errno == ESRCH) place(i).end.store(static_cast<std::uint32_t>(End::died));
 }
 
-std::optional<core::Pulse> Watch::look(Time now) {
-  if (now - last_look_ < kLook) return std::nullopt;
-  last_look_ = now;
+void Watch::beat(Time now) {
   place(mine_).beat.store(now);
   if (ranks_[mine_] == detail::kHeadRank) head_answered(now);
+}
+
+std::optional<core::Pulse> Watch::look(Time now) {
+  if (now - last_look_ < kLook) return std::nullopt;
+  if (now - last_look_ > kDeaf) listens_since_.store(now);
+  last_look_ = now;
+  beat(now);
+  place(mine_).looked.store(now);
   for (std::size_t i = 0; i < mine_; ++i) {
-    if (lives(i) && now - place(i).beat.load() < fresh_) return std::nullopt;  // it speaks
+    if (lives(i) && now - place(i).looked.load() < fresh_) return std::nullopt;  // it speaks
   }
   core::Pulse pulse;
   for (std::size_t i = 0; i < ranks_.size(); ++i) {
@@ -131,7 +140,7 @@ std::optional<std::string> Watch::must_end(Time now) const {
       return keeper::describe_end_of_head(of.status.load());
     }
   }
-  const Time silent = now - std::max<Time>(board_->head_heard().load(), began_);
+  const Time silent = now - std::max<Time>(board_->head_heard().load(), listens_since_.load());
   if (lost_after_ == 0 || silent < lost_after_ + kGraceOfHead) return std::nullopt;
   return "nothing was heard of the head for " + std::to_string(silent / 1'000'000'000) + " s";
 }

@@ -1,8 +1,10 @@
-// Watches, by the node's board, over the other ranks of the node and over the head. Of the ranks that give signs of
-// life the first one speaks for the node: it tells the head of those that ended or are quiet, and hears from it; the
-// others read on the board when that was. Called under the rank's lock; reads no clock.
+// Watches, by the node's board, over the other ranks of the node and over the head. Of the ranks that look about the
+// first one speaks for the node: it tells the head of those that ended or are quiet, and hears from it; the others read
+// on the board when that was. A rank whose step takes long does not look about, but gives signs of life. Called under
+// the rank's lock, but for `beat` and `must_end`; reads no clock.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <set>
@@ -24,7 +26,9 @@ class Watch {
   Watch(std::shared_ptr<keeper::Board> board, std::vector<RankId> ranks, RankId mine, Time lost_after, bool has_keeper,
         Time now);
 
-  // Gives a sign of life. What is to be told the head now, if anything.
+  // Gives a sign of life. Without the rank's lock, from any thread.
+  void beat(Time now);
+  // Gives one as well. What is to be told the head now, if anything.
   std::optional<core::Pulse> look(Time now);
   void head_answered(Time now) { board_->head_heard().store(now); }
   void declared_lost(RankId rank);
@@ -49,7 +53,8 @@ class Watch {
   Time last_look_ = 0;
   Time last_pulse_ = 0;
   Time began_;
-  std::set<std::size_t> told_;  // places
+  std::atomic<Time> listens_since_;  // when it last came back to listening to the head
+  std::set<std::size_t> told_;       // places
   std::vector<std::size_t> free_cells_;
 };
 

@@ -26,6 +26,7 @@ struct Running {
 struct alignas(64) Place {
   static constexpr std::size_t kRunning = 64;
   std::atomic<std::int64_t> beat{0};    // ns, CLOCK_MONOTONIC: when the rank last gave a sign of life
+  std::atomic<std::int64_t> looked{0};  // the same: when it last could say something, as a rank in a long step can't
   std::atomic<std::uint32_t> end{0};    // an End
   std::atomic<std::int32_t> status{0};  // as waitpid tells, if it died under a keeper
   std::atomic<std::uint32_t> lost{0};   // was declared lost: it is to end itself

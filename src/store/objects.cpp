@@ -1,6 +1,7 @@
 #include "store/objects.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace mobula::detail {
@@ -40,19 +41,19 @@ Handle BatchHandle::element(std::uint32_t index) const {
   return Handle(record_, index);
 }
 
-std::atomic<std::uint32_t>& Record::refs(std::uint32_t index) {
+Record::Held& Record::held(std::uint32_t index) {
   const std::uint32_t i = index - base;
   Chunk& chunk = *chunks_[i / per_chunk];
-  std::atomic<std::uint32_t>* refs = chunk.refs.load(std::memory_order_acquire);
-  if (refs == nullptr) {
-    auto* made = new std::atomic<std::uint32_t>[per_chunk]();
-    if (chunk.refs.compare_exchange_strong(refs, made, std::memory_order_acq_rel)) {
-      refs = made;
+  Held* held = chunk.held.load(std::memory_order_acquire);
+  if (held == nullptr) {
+    auto* made = new Held[per_chunk];
+    if (chunk.held.compare_exchange_strong(held, made, std::memory_order_acq_rel)) {
+      held = made;
     } else {
       delete[] made;
     }
   }
-  return refs[i % per_chunk];
+  return held[i % per_chunk];
 }
 
 const store::Slot* Record::slot(std::uint32_t index) const {
@@ -241,7 +242,7 @@ bool ObjectTable::is_settled(const Record& record, std::uint32_t index) const {
 bool ObjectTable::is_here(const Record& record, std::uint32_t index) {
   if (!record.ready(index)) return false;
   const Slot* slot = record.slot(index);
-  return slot == nullptr || slot->kind != Slot::Kind::large || store_.find({record.id, index}) != nullptr;
+  return slot == nullptr || slot->kind != Slot::Kind::large || store_.is_in_memory({record.id, index});
 }
 
 void ObjectTable::set_packed(Record& record, std::uint32_t begin, std::uint32_t n, const std::byte* values) {
@@ -407,17 +408,45 @@ void ObjectTable::tell_range(Record& record, std::uint32_t begin, std::uint32_t 
 }
 
 void ObjectTable::release_last(Record& record, std::uint32_t index) {
+  using Held = Record::Held;
   ObjectTable& table = record.table;
-  while (table.drop_lock_.test_and_set(std::memory_order_acquire)) {
-  }
+  const bool is_whole = index == Record::kWhole;
   // Counting down and queueing are one step for `drain`. A record stays while a drop of it is in the queue: `live`
   // still counts that.
-  std::atomic<std::uint32_t>& refs = index == Record::kWhole ? record.batches : record.refs(index);
-  if (refs.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-    table.dropped_.emplace_back(&record, index);
-    table.dropped_any_.store(true, std::memory_order_relaxed);
+  const std::lock_guard lock(table.drop_lock_);
+  std::atomic<std::uint32_t>& refs = is_whole ? record.batches : record.refs(index);
+  if (refs.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  if (is_whole ? record.whole_dropped_ : record.held(index).next != Held::kNotDropped) {
+    record.live.fetch_sub(1, std::memory_order_relaxed);  // it is in the queue, and once is enough
+    return;
   }
-  table.drop_lock_.clear(std::memory_order_release);
+  if (is_whole) {
+    record.whole_dropped_ = true;
+  } else {
+    record.held(index).next = std::exchange(record.last_dropped_, index);
+  }
+  if (!std::exchange(record.any_dropped_, true)) record.next_dropped_ = std::exchange(table.last_dropped_, &record);
+  table.dropped_any_.store(true, std::memory_order_relaxed);
+}
+
+// Takes as many out of the queue as there is room for.
+std::size_t ObjectTable::next_drops(std::span<Drop> drops) {
+  using Held = Record::Held;
+  const std::lock_guard lock(drop_lock_);
+  std::size_t n = 0;
+  while (last_dropped_ != nullptr && n != drops.size()) {
+    Record& record = *last_dropped_;
+    if (std::exchange(record.whole_dropped_, false)) drops[n++] = {&record, Record::kWhole};
+    while (record.last_dropped_ != Held::kLast && n != drops.size()) {
+      drops[n++] = {&record, record.last_dropped_};
+      record.last_dropped_ = std::exchange(record.held(record.last_dropped_).next, Held::kNotDropped);
+    }
+    if (record.last_dropped_ != Held::kLast) break;
+    record.any_dropped_ = false;
+    last_dropped_ = std::exchange(record.next_dropped_, nullptr);
+  }
+  if (last_dropped_ == nullptr) dropped_any_.store(false, std::memory_order_relaxed);
+  return n;
 }
 
 // The element has no handle here any more.
@@ -461,13 +490,10 @@ std::string ObjectTable::describe() const {
 }
 
 void ObjectTable::drain(core::Holds& tell) {
-  if (dropped_any_.load(std::memory_order_relaxed)) {
-    while (drop_lock_.test_and_set(std::memory_order_acquire)) {
-    }
-    draining_.swap(dropped_);
-    dropped_any_.store(false, std::memory_order_relaxed);
-    drop_lock_.clear(std::memory_order_release);
-    for (const auto& [record, index] : draining_) {
+  std::array<Drop, 64> some;
+  while (dropped_any_.load(std::memory_order_relaxed)) {
+    const std::span<const Drop> drops(some.data(), next_drops(some));
+    for (const auto& [record, index] : drops) {
       record->live.fetch_sub(1, std::memory_order_relaxed);
       ++record->draining_;
       if (index == Record::kWhole) {
@@ -482,10 +508,9 @@ void ObjectTable::drain(core::Holds& tell) {
       }
     }
     // A record may stand for several drops: it goes after the last of them.
-    for (const auto& drop : draining_) {
-      if (--drop.first->draining_ == 0) settle(*drop.first);
+    for (const auto& [record, index] : drops) {
+      if (--record->draining_ == 0) settle(*record);
     }
-    draining_.clear();
   }
   const auto move_to = [](auto& from, auto& to) {
     to.insert(to.end(), from.begin(), from.end());

@@ -90,16 +90,24 @@ class Record {
          std::uint32_t packed)
       : table(table), id(id), mine(mine), base(base), per_chunk(per_chunk), packed(packed) {}
 
+  // Of one element. `next`: the element of this record that was dropped before it, while it waits to be drained; so
+  // that dropping a handle needs no memory.
+  struct Held {
+    static constexpr std::uint32_t kNotDropped = 0xffff'ffff;
+    static constexpr std::uint32_t kLast = 0xffff'fffe;
+    std::atomic<std::uint32_t> refs{0};
+    std::uint32_t next = kNotDropped;  // guarded by the table's drop_lock_
+  };
   struct Chunk {
     explicit Chunk(std::uint32_t n) : ready(std::make_unique<std::atomic<std::uint64_t>[]>((n + 63) / 64)) {}
     ~Chunk() {
-      delete[] refs.load();
+      delete[] held.load();
       delete[] slots.load();
     }
     std::unique_ptr<std::atomic<std::uint64_t>[]> ready;
-    std::atomic<std::atomic<std::uint32_t>*> refs{nullptr};  // made with the first handle
-    std::unique_ptr<std::byte[]> values;                     // packed ones
-    std::atomic<store::Slot*> slots{nullptr};                // made with the first element that needs one
+    std::atomic<Held*> held{nullptr};          // made with the first handle
+    std::unique_ptr<std::byte[]> values;       // packed ones
+    std::atomic<store::Slot*> slots{nullptr};  // made with the first element that needs one
   };
 
   std::uint32_t count() const { return count_; }
@@ -108,7 +116,7 @@ class Record {
     return (chunks_[i / per_chunk]->ready[i % per_chunk / 64].load(std::memory_order_acquire) >> (i % per_chunk % 64) &
             1) != 0;
   }
-  std::atomic<std::uint32_t>& refs(std::uint32_t index);
+  std::atomic<std::uint32_t>& refs(std::uint32_t index) { return held(index).refs; }
   // The bytes of a ready element that is not large. Errors are thrown. nullopt if it is large.
   std::optional<ByteView> value(std::uint32_t index) const;
   // The first n values of a packed record, all of them ready and here. Throws the first error.
@@ -128,6 +136,13 @@ class Record {
 
  private:
   friend class store::ObjectTable;
+  Held& held(std::uint32_t index);
+  // Drops that wait to be drained, guarded by the table's drop_lock_: elements, the whole, and the record with such
+  // that came before.
+  std::uint32_t last_dropped_ = Held::kLast;
+  bool whole_dropped_ = false;
+  bool any_dropped_ = false;
+  Record* next_dropped_ = nullptr;
   std::vector<std::unique_ptr<Chunk>> chunks_;
   std::uint32_t count_ = 0;
   bool minting_ = false;                             // more ids may come
@@ -231,6 +246,11 @@ class ObjectTable {
   static bool any_ready(const Record& record, std::uint32_t begin, std::uint32_t n);
   void unheld(Record& record, std::uint32_t index);
   bool settle(Record& record);
+  struct Drop {
+    Record* record;
+    std::uint32_t index;
+  };
+  std::size_t next_drops(std::span<Drop> drops);
 
   const RankId rank_;
   Store& store_;
@@ -240,11 +260,10 @@ class ObjectTable {
   std::unordered_map<ObjectId, std::unique_ptr<Record>> foreign_;
   core::Holds unsaid_;
 
-  // The drops: a spin lock, since it is held for a few instructions only.
-  std::atomic_flag drop_lock_;
-  std::vector<std::pair<Record*, std::uint32_t>> dropped_;  // guarded by drop_lock_
+  // Drops that wait to be drained.
+  std::mutex drop_lock_;
+  Record* last_dropped_ = nullptr;  // guarded by drop_lock_
   std::atomic<bool> dropped_any_{false};
-  std::vector<std::pair<Record*, std::uint32_t>> draining_;
 };
 
 // A watch that lasts as long as this.

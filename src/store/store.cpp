@@ -32,6 +32,12 @@ std::string in_bytes(std::size_t n) {
   return text.substr(0, unit == 0 ? text.find('.') : text.find('.') + 2) + kUnits[unit];
 }
 
+// Makes room for n elements, in steps that double.
+template <class T>
+void grow_to(std::vector<T>& elements, std::size_t n) {
+  if (elements.capacity() < n) elements.reserve(std::max(n, 2 * elements.capacity()));
+}
+
 }  // namespace
 
 Store::Store(Settings settings) : settings_(std::move(settings)), allocator_(settings_.memory.size()) {}
@@ -43,24 +49,29 @@ bool Store::contains(const std::byte* at) const {
 }
 
 void Store::release(std::byte* data, std::size_t) noexcept {
-  while (freed_lock_.test_and_set(std::memory_order_acquire)) {
-  }
+  const std::lock_guard lock(back_lock_);
   freed_.push_back(data);
-  freed_any_.store(true, std::memory_order_relaxed);
-  freed_lock_.clear(std::memory_order_release);
+  back_any_.store(true, std::memory_order_relaxed);
 }
 
 void Store::drain() {
-  if (!freed_any_.load(std::memory_order_relaxed)) return;
+  if (!back_any_.load(std::memory_order_relaxed)) return;
   std::vector<std::byte*> freed;
-  while (freed_lock_.test_and_set(std::memory_order_acquire)) {
+  std::vector<Loan> ended;
+  {
+    const std::lock_guard lock(back_lock_);
+    freed = freed_;
+    ended = ended_;
+    freed_.clear();
+    ended_.clear();
+    back_any_.store(false, std::memory_order_relaxed);
   }
-  freed.swap(freed_);
-  freed_any_.store(false, std::memory_order_relaxed);
-  freed_lock_.clear(std::memory_order_release);
+  rooms_out_ -= freed.size();
+  loans_out_ -= ended.size();
   for (const std::byte* data : freed) {
     allocator_.free(static_cast<std::size_t>(data - settings_.memory.data()) - kLead);
   }
+  for (const Loan& loan : ended) loan_ended(loan);
   ++changes_;
 }
 
@@ -68,8 +79,8 @@ void Store::drain() {
 
 Store::Verdict Store::take(std::size_t n, Room& room) {
   drain();
+  if (allocator_.capacity() < kLead || n > allocator_.capacity() - kLead) return Verdict::never;
   const std::size_t size = n + kLead;
-  if (size > allocator_.capacity()) return Verdict::never;
   std::optional<std::size_t> offset = allocator_.allocate(size);
   if (!offset) {
     const std::size_t missing = allocator_.shortfall(size);
@@ -84,6 +95,10 @@ Store::Verdict Store::take(std::size_t n, Room& room) {
     drain();
     offset = allocator_.allocate(size);
     if (!offset) return coming ? Verdict::later : Verdict::never;
+  }
+  {
+    const std::lock_guard lock(back_lock_);
+    grow_to(freed_, ++rooms_out_);
   }
   std::byte* const at = settings_.memory.data() + *offset;
   room.buffer = Buffer(at + kLead, n, *this);
@@ -112,46 +127,65 @@ void Store::reopen() {
   drain();
 }
 
-bool Store::is_idle(const Entry& entry) const {
-  return entry.value != nullptr && entry.value.use_count() == 1 && entry.role != Role::mapped && !entry.writing &&
-         contains(entry.value->data());
+Store::Way Store::way_of(const Entry& entry) const {
+  if (entry.value == nullptr || !entry.lent.expired() || entry.role == Role::mapped || entry.writing != 0 ||
+      !contains(entry.value->data())) {
+    return Way::none;
+  }
+  if (!entry.pins.empty()) return entry.recalled ? Way::none : Way::at_once;
+  return entry.role == Role::copy || entry.file != 0 ? Way::at_once : Way::by_writing;
 }
 
-// Makes room of n bytes, least recently used values first. True if some is there now or on its way.
+void Store::unlist(Entry& entry) {
+  if (entry.way != Way::none) candidates_.at(static_cast<std::size_t>(entry.way)).erase(entry.place);
+  entry.way = Way::none;
+}
+
+void Store::list(ObjectId id, Entry& entry) {
+  const Way way = way_of(entry);
+  if (way == entry.way) return;
+  unlist(entry);
+  entry.way = way;
+  if (way == Way::none) return;
+  Candidates& candidates = candidates_.at(static_cast<std::size_t>(way));
+  entry.place = candidates.insert(candidates.end(), id);
+  entry.since = ++listed_;
+}
+
+// Makes room of n bytes, of what was not used for longest first. True if some is there now or on its way.
 bool Store::evict(std::size_t n) {
+  Candidates& at_once = candidates_.at(static_cast<std::size_t>(Way::at_once));
+  Candidates& by_writing = candidates_.at(static_cast<std::size_t>(Way::by_writing));
+  const bool writes = settings_.spills && scratch_error_.empty();
+  const auto since = [this](const Candidates& candidates) { return entries_.at(candidates.front()).since; };
   std::size_t coming = writing_;
   bool any = writing_ != 0;
-  for (auto it = uses_.begin(); it != uses_.end() && coming < n;) {
-    const ObjectId id = *it;
-    ++it;  // the entry may go
-    Entry& entry = entries_.at(id);
-    if (!is_idle(entry)) continue;
+  while (coming < n) {
+    const bool may_write = writes && !by_writing.empty();
+    if (at_once.empty() && !may_write) break;
+    const bool writes_next = at_once.empty() || (may_write && since(by_writing) < since(at_once));
+    const ObjectId id = (writes_next ? by_writing : at_once).front();
+    const auto found = entries_.find(id);
+    Entry& entry = found->second;
+    ++looks_;
+    any = true;
+    coming += footprint(entry.size);
     if (!entry.pins.empty()) {
-      if (entry.recalled) continue;
       entry.recalled = true;
       for (const RankId rank : entry.pins) news_.recalls.emplace_back(rank, id);
       news_any_ = true;
     } else if (entry.role == Role::copy) {
-      ++counts_.evictions;
-      news_.dropped_copies.push_back(id);
-      news_any_ = true;
-      uses_.erase(entry.use);
-      coming += footprint(entry.size);
-      entries_.erase(id);
-      any = true;
+      drop_copy(found);
       continue;
-    } else if (entry.in_file) {
+    } else if (entry.file != 0) {
       ++counts_.evictions;
       entry.value.reset();
-    } else if (settings_.spills && scratch_error_.empty()) {
-      entry.writing = true;
-      writing_ += footprint(entry.size);
-      orders_.push_back(Write{id, entry.value});
     } else {
-      continue;
+      entry.writing = ++last_file_;
+      writing_ += footprint(entry.size);
+      orders_.push_back(Write{id, entry.writing, entry.value});
     }
-    coming += footprint(entry.size);
-    any = true;
+    list(id, entry);
   }
   return any;
 }
@@ -187,42 +221,118 @@ Store::Entry& Store::insert(ObjectId id, ValuePtr value, std::size_t size, Role 
   entry.value = std::move(value);
   entry.size = size;
   entry.role = role;
-  entry.use = uses_.insert(uses_.end(), id);
+  if (role != Role::mapped && !contains(entry.value->data())) beside_.push_back(id);
   return entry;
 }
 
-void Store::add(ObjectId id, ValuePtr value, Role role) {
-  // What was made again may be here already, of the rank that is lost: readers may be looking at it.
-  if (const auto found = entries_.find(id); found != entries_.end()) {
-    if (role != Role::own) return;
-    if (found->second.role != Role::mapped) {
-      found->second.role = Role::own;
-      return;
-    }
+ValuePtr Store::add(ObjectId id, ValuePtr value, Role role) {
+  const auto found = entries_.find(id);
+  if (found != entries_.end() && role == Role::own && found->second.role == Role::mapped) {
     erase(id);
+  } else if (found != entries_.end()) {
+    // What was made again may be here already, of the rank that is lost: readers may be looking at it.
+    Entry& entry = found->second;
+    if (role == Role::own) entry.role = role;
+    if (entry.value == nullptr) {
+      if (std::exchange(entry.reading, false)) {
+        news_.restored.push_back(id);
+        news_any_ = true;
+      }
+      if (!contains(value->data())) beside_.push_back(id);
+      entry.value = std::move(value);
+    }
+    list(id, entry);
+    return lend(id, entry);
   }
   const std::size_t size = value->size();
-  if (!contains(value->data())) beside_.push_back(id);
-  insert(id, std::move(value), size, role);
+  return lend(id, insert(id, std::move(value), size, role));
 }
 
 void Store::add_mapped(ObjectId id, RankId from, std::uint64_t offset, std::size_t size) {
+  const ByteView segment = settings_.segment_of(from);
+  if (offset > segment.size() || size > segment.size() - offset) {
+    detail::throw_damaged("a value is to lie beyond the memory of its rank");
+  }
   if (entries_.contains(id)) {  // it came twice: one pin is enough
     news_.unpins.emplace_back(from, id);
     news_any_ = true;
     return;
   }
-  auto* at = const_cast<std::byte*>(settings_.segment_of(from)) + offset;
+  auto* at = const_cast<std::byte*>(segment.data()) + offset;
   auto value = std::make_shared<Buffer>(at, size, g_borrowed);
   value->extend(size);
   insert(id, std::move(value), size, Role::mapped).from = from;
 }
 
+// ---- loans
+
+ValuePtr Store::lend(ObjectId id, Entry& entry) {
+  if (ValuePtr lent = entry.lent.lock()) return lent;
+  {
+    const std::lock_guard lock(back_lock_);
+    grow_to(ended_, ++loans_out_);
+  }
+  entry.loan = ++last_loan_;
+  const Loan loan{id, entry.loan};
+  // The value itself is let go of first: by its end the loan has no more to do with it.
+  auto end = [this, loan, value = entry.value](const Buffer*) mutable noexcept {
+    value.reset();
+    const std::lock_guard lock(back_lock_);
+    ended_.push_back(loan);
+    back_any_.store(true, std::memory_order_relaxed);
+  };
+  ValuePtr lent(entry.value.get(), std::move(end));
+  entry.lent = lent;
+  list(id, entry);
+  return lent;
+}
+
+void Store::loan_ended(const Loan& loan) {
+  if (const auto left = leaving_.find(loan.number); left != leaving_.end()) {
+    news_.unpins.emplace_back(left->second.from, left->second.id);
+    news_any_ = true;
+    leaving_.erase(left);
+    return;
+  }
+  const auto found = entries_.find(loan.id);
+  if (found != entries_.end() && found->second.loan == loan.number) unused(found);
+}
+
+void Store::unused(Entries::iterator found) {
+  Entry& entry = found->second;
+  if (entry.role == Role::mapped) {
+    if (entry.recalled) give_up(found);
+    return;
+  }
+  if (entry.value != nullptr && entry.writing == 0 && !contains(entry.value->data())) {
+    // What lies beside the segment goes where it can be had again.
+    if (entry.role == Role::copy) {
+      drop_copy(found);
+      return;
+    }
+    if (entry.file != 0) entry.value.reset();
+  }
+  list(found->first, entry);
+}
+
+void Store::give_up(Entries::iterator found) {
+  news_.unpins.emplace_back(found->second.from, found->first);
+  news_any_ = true;
+  entries_.erase(found);
+}
+
+void Store::drop_copy(Entries::iterator found) {
+  ++counts_.evictions;
+  news_.dropped_copies.push_back(found->first);
+  news_any_ = true;
+  unlist(found->second);
+  entries_.erase(found);
+}
+
 ValuePtr Store::find(ObjectId id) {
   const auto found = entries_.find(id);
   if (found == entries_.end() || found->second.value == nullptr) return nullptr;
-  uses_.splice(uses_.end(), uses_, found->second.use);
-  return found->second.value;
+  return lend(id, found->second);
 }
 
 std::optional<std::size_t> Store::size_of(ObjectId id) const {
@@ -245,24 +355,27 @@ bool Store::try_read(ObjectId id, Entry& entry) {
     case Verdict::given: break;
   }
   if (room.buffer.data() == nullptr) room.buffer.reserve(entry.size);
-  orders_.push_back(Read{id, std::make_shared<Buffer>(std::move(room.buffer)), room.cold, entry.size});
+  orders_.push_back(Read{id, entry.file, std::make_shared<Buffer>(std::move(room.buffer)), room.cold, entry.size});
   return true;
 }
 
 void Store::erase(ObjectId id) {
   const auto found = entries_.find(id);
   if (found == entries_.end()) return;
-  Entry entry = std::move(found->second);
-  uses_.erase(entry.use);
-  entries_.erase(found);
-  if (entry.role == Role::mapped) {
-    leaving_.push_back({id, entry.from, std::move(entry.value)});
-    step();
+  if (found->second.role == Role::mapped && found->second.lent.expired()) {
+    give_up(found);
     return;
   }
-  if (entry.writing) writing_ -= footprint(entry.size);
-  if (entry.in_file) {
-    orders_.push_back(Remove{id});
+  unlist(found->second);
+  Entry entry = std::move(found->second);
+  entries_.erase(found);
+  if (entry.role == Role::mapped) {
+    leaving_[entry.loan] = {id, entry.from, std::move(entry.value)};
+    return;
+  }
+  if (entry.writing != 0) writing_ -= footprint(entry.size);
+  if (entry.file != 0) {
+    orders_.push_back(Remove{entry.file});
     scratch_error_.clear();  // there is room again
   }
   if (!entry.pins.empty()) {
@@ -270,19 +383,24 @@ void Store::erase(ObjectId id) {
       for (const RankId rank : entry.pins) news_.recalls.emplace_back(rank, id);
       news_any_ = true;
     }
-    doomed_[id] = {std::move(entry.value), std::move(entry.pins)};
+    Doomed& doomed = doomed_[id];
+    doomed.values.push_back(std::move(entry.value));
+    doomed.pins.insert(doomed.pins.end(), entry.pins.begin(), entry.pins.end());
   }
 }
 
 void Store::keep(ObjectId id) {
   const auto found = entries_.find(id);
-  if (found != entries_.end() && found->second.role == Role::copy) found->second.role = Role::own;
+  if (found == entries_.end() || found->second.role != Role::copy) return;
+  found->second.role = Role::own;
+  list(id, found->second);
 }
 
 void Store::pin(ObjectId id, RankId rank) {
   Entry& entry = entries_.at(id);
   entry.pins.push_back(rank);
   entry.recalled = false;
+  list(id, entry);
 }
 
 void Store::unpin(ObjectId id, RankId rank) {
@@ -294,6 +412,7 @@ void Store::unpin(ObjectId id, RankId rank) {
     if (gone->second.pins.empty()) doomed_.erase(gone);
   } else if (const auto found = entries_.find(id); found != entries_.end()) {
     take_one(found->second.pins);
+    list(id, found->second);
   }
   ++changes_;
 }
@@ -301,15 +420,17 @@ void Store::unpin(ObjectId id, RankId rank) {
 void Store::let_go(ObjectId id) {
   const auto found = entries_.find(id);
   if (found == entries_.end() || found->second.role != Role::mapped) return;
-  recalled_.push_back(id);
-  step();
+  found->second.recalled = true;
+  if (found->second.lent.expired()) give_up(found);
 }
 
 void Store::rank_lost(RankId rank) {
+  std::vector<ObjectId> mapped;
   for (auto& [id, entry] : entries_) {
-    std::erase(entry.pins, rank);
-    if (entry.role == Role::mapped && entry.from == rank) recalled_.push_back(id);
+    if (std::erase(entry.pins, rank) != 0) list(id, entry);
+    if (entry.role == Role::mapped && entry.from == rank) mapped.push_back(id);
   }
+  for (const ObjectId& id : mapped) let_go(id);
   for (auto it = doomed_.begin(); it != doomed_.end();) {
     std::erase(it->second.pins, rank);
     it = it->second.pins.empty() ? doomed_.erase(it) : std::next(it);
@@ -320,30 +441,30 @@ void Store::rank_lost(RankId rank) {
 
 // ---- orders ------------------------------------------------------------------------------------------------------
 
-void Store::written(ObjectId id, const std::string& error) {
+void Store::written(ObjectId id, FileNumber file, const std::string& error) {
   ++changes_;
   const auto found = entries_.find(id);
-  if (found == entries_.end() || !found->second.writing) {
-    if (error.empty()) orders_.push_back(Remove{id});
+  if (found == entries_.end() || found->second.writing != file) {  // its value is gone, and so may the file be
+    if (error.empty()) orders_.push_back(Remove{file});
     return;
   }
   Entry& entry = found->second;
-  entry.writing = false;
+  entry.writing = 0;
   writing_ -= footprint(entry.size);
-  if (!error.empty()) {
+  if (error.empty()) {
+    entry.file = file;
+    ++counts_.spills;
+    if (entry.lent.expired() && entry.pins.empty()) entry.value.reset();
+  } else {
     scratch_error_ = error;
-    return;
   }
-  entry.in_file = true;
-  ++counts_.spills;
-  if (entry.value.use_count() == 1 && entry.pins.empty()) entry.value.reset();
+  list(id, entry);
 }
 
-void Store::was_read(ObjectId id, std::shared_ptr<Buffer> value, const std::string& error) {
+void Store::was_read(ObjectId id, FileNumber file, std::shared_ptr<Buffer> value, const std::string& error) {
   ++changes_;
   const auto found = entries_.find(id);
-  if (found == entries_.end()) return;
-  found->second.reading = false;
+  if (found == entries_.end() || found->second.file != file || !std::exchange(found->second.reading, false)) return;
   news_any_ = true;
   if (!error.empty()) {
     news_.broken.emplace_back(id, error);
@@ -352,7 +473,7 @@ void Store::was_read(ObjectId id, std::shared_ptr<Buffer> value, const std::stri
   ++counts_.restores;
   if (!contains(value->data())) beside_.push_back(id);
   found->second.value = std::move(value);
-  uses_.splice(uses_.end(), uses_, found->second.use);
+  list(id, found->second);
   news_.restored.push_back(id);
 }
 
@@ -363,52 +484,17 @@ Store::News Store::take_news() {
 
 void Store::step() {
   drain();
-  for (std::size_t i = 0; i < recalled_.size();) {
-    const ObjectId id = recalled_[i];
+  for (const ObjectId& id : std::exchange(beside_, {})) {
     const auto found = entries_.find(id);
-    const bool mapped = found != entries_.end() && found->second.role == Role::mapped;
-    if (mapped && found->second.value.use_count() != 1) {
-      ++i;
-      continue;
-    }
-    recalled_[i] = recalled_.back();
-    recalled_.pop_back();
-    if (mapped) {
-      leaving_.push_back({id, found->second.from, std::move(found->second.value)});
-      uses_.erase(found->second.use);
-      entries_.erase(found);
-    }
+    if (found != entries_.end() && found->second.lent.expired()) unused(found);
   }
-  std::erase_if(leaving_, [this](const Leaving& leaving) {
-    if (leaving.value.use_count() != 1) return false;
-    news_.unpins.emplace_back(leaving.from, leaving.id);
-    news_any_ = true;
-    return true;
-  });
-  // What lies beside the segment goes as soon as nobody uses it, where it can be had again.
-  std::erase_if(beside_, [this](const ObjectId& id) {
+  constexpr std::size_t kMostTries = 16;
+  for (std::size_t tries = std::min(kMostTries, waiting_reads_.size()); tries != 0; --tries) {
+    const ObjectId id = waiting_reads_.front();
+    waiting_reads_.pop_front();
     const auto found = entries_.find(id);
-    if (found == entries_.end() || found->second.value == nullptr) return true;
-    Entry& entry = found->second;
-    if (entry.value.use_count() != 1 || entry.writing) return false;
-    if (entry.role == Role::copy) {
-      ++counts_.evictions;
-      news_.dropped_copies.push_back(id);
-      news_any_ = true;
-      uses_.erase(entry.use);
-      entries_.erase(found);
-      return true;
-    }
-    if (!entry.in_file) return false;
-    entry.value.reset();
-    return true;
-  });
-  if (waiting_reads_.empty()) return;
-  std::vector<ObjectId> waiting = std::move(waiting_reads_);
-  waiting_reads_.clear();
-  for (const ObjectId& id : waiting) {
-    const auto found = entries_.find(id);
-    if (found != entries_.end() && !try_read(id, found->second)) waiting_reads_.push_back(id);
+    const bool waits = found != entries_.end() && found->second.reading && found->second.value == nullptr;
+    if (waits && !try_read(id, found->second)) waiting_reads_.push_back(id);
   }
 }
 
@@ -438,11 +524,13 @@ StoreUse Store::use() const {
     if (entry.role == Role::copy) ++result.copies;
     if (entry.value == nullptr) {
       result.spilled += entry.size;
-    } else if (entry.value.use_count() > 1 || !entry.pins.empty()) {
+    } else if (!entry.lent.expired() || !entry.pins.empty()) {
       result.pinned += entry.size;
     }
   }
-  for (const auto& [id, doomed] : doomed_) result.pinned += doomed.value != nullptr ? doomed.value->size() : 0;
+  for (const auto& [id, doomed] : doomed_) {
+    for (const ValuePtr& value : doomed.values) result.pinned += value != nullptr ? value->size() : 0;
+  }
   return result;
 }
 
@@ -459,36 +547,46 @@ std::vector<Store::Item> Store::largest(std::size_t n) const {
   std::vector<Item> items;
   for (std::size_t i = 0; i < n; ++i) {
     const auto& [id, entry] = *all[i];
-    items.push_back({id, entry.size, entry.value != nullptr, entry.value.use_count() > 1, entry.pins});
+    items.push_back({id, entry.size, entry.value != nullptr, !entry.lent.expired(), entry.pins});
   }
   return items;
 }
 
 std::string Store::describe() const {
   std::string text;
-  const auto add = [&text](ObjectId id, const char* what, const ValuePtr& value, const std::vector<RankId>& pins) {
-    text += core::to_string(id) + ": " + what + (value == nullptr ? ", in a file" : "");
-    if (value != nullptr && value.use_count() > 1) text += ", in use";
+  const auto add = [&text](ObjectId id, const char* what, bool in_file, bool in_use, const std::vector<RankId>& pins) {
+    text += core::to_string(id) + ": " + what + (in_file ? ", in a file" : "") + (in_use ? ", in use" : "");
     for (const RankId rank : pins) text += ", read by rank " + std::to_string(rank);
     text += "; ";
   };
   static constexpr const char* kRoles[] = {"made here", "a copy", "mapped"};
-  for (const auto& [id, entry] : entries_) add(id, kRoles[static_cast<int>(entry.role)], entry.value, entry.pins);
-  for (const auto& [id, doomed] : doomed_) add(id, "removed", doomed.value, doomed.pins);
-  for (const Leaving& leaving : leaving_) add(leaving.id, "mapped and removed", leaving.value, {});
+  for (const auto& [id, entry] : entries_) {
+    add(id, kRoles[static_cast<int>(entry.role)], entry.value == nullptr, !entry.lent.expired(), entry.pins);
+  }
+  for (const auto& [id, doomed] : doomed_) add(id, "removed", false, false, doomed.pins);
+  for (const auto& [loan, leaving] : leaving_) add(leaving.id, "mapped and removed", false, true, {});
   return text;
 }
 
 void Store::check_invariants() const {
   allocator_.check_invariants();
-  MOBULA_CHECK(uses_.size() == entries_.size(), "each value has its place in the order of use");
   std::size_t writing = 0;
+  std::size_t listed = 0;
   for (const auto& [id, entry] : entries_) {
-    MOBULA_CHECK(entry.value != nullptr || entry.in_file, "a value is in memory or in a file");
+    MOBULA_CHECK(entry.value != nullptr || entry.file != 0, "a value is in memory or in a file");
     MOBULA_CHECK(entry.pins.empty() || entry.value != nullptr, "what others read stays in memory");
-    if (entry.writing) writing += footprint(entry.size);
+    if (entry.writing != 0) writing += footprint(entry.size);
+    if (entry.way != Way::none) {
+      ++listed;
+      MOBULA_CHECK(entry.way == way_of(entry) && *entry.place == id, "what is listed may go in that way");
+    } else {
+      MOBULA_CHECK(way_of(entry) == Way::none || back_any_.load(), "what may go is listed, once that is known");
+    }
   }
-  MOBULA_CHECK(writing <= writing_, "bytes on their way into files are counted");
+  std::size_t candidates = 0;
+  for (const Candidates& some : candidates_) candidates += some.size();
+  MOBULA_CHECK(listed == candidates, "what is gone is not listed");
+  MOBULA_CHECK(writing == writing_, "bytes on their way into files are counted");
 }
 
 }  // namespace mobula::store

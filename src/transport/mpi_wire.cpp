@@ -1,22 +1,26 @@
 #include "transport/mpi_wire.hpp"
 
+#include <dlfcn.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <fstream>
 #include <list>
+#include <map>
+#include <set>
+#include <unordered_map>
 #include <vector>
 
 #include "core/error.hpp"
 #include "core/host.hpp"
 #include "transport/doorbell.hpp"
-#include "transport/transport.hpp"
 
 namespace mobula::transport {
 namespace {
@@ -28,6 +32,9 @@ constexpr std::uint64_t kBlockTags = 16'000;  // MPI promises tags up to 32,767
 // Open MPI 4 keeps, and when the other rank dies then, it may lock itself out while it gives that up.
 constexpr std::size_t kChunk = 256 << 10;
 constexpr std::size_t kReceives = 16;
+constexpr std::size_t kTests = 8;         // requests of a kind that one poll finds unfinished
+constexpr std::uint32_t kLookEvery = 64;  // polls that find nothing between looks at all receives
+constexpr Time kRenewAfter = 20'000'000;  // ns without a frame
 
 void check(int code, const char* call) {
   if (code == MPI_SUCCESS) return;
@@ -72,6 +79,40 @@ void yield_where_crowded() {
   if (most > sysconf(_SC_NPROCESSORS_ONLN)) setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
 }
 
+// Blocks from one rank to another have keys 1, 2, 3 and so on, and the tag of one is used again kBlockTags later. Sends
+// and receives of one tag are matched in order, so a block may begin only when no end of one with its tag is missing.
+// Both sides keep to that, each by what it has seen end.
+class KeyWindow {
+ public:
+  bool covers(std::uint64_t key) const { return key < below_ + kBlockTags; }
+  void ended(std::uint64_t key) {
+    ahead_.insert(key);
+    for (; !ahead_.empty() && *ahead_.begin() == below_; ++below_) ahead_.erase(ahead_.begin());
+  }
+
+ private:
+  std::uint64_t below_ = 1;        // all keys under this one have ended
+  std::set<std::uint64_t> ahead_;  // others that have
+};
+
+// Where there are more ranks than cores, Open MPI gives the core away in each call that finds nothing. That is for
+// those who wait inside it; the wire's callers hold the rank's lock, and wait by themselves.
+class KeepsCore {
+ public:
+  KeepsCore() : yields_(kSetYields != nullptr && kSetYields(false)) {}
+  ~KeepsCore() {
+    if (yields_) kSetYields(true);
+  }
+  KeepsCore(const KeepsCore&) = delete;
+  KeepsCore& operator=(const KeepsCore&) = delete;
+
+ private:
+  using SetYields = bool (*)(bool);  // returns what was set before
+  static inline const auto kSetYields =
+      reinterpret_cast<SetYields>(dlsym(RTLD_DEFAULT, "opal_progress_set_yield_when_idle"));
+  bool yields_;
+};
+
 class MpiWireImpl final : public MpiWire {
  public:
   explicit MpiWireImpl(MPI_Comm over) {
@@ -110,6 +151,7 @@ class MpiWireImpl final : public MpiWire {
   const std::vector<RankId>& node_members() const override { return members_; }
   int thread_level() const override { return thread_level_; }
   MPI_Comm communicator() const override { return comm_; }
+  std::uint64_t call() const override { return call_.load(std::memory_order_relaxed); }
 
   std::vector<std::string> gather_on_node(const std::string& mine) override {
     const int size = static_cast<int>(mine.size());
@@ -176,60 +218,62 @@ class MpiWireImpl final : public MpiWire {
   }
 
   void send(RankId to, Buffer frame) override {
+    const KeepsCore keeps_core;
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Isend(frame.data(), static_cast<int>(frame.size()), MPI_BYTE, static_cast<int>(to), kFrameTag, comm_,
-                    &request),
+    check(inside(MPI_Isend, frame.data(), static_cast<int>(frame.size()), MPI_BYTE, static_cast<int>(to), kFrameTag,
+                 comm_, &request),
           "MPI_Isend");
     int done = 0;
-    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
-    if (done == 0) sends_.push_back({request, std::move(frame), to});
+    inside(MPI_Test, &request, &done, MPI_STATUS_IGNORE);
+    if (done == 0) {
+      Outbox& box = outboxes_[to];
+      if (box.empty()) sending_.push_back({to, &box});
+      box.push_back({request, std::move(frame)});
+    }
     if (Doorbell* bell = bell_of(to)) bell->ring();
   }
 
   bool poll(const OnFrame& on_frame) override {
+    const KeepsCore keeps_core;
     bool happened = false;
     // A bounded number of frames a call, so that a flood leaves room for other work.
     for (std::size_t n = 0; n < kReceives && receive_next(on_frame); ++n) happened = true;
-    if (!sends_.empty()) happened |= test_sends();
-    if (!out_blocks_.empty()) happened |= move_out_blocks();
-    if (!in_blocks_.empty()) happened |= move_in_blocks();
+    if (!sending_.empty()) happened |= test_sends();
+    if (!out_.under_way.empty()) happened |= move_out_blocks();
+    if (!in_.under_way.empty()) happened |= move_in_blocks();
     return happened;
   }
 
   void send_block(RankId to, std::uint64_t key, ByteView bytes, std::shared_ptr<const void> keep) override {
-    out_blocks_.push_back({to, key, bytes, std::move(keep), 0, {}});
-    move_out_blocks();
+    const KeepsCore keeps_core;
+    out_.add({to, key, bytes, std::move(keep), 0, {}}, [this](OutBlock& block) { advance(block); });
     if (Doorbell* bell = bell_of(to)) bell->ring();
   }
 
   void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) override {
-    in_blocks_.push_back({from, key, into, std::move(done), 0, {}});
-    move_in_blocks();
+    const KeepsCore keeps_core;
+    in_.add({from, key, into, std::move(done), 0, {}}, [this](InBlock& block) { advance(block); });
   }
+  bool can_receive(RankId from, std::uint64_t key) const override { return in_.covers(from, key); }
 
-  bool busy() const override { return !sends_.empty() || !out_blocks_.empty() || !in_blocks_.empty(); }
+  bool busy() const override { return !sending_.empty() || !out_.under_way.empty() || !in_.under_way.empty(); }
 
+  // Requests to a dead rank never complete: they and their memory are left alone on purpose.
   void abandon(RankId rank) override {
-    // What it was sending may have taken receives that will never complete: as many as can be under way from one rank.
-    lost_any_ = true;
-    for (Receive& receive : receives_) receive.is_sound = false;
-    for (std::uint32_t i = 0; i < Transport::kWindow; ++i) add_receive();
-    // Requests to a dead rank never complete: they and their memory are left alone on purpose.
-    for (auto& send : sends_) {
-      if (send.to == rank) new Buffer(std::move(send.bytes));
+    if (const auto box = outboxes_.find(rank); box != outboxes_.end()) {
+      for (Send& send : box->second) new Buffer(std::move(send.bytes));
+      std::erase_if(sending_, [rank](const Sending& sending) { return sending.to == rank; });
+      outboxes_.erase(box);
     }
-    std::erase_if(sends_, [rank](const Send& send) { return send.to == rank; });
-    for (auto& block : out_blocks_) {
-      if (block.peer == rank) new std::shared_ptr<const void>(std::move(block.keep));
-    }
-    out_blocks_.remove_if([rank](const OutBlock& block) { return block.peer == rank; });
-    for (auto& block : in_blocks_) {
-      if (block.peer == rank) new OnBlock(std::move(block.done));  // owns the memory that MPI may still write to
-    }
-    in_blocks_.remove_if([rank](const InBlock& block) { return block.peer == rank; });
+    out_.abandon(rank, [](OutBlock& block) { new std::shared_ptr<const void>(std::move(block.keep)); });
+    // `done` owns the memory that MPI may still write to.
+    in_.abandon(rank, [](InBlock& block) { new OnBlock(std::move(block.done)); });
   }
 
-  void arm() override { own_bell().arm(); }
+  void arm() override {
+    own_bell().arm();
+    idle_polls_ = kLookEvery;  // the last poll before a sleep is a thorough one
+  }
   void disarm() override { own_bell().disarm(); }
   void sleep(std::int64_t max_ns) override { own_bell().sleep(max_ns); }
   void interrupt() override { own_bell().ring(); }
@@ -238,6 +282,7 @@ class MpiWireImpl final : public MpiWire {
   void finalize(bool in_use, const std::function<void()>& at_last) override {
     if (comm_ == MPI_COMM_NULL) return;
     finish_in_blocks();
+    new std::list<Receive>(std::move(taken_));  // MPI may still write to them
     for (Receive& receive : receives_) {
       MPI_Cancel(&receive.request);
       MPI_Wait(&receive.request, MPI_STATUS_IGNORE);
@@ -255,14 +300,17 @@ class MpiWireImpl final : public MpiWire {
 
  private:
   struct Receive {
-    std::vector<std::byte> bytes;
+    std::unique_ptr<std::byte[]> bytes = std::make_unique_for_overwrite<std::byte[]>(kFrameMax);
     MPI_Request request = MPI_REQUEST_NULL;
-    bool is_sound = true;  // has been posted since the last rank was lost
   };
   struct Send {
     MPI_Request request;
     Buffer bytes;
+  };
+  using Outbox = std::deque<Send>;  // frames to one rank that MPI is not done with, in the order sent
+  struct Sending {
     RankId to;
+    Outbox* box;  // not empty
   };
   struct OutBlock {
     RankId peer;
@@ -271,6 +319,7 @@ class MpiWireImpl final : public MpiWire {
     std::shared_ptr<const void> keep;
     std::size_t started;  // bytes for which a request was made
     std::deque<MPI_Request> requests;
+    bool complete() const { return requests.empty() && started == bytes.size(); }
   };
   struct InBlock {
     RankId peer;
@@ -279,71 +328,217 @@ class MpiWireImpl final : public MpiWire {
     OnBlock done;
     std::size_t started;
     std::deque<MPI_Request> requests;
+    bool complete() const { return requests.empty() && started == into.size(); }
   };
+
+  // The blocks of one direction.
+  template <class Block>
+  struct Blocks {
+    struct Lane {  // of one peer
+      KeyWindow window;
+      std::map<std::uint64_t, Block> held;  // what the window does not cover yet
+    };
+    std::list<Block> under_way;
+    std::unordered_map<RankId, Lane> lanes;
+
+    bool covers(RankId peer, std::uint64_t key) const {
+      const auto lane = lanes.find(peer);
+      return lane == lanes.end() ? KeyWindow().covers(key) : lane->second.window.covers(key);
+    }
+    template <class Begin>
+    void add(Block block, Begin begin) {
+      Lane& lane = lanes[block.peer];
+      if (lane.window.covers(block.key)) {
+        begin(under_way.emplace_back(std::move(block)));
+      } else {
+        lane.held.emplace(block.key, std::move(block));
+      }
+    }
+    // Moves a few of them on, in turns, by `advance`. Those that are complete go to `ended`, which must not come back
+    // here.
+    template <class Advance, class Ended>
+    bool move(Advance advance, Ended ended) {
+      bool happened = false;
+      for (std::size_t looks = std::min(kTests, under_way.size()); looks != 0; --looks) {
+        const auto block = under_way.begin();
+        happened |= advance(*block);
+        if (!block->complete()) {
+          under_way.splice(under_way.end(), under_way, block);
+          continue;
+        }
+        Lane& lane = lanes[block->peer];
+        lane.window.ended(block->key);
+        ended(*block);
+        under_way.erase(block);
+        while (!lane.held.empty() && lane.window.covers(lane.held.begin()->first)) {
+          advance(under_way.emplace_back(std::move(lane.held.begin()->second)));
+          lane.held.erase(lane.held.begin());
+        }
+      }
+      return happened;
+    }
+    template <class Leave>
+    void abandon(RankId peer, Leave leave) {
+      for (Block& block : under_way) {
+        if (block.peer == peer) leave(block);
+      }
+      under_way.remove_if([peer](const Block& block) { return block.peer == peer; });
+      lanes.erase(peer);
+    }
+  };
+
+  // Calls that MPI may not return from are made by this, so that `call` tells.
+  template <class Function, class... Args>
+  int inside(Function* function, Args... args) {
+    call_.store(call_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    const int code = function(args...);
+    call_.store(call_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    return code;
+  }
+
+  void post(Receive& receive) { check(inside(MPI_Start, &receive.request), "MPI_Start"); }
 
   void add_receive() {
     Receive& receive = receives_.emplace_back();
-    receive.bytes.resize(kFrameMax);
-    check(MPI_Recv_init(receive.bytes.data(), static_cast<int>(kFrameMax), MPI_BYTE, MPI_ANY_SOURCE, kFrameTag, comm_,
+    check(MPI_Recv_init(receive.bytes.get(), static_cast<int>(kFrameMax), MPI_BYTE, MPI_ANY_SOURCE, kFrameTag, comm_,
                         &receive.request),
           "MPI_Recv_init");
-    check(MPI_Start(&receive.request), "MPI_Start");
+    post(receive);
   }
 
-  // Receives complete in the order in which they were posted, so the first one is always the next; but for those that a
-  // lost rank has taken, which stay where they are.
+  bool is_complete(Receive& receive, MPI_Status& status) {
+    int done = 0;
+    check(inside(MPI_Test, &receive.request, &done, &status), "MPI_Test");
+    return done != 0;
+  }
+
+  // Hands the frame of a complete receive on. Nothing may be posted into its memory before that.
+  void hand_on(const Receive& receive, const MPI_Status& status, const OnFrame& on_frame) {
+    int size = 0;
+    MPI_Get_count(&status, MPI_BYTE, &size);
+    idle_polls_ = 0;
+    heard_ = true;
+    on_frame(static_cast<RankId>(status.MPI_SOURCE), ByteView(receive.bytes.get(), static_cast<std::size_t>(size)));
+  }
+
+  // Receives are matched in the order in which they were posted, so the first is the next to complete, as a rule. But a
+  // rank that stops or dies in the middle of a frame keeps the receive that its frame was matched with.
   bool receive_next(const OnFrame& on_frame) {
-    for (auto at = receives_.begin(); at != receives_.end(); ++at) {
-      int done = 0;
-      MPI_Status status;
-      check(MPI_Test(&at->request, &done, &status), "MPI_Test");
-      if (done == 0) {
-        if (!lost_any_) return false;
-        continue;
-      }
-      int size = 0;
-      MPI_Get_count(&status, MPI_BYTE, &size);
-      receives_.splice(receives_.end(), receives_, at);
-      on_frame(static_cast<RankId>(status.MPI_SOURCE), ByteView(at->bytes.data(), static_cast<std::size_t>(size)));
-      const auto is_sound = [](const Receive& receive) { return receive.is_sound; };
-      if (lost_any_ &&
-          static_cast<std::size_t>(std::count_if(receives_.begin(), receives_.end(), is_sound)) > kReceives) {
-        MPI_Request_free(&at->request);
-        receives_.erase(at);
-      } else {
-        at->is_sound = true;
-        check(MPI_Start(&at->request), "MPI_Start");
-      }
+    const auto first = receives_.begin();
+    MPI_Status status;
+    if (is_complete(*first, status)) {
+      take(first, status, on_frame);
       return true;
     }
-    return false;
+    if (!taken_.empty() && test_taken(on_frame)) return true;
+    return ++idle_polls_ > kLookEvery && look_at_all(on_frame);
+  }
+
+  void take(std::list<Receive>::iterator receive, const MPI_Status& status, const OnFrame& on_frame) {
+    receives_.splice(receives_.end(), receives_, receive);
+    hand_on(*receive, status, on_frame);
+    post(*receive);
+  }
+
+  // The first receive is matched with a frame that does not get on: it has a fresh one in its place. So there are
+  // always some that wait for anyone, however many ranks were lost in the middle of how many frames. What is set aside
+  // is no more than what is under way.
+  void set_first_aside() {
+    taken_.splice(taken_.end(), receives_, receives_.begin());
+    add_receive();
+  }
+
+  // One a poll, in turns.
+  bool test_taken(const OnFrame& on_frame) {
+    MPI_Status status;
+    taken_.splice(taken_.end(), taken_, taken_.begin());
+    if (!is_complete(taken_.back(), status)) return false;
+    std::list<Receive> complete;
+    complete.splice(complete.end(), taken_, std::prev(taken_.end()));
+    MPI_Request_free(&complete.front().request);
+    int cancelled = 0;  // late
+    MPI_Test_cancelled(&status, &cancelled);
+    if (cancelled != 0) return false;
+    hand_on(complete.front(), status, on_frame);
+    return true;
+  }
+
+  // Finds a frame that has come behind one that does not get on, or, where none has come for a while, how far receives
+  // are matched.
+  bool look_at_all(const OnFrame& on_frame) {
+    idle_polls_ = 0;
+    MPI_Status status;
+    for (auto receive = std::next(receives_.begin()); receive != receives_.end(); ++receive) {
+      if (!is_complete(*receive, status)) continue;
+      while (receives_.begin() != receive) set_first_aside();
+      take(receive, status, on_frame);
+      return true;
+    }
+    const Time now = core::now();
+    if (std::exchange(heard_, false)) quiet_since_ = now;
+    if (now - quiet_since_ < kRenewAfter) return false;
+    quiet_since_ = now;
+    return renew(on_frame);
+  }
+
+  // Only what is not matched can be cancelled.
+  bool renew(const OnFrame& on_frame) {
+    bool happened = false;
+    for (std::size_t n = kReceives; n != 0; --n) {
+      const auto receive = receives_.begin();
+      MPI_Status status;
+      check(inside(MPI_Cancel, &receive->request), "MPI_Cancel");
+      if (!is_complete(*receive, status)) {
+        set_first_aside();
+        continue;
+      }
+      int cancelled = 0;
+      MPI_Test_cancelled(&status, &cancelled);
+      if (cancelled == 0) {
+        take(receive, status, on_frame);
+        happened = true;
+      } else {
+        receives_.splice(receives_.end(), receives_, receive);
+        post(*receive);
+      }
+    }
+    return happened;
   }
 
   static int tag_of(std::uint64_t key) { return kBlockTag + static_cast<int>(key % kBlockTags); }
 
+  // MPI is done with the frames to one rank in order, or nearly so. Of each rank only the first is looked at, and of
+  // the ranks a few at a time, in turns: so a rank that takes nothing in keeps the memory of its own window, and that
+  // of nobody else.
   bool test_sends() {
     bool happened = false;
-    for (std::size_t i = 0; i < sends_.size();) {
-      int done = 0;
-      MPI_Test(&sends_[i].request, &done, MPI_STATUS_IGNORE);
-      if (done == 0) {
-        // Later ones to other ranks may be complete, but memory is bounded by the window in any case.
-        if (++i >= 8) break;
-        continue;
+    for (std::size_t looks = std::min(kTests, sending_.size()); looks != 0; --looks) {
+      if (next_sending_ >= sending_.size()) next_sending_ = 0;
+      Outbox& box = *sending_[next_sending_].box;
+      int done = 1;
+      while (done != 0 && !box.empty()) {
+        inside(MPI_Test, &box.front().request, &done, MPI_STATUS_IGNORE);
+        if (done == 0) break;
+        box.pop_front();
+        happened = true;
       }
-      sends_.erase(sends_.begin() + static_cast<std::ptrdiff_t>(i));
-      happened = true;
+      if (!box.empty()) {
+        ++next_sending_;
+      } else {
+        sending_[next_sending_] = sending_.back();
+        sending_.pop_back();
+      }
     }
     return happened;
   }
 
   // Keeps two chunks of a block under way. `start(offset, size)` makes the request for a chunk.
   template <class B, class Start>
-  static bool move_chunks(B& block, std::size_t size, Start start) {
+  bool move_chunks(B& block, std::size_t size, Start start) {
     bool happened = false;
     while (!block.requests.empty()) {
       int done = 0;
-      MPI_Test(&block.requests.front(), &done, MPI_STATUS_IGNORE);
+      inside(MPI_Test, &block.requests.front(), &done, MPI_STATUS_IGNORE);
       if (done == 0) break;
       block.requests.pop_front();
       happened = true;
@@ -357,47 +552,40 @@ class MpiWireImpl final : public MpiWire {
     return happened;
   }
 
+  bool advance(OutBlock& block) {
+    return move_chunks(block, block.bytes.size(), [&](std::size_t at, std::size_t size) {
+      MPI_Request request = MPI_REQUEST_NULL;
+      check(inside(MPI_Isend, block.bytes.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block.peer),
+                   tag_of(block.key), comm_, &request),
+            "MPI_Isend");
+      return request;
+    });
+  }
+
+  bool advance(InBlock& block) {
+    return move_chunks(block, block.into.size(), [&](std::size_t at, std::size_t size) {
+      MPI_Request request = MPI_REQUEST_NULL;
+      check(inside(MPI_Irecv, block.into.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block.peer),
+                   tag_of(block.key), comm_, &request),
+            "MPI_Irecv");
+      return request;
+    });
+  }
+
   bool move_out_blocks() {
-    bool happened = false;
-    for (auto block = out_blocks_.begin(); block != out_blocks_.end();) {
-      happened |= move_chunks(*block, block->bytes.size(), [&](std::size_t at, std::size_t size) {
-        MPI_Request request = MPI_REQUEST_NULL;
-        check(MPI_Isend(block->bytes.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block->peer),
-                        tag_of(block->key), comm_, &request),
-              "MPI_Isend");
-        return request;
-      });
-      const bool complete = block->requests.empty() && block->started == block->bytes.size();
-      block = complete ? out_blocks_.erase(block) : std::next(block);
-    }
-    return happened;
+    return out_.move([this](OutBlock& block) { return advance(block); }, [](OutBlock&) {});
   }
 
   bool move_in_blocks() {
-    std::vector<OnBlock> complete;
+    std::vector<OnBlock> complete;  // which may ask for more blocks
     const bool happened = move_in_blocks(complete);
     for (auto& done : complete) done();
     return happened;
   }
 
   bool move_in_blocks(std::vector<OnBlock>& complete) {
-    bool happened = false;
-    for (auto block = in_blocks_.begin(); block != in_blocks_.end();) {
-      happened |= move_chunks(*block, block->into.size(), [&](std::size_t at, std::size_t size) {
-        MPI_Request request = MPI_REQUEST_NULL;
-        check(MPI_Irecv(block->into.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block->peer),
-                        tag_of(block->key), comm_, &request),
-              "MPI_Irecv");
-        return request;
-      });
-      if (block->requests.empty() && block->started == block->into.size()) {
-        complete.push_back(std::move(block->done));
-        block = in_blocks_.erase(block);
-      } else {
-        ++block;
-      }
-    }
-    return happened;
+    return in_.move([this](InBlock& block) { return advance(block); },
+                    [&](InBlock& block) { complete.push_back(std::move(block.done)); });
   }
 
   // Blocks that MPI is writing at the end would be written into memory that is given back: all ranks wait until none
@@ -408,13 +596,14 @@ class MpiWireImpl final : public MpiWire {
     for (int done = 0; done == 0;) {
       move_out_blocks();
       move_in_blocks(complete);
-      if (all_done == MPI_REQUEST_NULL && in_blocks_.empty()) {
+      if (all_done == MPI_REQUEST_NULL && in_.under_way.empty()) {
         if (MPI_Ibarrier(comm_, &all_done) != MPI_SUCCESS) return;
       }
       if (all_done != MPI_REQUEST_NULL) MPI_Test(&all_done, &done, MPI_STATUS_IGNORE);
       if (done == 0) sched_yield();
     }
     for (OnBlock& done : complete) new OnBlock(std::move(done));  // it owns what the store may hold no more
+    new Blocks<InBlock>(std::move(in_));                          // and so do those that have not begun
   }
 
   void find_node() {
@@ -471,6 +660,7 @@ class MpiWireImpl final : public MpiWire {
     Doorbell* bell = nullptr;
   };
 
+  std::atomic<std::uint64_t> call_{0};  // odd: inside
   bool started_here_ = false;
   int thread_level_ = MPI_THREAD_SINGLE;
   MPI_Comm comm_ = MPI_COMM_NULL;
@@ -485,11 +675,16 @@ class MpiWireImpl final : public MpiWire {
   std::unique_ptr<core::SharedMemory> shared_bells_;
   std::vector<Segment> segments_;
   std::string host_;
-  std::list<Receive> receives_;  // in the order in which they were posted
-  bool lost_any_ = false;
-  std::deque<Send> sends_;
-  std::list<OutBlock> out_blocks_;
-  std::list<InBlock> in_blocks_;
+  std::list<Receive> receives_;   // kReceives of them, in the order in which they were posted
+  std::list<Receive> taken_;      // matched with frames that did not get on
+  std::uint32_t idle_polls_ = 0;  // since the last look at all of them
+  bool heard_ = false;            // a frame came since the last such look
+  Time quiet_since_ = 0;          // no frame has come, or they were renewed
+  std::unordered_map<RankId, Outbox> outboxes_;
+  std::vector<Sending> sending_;
+  std::size_t next_sending_ = 0;  // which of them is looked at next
+  Blocks<OutBlock> out_;
+  Blocks<InBlock> in_;
   Doorbell* bell_ = nullptr;
   std::vector<NodeBell> bells_;
   NodeBell last_bell_;

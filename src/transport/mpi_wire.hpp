@@ -43,6 +43,10 @@ class MpiWire : public Wire {
   // What MPI granted: MPI_THREAD_SERIALIZED at least, where it was started here.
   virtual int thread_level() const = 0;
   virtual MPI_Comm communicator() const = 0;
+  // Which call of MPI the wire is at, or was at last. For any thread: one that is inside and stays the same does not
+  // return.
+  virtual std::uint64_t call() const = 0;
+  static bool is_inside(std::uint64_t call) { return call % 2 != 0; }
   // Waits for all ranks, ends MPI if it was started here. `in_use`: threads of this rank may still look at segments,
   // which then stay where they are. `at_last` is called before MPI itself ends.
   virtual void finalize(bool in_use = false, const std::function<void()>& at_last = {}) = 0;

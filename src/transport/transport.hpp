@@ -1,7 +1,7 @@
 // Messages over a wire: batched into frames, bounded by credits, in order per pair of ranks, of any size.
 //
-// Each frame begins with a header: its number, since a frame of another rank that died while sending it may let later
-// ones overtake, and credits: how many counted frames of the receiver have been handled here. At most kWindow counted
+// Each frame begins with a header: its number, since one that does not get on may be overtaken by later ones, and
+// credits: how many counted frames of the receiver have been handled here. At most kWindow counted
 // frames are under way to one rank; what comes beyond waits in this rank's memory, and `backlog` tells how much, so
 // that those who make messages can slow down. A message larger than a frame travels as a block, and the frames after it
 // wait for it. Messages to the own rank take the same way without the wire.
@@ -44,6 +44,8 @@ class Transport {
   void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, Wire::OnBlock done) {
     wire_.receive_block(from, key, into, std::move(done));
   }
+
+  bool can_receive(RankId from, std::uint64_t key) const { return wire_.can_receive(from, key); }
 
   // Delivers frames, own ones too. True if anything happened. `on_frame` may send.
   bool poll(const Wire::OnFrame& on_frame) {

@@ -1,8 +1,8 @@
 // The one interface that moves bytes between ranks, with an implementation for MPI, for threads of one process, and for
 // simulated ranks. It knows nothing of messages. All calls but `interrupt` and `sleep` are made under the rank's lock.
 //
-// Guarantees: frames between two ranks arrive once, and in the order sent as long as no rank is lost; a block arrives
-// whole in the memory given for it.
+// Guarantees: frames between two ranks arrive once, and in the order sent unless one does not get on: then later ones
+// may overtake it. A block arrives whole in the memory given for it.
 // Nothing here waits for a particular peer, and a peer that is gone raises no error.
 #pragma once
 
@@ -43,6 +43,9 @@ class Wire {
   // Blocks are matched by (sender, receiver, key). `keep` holds the bytes until they are out.
   virtual void send_block(RankId to, std::uint64_t key, ByteView bytes, std::shared_ptr<const void> keep) = 0;
   virtual void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, OnBlock done) = 0;
+  // Whether a block would begin to come at once. One that is too far ahead of others waits until those have come, so it
+  // must be received after them.
+  virtual bool can_receive(RankId, std::uint64_t) const { return true; }
   // Something of ours is still on its way out or in, and moves only while we poll.
   virtual bool busy() const = 0;
   // Forgets what is under way to and from a rank that is gone.

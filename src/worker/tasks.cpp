@@ -839,10 +839,12 @@ void Worker::send_report(Report report) {
         }
       }
       for (const auto& e : report.errors) objects_.set_error(*record, e.index, std::make_shared<ErrorRecord>(e.error));
-      for (const auto& [index, value] : report.stored) {
+      for (auto& [index, value] : report.stored) {
         if (report.announced) objects_.track_made(*record, index);
         const bool wanted = objects_.set_large(*record, index, objects_.rank());
-        if (value != nullptr && (wanted || report.announced)) store_.add({range.span, index}, value, Store::Role::own);
+        if (value != nullptr && (wanted || report.announced)) {
+          value = store_.add({range.span, index}, std::move(value), Store::Role::own);
+        }
       }
       if (report.announced) {
         for (const auto& hold : report.refs) objects_.track_made(*record, hold.first);
@@ -896,9 +898,9 @@ ByteView Worker::Report::value_at(std::uint32_t index) const {
   return values->view().subspan(from, ends[i] - from);
 }
 
-void Worker::add_stored(const Report& report) {
-  for (const auto& [index, value] : report.stored) {
-    if (value != nullptr) store_.add({report.range.span, index}, value, Store::Role::own);
+void Worker::add_stored(Report& report) {
+  for (auto& [index, value] : report.stored) {
+    if (value != nullptr) value = store_.add({report.range.span, index}, std::move(value), Store::Role::own);
   }
 }
 

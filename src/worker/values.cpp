@@ -371,7 +371,11 @@ void Worker::handle(RankId from, const core::Data& m) {
   if (m.mapped) {
     if (!store_.shares_with(from)) detail::throw_damaged("a rank of another node gives its memory to read");
     store_.add_mapped(m.id, from, m.offset, m.size);
-    arrived(m.id, store_.find(m.id));
+    if (const ValuePtr value = store_.find(m.id)) {
+      arrived(m.id, value);
+    } else {
+      store_.want(m.id);  // it was here already, in a file
+    }
     return;
   }
   if (m.block == 0 && m.value.size() <= settings_.inline_limit) {
@@ -385,7 +389,8 @@ void Worker::handle(RankId from, const core::Data& m) {
   if (found != interests_.end()) found->second.receiving = true;
   Incoming in{from, m.id, m.block, m.size, {}};
   const Record* record = objects_.find(m.id);
-  if (record != nullptr && store::ObjectTable::is_watched(*record, m.id.index)) {
+  const bool waited_for = record != nullptr && store::ObjectTable::is_watched(*record, m.id.index);
+  if (waited_for && transport_.can_receive(from, m.block)) {
     incoming_.push_front(std::move(in));
   } else {
     incoming_.push_back(std::move(in));
@@ -394,11 +399,11 @@ void Worker::handle(RankId from, const core::Data& m) {
 }
 
 // A copy of a value of another node is complete.
-void Worker::came(ObjectId id, const ValuePtr& value) {
+void Worker::came(ObjectId id, ValuePtr value) {
   if (store_.has_news()) tell_store_news();  // an earlier copy that was dropped is told of before this one
-  store_.add(id, value, Store::Role::copy);
+  const ValuePtr lent = store_.add(id, std::move(value), Store::Role::copy);
   transport_.send(kHeadRank, core::Copied{id, false});
-  arrived(id, store_.find(id));
+  arrived(id, lent);
 }
 
 // Lets those blocks come for which there is room, in the order in which they were announced.
@@ -433,9 +438,9 @@ void Worker::receive(Incoming in) {
   auto buffer = std::make_shared<Buffer>(std::move(in.room.buffer));
   buffer->extend(in.size);
   transport_.receive_block(in.from, in.block, {buffer->data(), buffer->size()},
-                           [this, id = in.id, from = in.from, buffer] {
+                           [this, id = in.id, from = in.from, buffer]() mutable {
                              receiving_.erase(std::find(receiving_.begin(), receiving_.end(), from));
-                             came(id, buffer);
+                             came(id, std::move(buffer));
                              admit();
                            });
 }

@@ -493,7 +493,7 @@ class Worker {
   void send_call_report(Report& report);
   void tell_counted(const Range& range);
   static Report failed(const Range& range, const core::ErrorRecord& error);
-  void add_stored(const Report& report);
+  void add_stored(Report& report);
   void deliver_results(const Report& report);
   void send_done(const core::Done& done);
   void tell_holds();
@@ -502,7 +502,7 @@ class Worker {
   bool forget_if_unwanted(ObjectId id);
   RankId where_large(const store::Slot& slot) const;
   void locate(ObjectId id, RankId not_at);
-  void came(ObjectId id, const ValuePtr& value);
+  void came(ObjectId id, ValuePtr value);
   void admit();
   void tell_store_news();
   void redirect(ObjectId id);

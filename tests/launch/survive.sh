@@ -27,8 +27,9 @@ run 7 6 "$1" poison --mobula-slots=1
 run 7 4 "$1" stop --mobula-lost-after=1500
 run 7 4 "$1" pause --mobula-lost-after=3000
 run 7 4 "$1" still --mobula-lost-after=4000
+run 7 4 "$1" busy --mobula-lost-after=2000
 run 1 4 "$1" still-head --mobula-lost-after=1000
-grep -q "nothing has moved here for 6 s" "$out" || { echo "FAILED: what the head says"; cat "$out"; failed=1; }
+grep -q "a call of MPI has not returned for 1 s" "$out" || { echo "FAILED: what the head says"; cat "$out"; failed=1; }
 run 137 4 "$1" head
 for pid in $(sed -n 's/^pid //p' "$out"); do
   for _ in $(seq 30); do kill -0 "$pid" 2> /dev/null && sleep 0.1; done

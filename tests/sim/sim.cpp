@@ -100,8 +100,9 @@ class Cluster final : Network {
  private:
   struct Rank {
     std::unique_ptr<std::byte[]> memory;
+    std::size_t memory_size = 0;
     std::unique_ptr<Store> store;
-    std::map<ObjectId, Buffer> files;
+    std::map<Store::FileNumber, Buffer> files;
     Time files_busy = 0;  // until then
     std::unique_ptr<transport::Transport> transport;
     std::unique_ptr<store::ObjectTable> objects;
@@ -243,13 +244,14 @@ Cluster::Cluster(const Options& options)
     Rank& rank = ranks_[r];
     rank.transport = std::make_unique<transport::Transport>(wire(r));
     Store::Settings memory;
-    const std::size_t size = (6 + random(60)) << 12;
-    rank.memory = std::make_unique_for_overwrite<std::byte[]>(size);
-    memory.memory = {rank.memory.get(), size};
+    rank.memory_size = (6 + random(60)) << 12;
+    rank.memory = std::make_unique_for_overwrite<std::byte[]>(rank.memory_size);
+    memory.memory = {rank.memory.get(), rank.memory_size};
     memory.spills = random(8) != 0;
     memory.commit = [this](std::span<std::byte>) { return random(16) != 0; };
     memory.segment_of = [this, r](RankId other) {
-      return node_of(other) == node_of(r) ? static_cast<const std::byte*>(ranks_[other].memory.get()) : nullptr;
+      const Rank& owner = ranks_[other];
+      return node_of(other) == node_of(r) ? ByteView(owner.memory.get(), owner.memory_size) : ByteView();
     };
     rank.store = std::make_unique<Store>(std::move(memory));
     rank.objects = std::make_unique<store::ObjectTable>(r, *rank.store);
@@ -360,18 +362,19 @@ void Cluster::carry_out(RankId r, Store::Order order) {
     ++activity_;
     if (auto* write = std::get_if<Store::Write>(shared.get())) {
       const bool good = random(200) != 0;
-      if (good) here.files[write->id] = Buffer(write->value->view());
+      if (good) here.files[write->file] = Buffer(write->value->view());
       write->value.reset();
-      here.store->written(write->id, good ? "" : "the disk is full");
+      here.store->written(write->id, write->file, good ? "" : "the disk is full");
     } else if (auto* read = std::get_if<Store::Read>(shared.get())) {
       Store::Room room{std::move(*read->into), read->cold};
       here.store->settle(room, read->cold.empty() || here.store->commit()(read->cold));
       *read->into = std::move(room.buffer);
-      const auto file = here.files.find(read->id);
+      const auto file = here.files.find(read->file);
       if (file != here.files.end()) read->into->append(file->second.data(), file->second.size());
-      here.store->was_read(read->id, std::move(read->into), file != here.files.end() ? "" : "there is no such file");
+      here.store->was_read(read->id, read->file, std::move(read->into),
+                           file != here.files.end() ? "" : "there is no such file");
     } else if (const auto* remove = std::get_if<Store::Remove>(shared.get())) {
-      here.files.erase(remove->id);
+      here.files.erase(remove->file);
     } else {
       const auto& prepare = std::get<Store::Prepare>(*shared);
       here.worker->prepared(prepare.token, here.store->commit()(prepare.cold));

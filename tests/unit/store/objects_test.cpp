@@ -112,6 +112,21 @@ TEST(Objects, PackedBatches) {
   EXPECT_EQ(table.records(), 1U);
 }
 
+// While its last drop still waits to be handled, twice.
+TEST(Objects, OneThatIsTakenAgainIsDroppedOnce) {
+  Store store({});
+  ObjectTable table(1, store);
+  const detail::ObjectId id{detail::SpanId::make(0, 5), 7};
+  const Handle other = table.handle_of({id.span, 8});
+  for (int i = 0; i < 3; ++i) static_cast<void>(table.handle_of(id));
+  const Handle last = table.handle_of(id);
+  core::Holds holds = drained(table);
+  EXPECT_EQ(holds.holds.size(), 2U);
+  EXPECT_TRUE(holds.drops.empty()) << "it is held";
+  static_cast<void>(Handle(last));
+  EXPECT_TRUE(drained(table).drops.empty());
+}
+
 TEST(Objects, HandlesFromManyThreads) {
   Store store({});
   ObjectTable table(0, store);

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <random>
+#include <thread>
 
 namespace mobula::store {
 namespace {
@@ -26,7 +28,7 @@ struct Bench {
     settings.memory = {memory.get(), size};
     settings.spills = spills;
     settings.commit = [this](std::span<std::byte>) { return pages; };
-    settings.segment_of = [this](RankId rank) { return rank == 7 ? neighbour : nullptr; };
+    settings.segment_of = [this](RankId rank) { return rank == 7 ? neighbour : ByteView(); };
     store = std::make_unique<Store>(settings);
   }
   // A value of n bytes, all of them `fill`.
@@ -50,28 +52,44 @@ struct Bench {
     Store::Room room;
     return store->take(n, room);
   }
-  void carry_out(const std::string& error = "") {
-    for (Store::Order& order : store->take_orders()) {
+  void carry_out(const std::string& error = "") { carry_out(store->take_orders(), error); }
+  void carry_out(std::vector<Store::Order> orders, const std::string& error = "") {
+    for (Store::Order& order : orders) {
       if (auto* write = std::get_if<Store::Write>(&order)) {
-        const ObjectId of = write->id;
-        if (error.empty())
-          files[of] = std::string(reinterpret_cast<const char*>(write->value->data()), write->value->size());
+        if (error.empty()) {
+          files[write->file] = {write->id,
+                                std::string(reinterpret_cast<const char*>(write->value->data()), write->value->size())};
+        }
         write->value.reset();
-        store->written(of, error);
+        store->written(write->id, write->file, error);
       } else if (auto* read = std::get_if<Store::Read>(&order)) {
-        read->into->append(files.at(read->id).data(), files.at(read->id).size());
+        const std::string& bytes = files.at(read->file).bytes;
+        read->into->append(bytes.data(), bytes.size());
         store->committed(read->cold);
-        store->was_read(read->id, std::move(read->into), error);
+        store->was_read(read->id, read->file, std::move(read->into), error);
       } else {
-        EXPECT_EQ(files.erase(std::get<Store::Remove>(order).id), 1);
+        EXPECT_EQ(files.erase(std::get<Store::Remove>(order).file), 1);
       }
     }
+  }
+  bool has_file(std::uint32_t n) const {
+    return std::any_of(files.begin(), files.end(), [n](const auto& file) { return file.second.of == id(n); });
+  }
+  // A store that is full of small values, all of them lent.
+  std::vector<ValuePtr> fill_with_lent(std::size_t n) {
+    std::vector<ValuePtr> lent;
+    for (std::uint32_t i = 0; i < n; ++i) lent.push_back(store->add(id(i), value(900, 1), Role::own));
+    return lent;
   }
 
   std::unique_ptr<std::byte, decltype(&std::free)> memory;
   bool pages = true;
-  const std::byte* neighbour = nullptr;
-  std::map<ObjectId, std::string> files;
+  ByteView neighbour;
+  struct File {
+    ObjectId of;
+    std::string bytes;
+  };
+  std::map<Store::FileNumber, File> files;
   std::unique_ptr<Store> store;
 };
 
@@ -111,7 +129,7 @@ TEST(Store, SpillsWhatWasNotUsedForLongest) {
   EXPECT_TRUE(bench.intact(1, 300'000));  // used now: 2 is the oldest
   EXPECT_EQ(bench.try_take(300'000), Verdict::later);
   bench.carry_out();
-  EXPECT_TRUE(bench.files.contains(id(2)));
+  EXPECT_TRUE(bench.has_file(2));
   EXPECT_EQ(bench.files.size(), 1);
   EXPECT_EQ(bench.try_take(300'000), Verdict::given);
   EXPECT_EQ(bench.store->find(id(2)), nullptr);
@@ -217,7 +235,7 @@ TEST(Store, AMappedValueIsReadInPlaceAndGivenUpWhenUnused) {
   Bench owner(kMiB);
   owner.add(1, 5000);
   Bench reader(kMiB);
-  reader.neighbour = owner.memory.get();
+  reader.neighbour = {owner.memory.get(), kMiB};
   reader.store->add_mapped(id(1), 7, owner.store->offset_of(*owner.store->find(id(1))), 5000);
   ValuePtr held = reader.store->find(id(1));
   EXPECT_EQ(held->data(), owner.store->find(id(1))->data());
@@ -241,6 +259,134 @@ TEST(Store, MissingMemoryIsAFullSegmentAndNoCrash) {
   EXPECT_NE(bench.store->why_full(3 * kMiB, nobody).find("no memory left"), std::string::npos);
   bench.pages = true;
   EXPECT_EQ(bench.try_take(3 * kMiB), Verdict::given);
+}
+
+// It was moved out, and another rank sends it meanwhile.
+TEST(Store, AValueThatComesWhileItIsInAFileIsHere) {
+  for (const bool is_wanted : {false, true}) {
+    Bench bench(kMiB, true);
+    bench.add(1, 600'000);
+    EXPECT_EQ(bench.try_take(600'000), Verdict::later);
+    bench.carry_out();
+    ASSERT_FALSE(bench.store->is_in_memory(id(1)));
+    if (is_wanted) bench.store->want(id(1));
+    auto orders = bench.store->take_orders();
+    EXPECT_EQ(orders.size(), is_wanted ? 1 : 0);
+    auto again = std::make_shared<Buffer>();
+    std::memset(again->extend(600'000), 1, 600'000);
+    EXPECT_NE(bench.store->add(id(1), again, Role::copy), nullptr);
+    EXPECT_TRUE(bench.intact(1, 600'000));
+    EXPECT_EQ(bench.store->take_news().restored.size(), is_wanted ? 1 : 0);
+    bench.carry_out(std::move(orders));
+    EXPECT_TRUE(bench.intact(1, 600'000));
+    EXPECT_TRUE(bench.store->take_news().restored.empty());
+    bench.store->erase(id(1));
+    bench.carry_out();
+    EXPECT_TRUE(bench.files.empty());
+    bench.store->step();
+    bench.store->check_invariants();
+    EXPECT_EQ(bench.store->used(), 0);
+  }
+}
+
+TEST(Store, AValueThatIsMadeAgainWhileItIsWrittenHasItsOwnFile) {
+  Bench bench(kMiB, true);
+  bench.add(1, 600'000);
+  EXPECT_EQ(bench.try_take(600'000), Verdict::later);
+  auto orders = bench.store->take_orders();
+  bench.store->erase(id(1));
+  std::get<Store::Write>(orders.at(0)).value.reset();  // its bytes are in the file, and that is not known yet
+  bench.store->step();
+  bench.store->add(id(1), bench.value(500'000, 1), Role::own);
+  EXPECT_EQ(bench.try_take(600'000), Verdict::later);
+  const auto first = std::get<Store::Write>(orders.at(0)).file;
+  bench.files[first] = {id(1), std::string(600'000, '\1')};
+  bench.store->written(id(1), first, "");
+  bench.carry_out();
+  bench.carry_out();
+  EXPECT_EQ(bench.files.size(), 1);
+  EXPECT_FALSE(bench.store->is_in_memory(id(1)));
+  bench.store->want(id(1));
+  bench.carry_out();
+  EXPECT_TRUE(bench.intact(1, 500'000));
+  bench.store->check_invariants();
+}
+
+TEST(Store, WhatIsReadForAValueThatIsGoneIsNotTakenForItsSuccessor) {
+  Bench bench(kMiB, true);
+  bench.add(1, 600'000);
+  EXPECT_EQ(bench.try_take(600'000), Verdict::later);
+  bench.carry_out();
+  bench.store->want(id(1));
+  auto read = bench.store->take_orders();
+  bench.store->erase(id(1));
+  bench.store->add(id(1), bench.value(300'000, 1), Role::own);
+  bench.carry_out(std::move(read));
+  EXPECT_TRUE(bench.intact(1, 300'000));
+  bench.carry_out();
+  bench.store->check_invariants();
+}
+
+// Each time with a reader of another rank, which has the old bytes until it gives them up.
+TEST(Store, AValueThatIsErasedTwiceWhilePinnedKeepsBoth) {
+  Bench bench(kMiB);
+  for (int i = 0; i < 2; ++i) {
+    bench.add(1, 300'000);
+    bench.store->pin(id(1), 7);
+    bench.store->erase(id(1));
+  }
+  EXPECT_EQ(bench.try_take(600'000), Verdict::never);
+  bench.store->unpin(id(1), 7);
+  EXPECT_EQ(bench.try_take(600'000), Verdict::never) << "which of them is not known";
+  bench.store->unpin(id(1), 7);
+  EXPECT_EQ(bench.try_take(600'000), Verdict::given);
+}
+
+TEST(Store, MakingRoomDoesNotLookAtWhatIsInUse) {
+  constexpr std::size_t kValues = 5'000;
+  constexpr std::uint32_t kIdle = 10;
+  Bench bench((kValues + kIdle) << 10, true);
+  for (std::uint32_t n = 0; n < kIdle; ++n) bench.add(kValues + n, 900);
+  const auto lent = bench.fill_with_lent(kValues);
+  for (int i = 0; i < 100; ++i) {
+    static_cast<void>(bench.try_take(kMiB));
+    bench.carry_out();
+  }
+  EXPECT_EQ(bench.try_take(kMiB), Verdict::never);
+  EXPECT_EQ(bench.store->looks(), kIdle) << "each of those that are not in use goes once, and no other is looked at";
+}
+
+TEST(Store, AValueMayGoWhenItsLastReaderIsDoneOnAnyThread) {
+  Bench bench(kMiB, true);
+  bench.add(1, 600'000);
+  ValuePtr lent = bench.store->find(id(1));
+  ValuePtr copy = lent;
+  EXPECT_EQ(bench.try_take(600'000), Verdict::never);
+  lent.reset();
+  EXPECT_EQ(bench.try_take(600'000), Verdict::never);
+  const std::uint64_t changes = bench.store->changes();
+  std::thread([&copy] { copy.reset(); }).join();
+  EXPECT_NE(bench.store->changes(), changes) << "those who wait for room try again";
+  EXPECT_EQ(bench.try_take(600'000), Verdict::later);
+}
+
+TEST(Store, APeersPlaceOfAValueIsChecked) {
+  Bench owner(kMiB);
+  Bench reader(kMiB);
+  reader.neighbour = {owner.memory.get(), kMiB};
+  const std::uint64_t most = ~std::uint64_t{0};
+  for (const auto& [offset, size] :
+       {std::pair<std::uint64_t, std::uint64_t>{kMiB - 100, 101}, {kMiB + 1, 0}, {most, 2}, {100, most - 50}}) {
+    EXPECT_THROW(reader.store->add_mapped(id(1), 7, offset, size), ProtocolError) << offset << " " << size;
+  }
+  EXPECT_FALSE(reader.store->has(id(1)));
+  reader.store->add_mapped(id(1), 7, kMiB - 100, 100);
+  EXPECT_TRUE(reader.store->has(id(1)));
+}
+
+TEST(Store, NoSizeIsTooLargeToBeRefused) {
+  Bench bench(kMiB);
+  for (std::size_t below = 0; below < 100; ++below) EXPECT_EQ(bench.try_take(~std::size_t{0} - below), Verdict::never);
 }
 
 // Values come, are used, pinned and go, at random; whatever is there is whole, and in the end nothing is left.
@@ -323,7 +469,10 @@ TEST(Store, RandomUse) {
         EXPECT_TRUE(bench.intact(n, size));
       } else {
         ASSERT_TRUE(bench.store->has(id(n)));
-        EXPECT_EQ(bench.files.at(id(n)), std::string(size, static_cast<char>(n)));
+        const auto file = std::find_if(bench.files.begin(), bench.files.end(),
+                                       [n = n](const auto& each) { return each.second.of == id(n); });
+        ASSERT_NE(file, bench.files.end());
+        EXPECT_EQ(file->second.bytes, std::string(size, static_cast<char>(n)));
       }
     }
     for (const auto& [n, size] : sizes) bench.store->erase(id(n));
