@@ -76,6 +76,13 @@ class Watcher {
   virtual void ready(std::size_t position) = 0;
 };
 
+// The same for all elements of a record, a stretch at a time, each element once. It must leave the table as it is.
+class Follower {
+ public:
+  virtual ~Follower() = default;
+  virtual void came(std::uint32_t begin, std::uint32_t n) = 0;
+};
+
 }  // namespace mobula::store
 
 namespace mobula::detail {
@@ -135,6 +142,8 @@ class Record {
   std::uint32_t waiters_ = 0;                        // threads that wait for one of these
   std::unordered_map<std::uint32_t, bool> tracked_;  // index -> the head counts a hold of this rank
   std::unordered_multimap<std::uint32_t, std::pair<store::Watcher*, std::size_t>> watchers_;
+  std::vector<store::Follower*> followers_;
+  std::uint32_t noticing_ = 0;  // how many want to know which of these nobody wants
 };
 
 }  // namespace mobula::detail
@@ -189,6 +198,21 @@ class ObjectTable {
 
   void watch(Record& record, std::uint32_t index, Watcher& watcher, std::size_t position);
   void unwatch(Record& record, std::uint32_t index, Watcher& watcher);
+  // Each record must be unfollowed as long as it is there.
+  void follow(Record& record, Follower& follower) { record.followers_.push_back(&follower); }
+  void unfollow(Record& record, Follower& follower) { std::erase(record.followers_, &follower); }
+  // How many of the n elements from `begin` on are ready.
+  static std::uint32_t count_ready(const Record& record, std::uint32_t begin, std::uint32_t n);
+  // The bytes of n ready elements of one size, where they lie back to back; nullptr if they don't, or one has failed.
+  static const std::byte* packed_at(const Record& record, std::uint32_t begin, std::uint32_t n);
+
+  // Has `take_unwanted` name each element of the record that nobody wants any more, neither by a handle here nor at the
+  // head; as often as it is asked for.
+  void notice_unwanted(Record& record) { ++record.noticing_; }
+  void ignore_unwanted(Record& record) { --record.noticing_; }
+  bool is_wanted(ObjectId id);
+  bool has_unwanted() const { return !unwanted_.empty(); }
+  std::vector<ObjectId> take_unwanted() { return std::exchange(unwanted_, {}); }
   static bool has_waiter(const Record& record) { return record.waiters_ != 0; }
   void add_waiter(Record& record) { ++record.waiters_; }
   void remove_waiter(Record& record) { --record.waiters_; }
@@ -221,7 +245,6 @@ class ObjectTable {
   bool wanted(Record& record, std::uint32_t index);
   bool is_settled(const Record& record, std::uint32_t index) const;
   void clear_slot(Record& record, std::uint32_t index);
-  static bool any_ready(const Record& record, std::uint32_t begin, std::uint32_t n);
   void unheld(Record& record, std::uint32_t index);
   bool settle(Record& record);
 
@@ -232,6 +255,7 @@ class ObjectTable {
   std::unordered_map<SpanId, std::unique_ptr<Record>> mine_;
   std::unordered_map<ObjectId, std::unique_ptr<Record>> foreign_;
   core::Holds unsaid_;
+  std::vector<ObjectId> unwanted_;
   bool news_ = false;
 
   // The drops: a spin lock, since it is held for a few instructions only.
