@@ -217,12 +217,16 @@ std::uint32_t ObjectTable::count_ready(const Record& record, std::uint32_t begin
   return ready;
 }
 
+bool ObjectTable::are_packed(const Record& record, std::uint32_t begin, std::uint32_t n) {
+  const std::uint32_t i = begin - record.base;
+  return record.packed != kVariable && i % record.per_chunk + n <= record.per_chunk &&
+         record.chunks_[i / record.per_chunk]->slots.load(std::memory_order_relaxed) == nullptr;
+}
+
 const std::byte* ObjectTable::packed_at(const Record& record, std::uint32_t begin, std::uint32_t n) {
-  if (record.packed == kVariable || record.packed == 0 || record.base != 0) return nullptr;
-  const Record::Chunk& chunk = *record.chunks_[begin / record.per_chunk];
-  const std::uint32_t at = begin % record.per_chunk;
-  if (at + n > record.per_chunk || chunk.slots.load(std::memory_order_relaxed) != nullptr) return nullptr;
-  return chunk.values.get() + std::size_t{at} * record.packed;
+  if (!are_packed(record, begin, n)) return nullptr;
+  const std::uint32_t i = begin - record.base;
+  return record.chunks_[i / record.per_chunk]->values.get() + std::size_t{i % record.per_chunk} * record.packed;
 }
 
 // Whether a result still has a reader: a handle here, or someone that the head counts.

@@ -203,7 +203,9 @@ class ObjectTable {
   void unfollow(Record& record, Follower& follower) { std::erase(record.followers_, &follower); }
   // How many of the n elements from `begin` on are ready.
   static std::uint32_t count_ready(const Record& record, std::uint32_t begin, std::uint32_t n);
-  // The bytes of n ready elements of one size, where they lie back to back; nullptr if they don't, or one has failed.
+  // Whether those of them that are ready are values of one size, side by side; false where that takes long to say.
+  static bool are_packed(const Record& record, std::uint32_t begin, std::uint32_t n);
+  // The bytes of n ready elements, if they are; otherwise nullptr.
   static const std::byte* packed_at(const Record& record, std::uint32_t begin, std::uint32_t n);
 
   // Has `take_unwanted` name each element of the record that nobody wants any more, neither by a handle here nor at the

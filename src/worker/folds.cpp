@@ -22,7 +22,8 @@ ErrorPtr error_of(const Record& record, std::uint32_t index) {
   return slot != nullptr && slot->kind == store::Slot::Kind::error ? *slot->error : nullptr;
 }
 
-// The arguments of one task begin with how many values it folds, and how many bytes those take that are no dependencies.
+// The arguments of one task begin with how many values it folds, and how many bytes those take that are no
+// dependencies.
 void open_task(FoldTasks& tasks, std::size_t values, std::size_t bytes) {
   const std::uint32_t head[2] = {static_cast<std::uint32_t>(values), static_cast<std::uint32_t>(bytes)};
   tasks.args.append(head, sizeof head);
@@ -80,6 +81,7 @@ class Folds::Level final : public store::Follower, public store::Watcher {
 
  private:
   void block_ready(std::uint32_t block);
+  void look_for_error(std::uint32_t position);
   void let_go();
 
   Folds& folds_;
@@ -136,6 +138,9 @@ Folds::Level::Level(Folds& folds, Reduction& reduction, FoldValues values, std::
         --here;
       }
     }
+    if (record_ == nullptr || !store::ObjectTable::are_packed(*record_, begin, size_of(block))) {
+      for (std::uint32_t i = begin; i != begin + size_of(block); ++i) look_for_error(i);
+    }
     come_ += here;
     missing_[block] = static_cast<std::uint8_t>(size_of(block) - here);
     if (missing_[block] == 0) block_ready(block);
@@ -167,6 +172,11 @@ void Folds::Level::block_ready(std::uint32_t block) {
   }
 }
 
+void Folds::Level::look_for_error(std::uint32_t position) {
+  const auto [record, index] = place_of(position);
+  if (reduction_.error == nullptr && record->ready(index)) reduction_.error = error_of(*record, index);
+}
+
 void Folds::Level::came(std::uint32_t begin, std::uint32_t n) {
   if (begin >= count_) return;
   n = std::min(n, count_ - begin);
@@ -174,10 +184,7 @@ void Folds::Level::came(std::uint32_t begin, std::uint32_t n) {
   if (!costs_.empty()) {
     for (std::uint32_t i = begin; i != begin + n; ++i) reduction_.under_way -= costs_[i];
   }
-  if (n == 1) {  // errors come alone
-    const auto [record, index] = place_of(begin);
-    if (reduction_.error == nullptr) reduction_.error = error_of(*record, index);
-  }
+  if (n == 1) look_for_error(begin);  // they come alone
   for (std::uint32_t i = begin; i != begin + n;) {
     const std::uint32_t block = i >> bits_;
     const std::uint32_t end = std::min(begin + n, begin_of(block) + size_of(block));
@@ -211,22 +218,25 @@ Folds::Folds(store::ObjectTable& objects, Submitter& submitter) : objects_(objec
 
 Folds::~Folds() = default;
 
-// Few values are folded in two levels of about the same, so that a slow function keeps several slots at work.
+// As many values in each task as may be, but for the last two levels: these are about the same, so that a slow function
+// keeps several slots at work.
 std::vector<std::uint32_t> Folds::plan(std::uint32_t n, std::uint32_t value_size) {
   constexpr std::uint32_t kFew = 3;  // bits: at once
   std::uint32_t most = std::bit_width(kMostInputs) - 1;
   if (value_size != kVariable) {
     const std::size_t fit = std::max<std::size_t>(kStretchBytes / std::max(value_size, 1U), 2);
-    most = std::min<std::uint32_t>(most, static_cast<std::uint32_t>(std::bit_width(fit)) - 1);
+    most = std::min(most, static_cast<std::uint32_t>(std::bit_width(fit)) - 1);
   }
-  std::uint32_t bits = static_cast<std::uint32_t>(std::bit_width(n - 1));
-  std::uint32_t levels = std::max((bits + most - 1) / most, bits > kFew ? 2U : 1U);
-  std::vector<std::uint32_t> all;
-  for (; levels != 0; --levels) {
-    all.push_back((bits + levels - 1) / levels);
-    bits -= all.back();
-  }
-  return all;
+  std::vector<std::uint32_t> levels;
+  auto bits = static_cast<std::uint32_t>(std::bit_width(n - 1));
+  const auto take = [&](std::uint32_t n_bits) {
+    levels.push_back(n_bits);
+    bits -= n_bits;
+  };
+  while (bits > 2 * most) take(most);
+  if (bits > std::min(kFew, most)) take((bits + 1) / 2);
+  take(bits);
+  return levels;
 }
 
 Handle Folds::start(FoldKind kind, FoldValues values) {
@@ -374,8 +384,8 @@ void Folds::fold(Reduction& reduction, std::size_t level_index) {
   for (std::uint32_t i = first; i != block; ++i) level.release(i);
 }
 
-// Folds the values of an aligned range, or of what is left of one, some of which are dependencies, or which are too many
-// bytes for one task. `cost` grows by what is submitted.
+// Folds the values of an aligned range, or of what is left of one, some of which are dependencies, or which are too
+// many bytes for one task. `cost` grows by what is submitted.
 void Folds::fold_apart(Reduction& reduction, std::span<Input> inputs, const Range& result, std::size_t& cost) {
   std::size_t bytes = 0;
   bool is_simple = true;

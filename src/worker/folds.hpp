@@ -37,8 +37,8 @@
 
 namespace mobula::worker {
 
-// Values in the order of their positions: all elements of a batch, one by one too where they are to be let go of as they
-// are folded; or any objects.
+// Values in the order of their positions: all elements of a batch, one by one too where they are to be let go of as
+// they are folded; or any objects.
 struct FoldValues {
   detail::BatchHandle batch;
   std::vector<detail::Handle> elements;

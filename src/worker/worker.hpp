@@ -393,9 +393,10 @@ class Worker {
   void submit_folds(const FoldKind& kind, FoldTasks tasks);
   // An object that this rank was to make will not be. `promised`: the head waits for it.
   void fail_own(ObjectId id, bool promised, const ErrorPtr& error);
-  void submit_stretch(const Range& range, const FunctionInfo& function, std::shared_ptr<const core::WireOptions> options,
-                      std::uint64_t mask, std::vector<Handle> deps, std::span<const Handle> refs, ByteView args,
-                      std::span<const std::uint32_t> ends, bool keep, Time now);
+  void submit_stretch(const Range& range, const FunctionInfo& function,
+                      std::shared_ptr<const core::WireOptions> options, std::uint64_t mask, std::vector<Handle> deps,
+                      std::span<const Handle> refs, ByteView args, std::span<const std::uint32_t> ends, bool keep,
+                      Time now);
   void close_open();
   void send_submit(const Range& range, bool kept, const FunctionInfo& function, const core::WireOptions* options,
                    std::uint64_t mask, ByteView args, std::span<const std::uint32_t> ends, core::Ids deps,
