@@ -233,10 +233,7 @@ void Worker::fail_call(PendingCall& call, const ErrorPtr& error) {
   const Range range = call.range;
   const auto place = calls_.find({range.span, range.begin});
   for (std::uint32_t i = range.begin; i != range.end; ++i) {
-    if (record.ready(i)) continue;
-    objects_.set_error(record, i, error);
-    if (call.announced.contains(i)) send_done({{range.span, i, i + 1}, 0, {{i, *error}}, {}, {}});
-    deliver({range.span, i}, nullptr, error, kNoRank);
+    if (!record.ready(i)) fail_own({range.span, i}, call.announced.contains(i), error);
   }
   end_call(place);
 }
