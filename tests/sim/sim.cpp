@@ -1031,7 +1031,7 @@ Body Cluster::driver() {
       }
       case 27:  // reductions, of the driver's and of tasks
       case 28: {
-        const std::uint64_t n = 2 + random(random(8) == 0 ? 5000 : 200);
+        const std::uint64_t n = 2 + random(random(16) == 0 ? 2000 : 100);
         const auto args = [seed, n](Encoder& out) {
           out.put(seed);
           out.put(n);
