@@ -306,24 +306,32 @@ struct Remote {
 template <auto F>
 inline constexpr Remote<F> remote{};
 
-// Combines the values with F: (T, T) -> T, which must be associative, by a tree of tasks that keeps them in order.
-// Throws std::invalid_argument for an empty range.
+// Folds the values with F: (T, T) -> T, which must be associative and need not be commutative. Returns at once: values
+// are folded as they come, by tasks with the options given, on the ranks that hold them where they are large. Values
+// that are at this rank and travel inline go to F in tasks of up to 64. Throws std::invalid_argument for an empty range
+// and an empty Ref; Infeasible. The error of an element, or of F, is that of the result, as soon as it is known. With
+// `cancel`, or once nobody holds the result, no more tasks are submitted.
+//
+// The order of the values is kept, and where the brackets are depends on their number alone: F is applied to the first
+// and second, third and fourth, and so on; a last one without a neighbour goes up as it is; the same again with the
+// results, until one is left. So a sum of doubles has the same bits on any number of ranks, and after losses.
 template <auto F, detail::RefRange R>
 auto reduce(R&& range, const TaskOptions& options = {}) {
   using T = detail::RefValue<R>;
   static_assert(std::is_invocable_r_v<T, decltype(F), T, T>, "mobula: reduce needs a function (T, T) -> T");
-  std::vector<Ref<T>> level;
-  for (auto&& ref : range) level.push_back(ref);
-  if (level.empty()) throw std::invalid_argument("mobula::reduce: the range is empty, and F has no neutral element");
-  const RemoteWith<F> combine(options);
-  while (level.size() > 1) {
-    std::vector<Ref<T>> above;
-    above.reserve((level.size() + 1) / 2);
-    for (std::size_t i = 0; i + 1 < level.size(); i += 2) above.push_back(combine(level[i], level[i + 1]));
-    if (level.size() % 2 != 0) above.push_back(std::move(level.back()));
-    level = std::move(above);
+  const auto check = [](std::size_t n) {
+    if (n == 0) throw std::invalid_argument("mobula::reduce: the range is empty, and F has no neutral element");
+  };
+  const detail::FunctionInfo& fold = detail::Fold<T, F>::info;
+  if constexpr (detail::is_batch<std::remove_cvref_t<R>>) {
+    check(range.size());
+    return range.size() == 1 ? range[0] : Ref<T>(detail::reduce(fold, range.handle(), options));
+  } else {
+    std::vector<detail::Handle> values = detail::handles_of(range);
+    check(values.size());
+    if (values.size() == 1 && values.front()) return Ref<T>(std::move(values.front()));
+    return Ref<T>(detail::reduce(fold, std::move(values), options));
   }
-  return std::move(level.front());
 }
 
 namespace detail {

@@ -286,6 +286,38 @@ BatchHandle BatchWriter::finish() {
   return BatchHandle(record, total_);
 }
 
+namespace {
+
+Handle reduce(const FunctionInfo& fold, worker::FoldValues values, const TaskOptions& options) {
+  Engine& engine = api::engine();
+  static const TaskOptions ordinary;
+  const TaskOptions* const given = options == ordinary ? nullptr : &options;
+  check_feasible(given);
+  Lock lock(engine);
+  Handle handle = engine.worker().reduce(fold, std::move(values), given, Engine::current_run() != nullptr);
+  engine.submitted(lock, 1);
+  return handle;
+}
+
+}  // namespace
+
+Handle reduce(const FunctionInfo& fold, const BatchHandle& batch, const TaskOptions& options) {
+  worker::FoldValues values{batch, {}};
+  // Values that may be large are let go of as they are folded.
+  if (fold.fixed_result == kVariable) {
+    values.elements.reserve(batch.count());
+    for (std::uint32_t i = 0; i != batch.count(); ++i) values.elements.push_back(batch.element(i));
+  }
+  return reduce(fold, std::move(values), options);
+}
+
+Handle reduce(const FunctionInfo& fold, std::vector<Handle> values, const TaskOptions& options) {
+  for (const Handle& value : values) {
+    if (!value) throw std::invalid_argument("mobula::reduce: the range holds an empty Ref; it refers to nothing");
+  }
+  return reduce(fold, worker::FoldValues{{}, std::move(values)}, options);
+}
+
 Buffer room_for(std::size_t n) {
   if (nursery::context() != nullptr) {
     Buffer buffer;
@@ -489,7 +521,7 @@ std::string explain(const Handle& handle) {
   {
     Engine& engine = api::engine();
     const Lock lock(engine);
-    if (const auto text = engine.worker().explain_call(handle.id())) return *text;
+    if (const auto text = engine.worker().explain_own(handle.id())) return *text;
     engine.worker().make_known(handle);
   }
   return ask(core::Question::explain, handle.id()).text;

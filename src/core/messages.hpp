@@ -227,7 +227,8 @@ struct Counted {
   }
 };
 
-// The result of a call by the sender, who will tell of its end by Done, has become visible to others.
+// The result of a call or a reduction by the sender has become visible to others. The sender will tell of its end by
+// Done, or submit the task that makes it.
 struct Promised {
   ObjectId id;
   std::uint32_t function = 0;

@@ -231,6 +231,12 @@ void Head::handle(RankId from, const core::Submit& m) {
   if (work->is_gang() && work->options->gang != n) detail::throw_damaged("a gang has not as many members as tasks");
   work->nested = from != kHeadRank || m.kept;
   work->unfinished = n;
+  if (Piece* promise = piece_with({m.range.span, m.range.begin}); promise != nullptr && promise->promised) {
+    if (n != 1) detail::throw_damaged("a rank submits what it promised with other tasks");
+    unassign(*promise);
+    --unfinished_;
+    erase_piece(*promise);
+  }
   for (const ObjectId& id : work->holds) hold(id);
   unfinished_ += n;
   queued_bytes_ += work->args.size();
@@ -1246,7 +1252,7 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
     answer(from, token, false);
     return;
   }
-  if (piece->promised || piece->gang != 0 || piece->again) {
+  if (piece->gang != 0 || piece->again) {
     answer(from, token, false);
     return;
   }

@@ -181,7 +181,7 @@ class Head {
     std::uint32_t crashes = 0;   // ranks that were lost while they were at it
     std::uint32_t missing = 0;   // dependencies that have not ended, whose entries list it among their dependents
     std::uint32_t unplaced = 0;  // of those, not assigned yet
-    bool promised = false;  // the result of a call: its caller tells when it ends, and the scheduler has no part in it
+    bool promised = false;  // by its owner, who tells of its end, or submits its task: the scheduler has no part in it
     bool goes_first = false;  // in its queue: its rank gave it back
     RankId deferred_to = detail::kNoRank;
     ErrorPtr failing;               // it is to fail at the end of the step

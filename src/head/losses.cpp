@@ -198,8 +198,9 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   for (Piece* piece : pieces) {
     if (piece->promised) {
       const ObjectId id{piece->range.span, piece->range.begin};
-      fail(*piece, make_error(ErrorKind::worker_lost, lost_text(lost) + " while a call that it made was pending",
-                              task_name(*piece->work), id, lost, 1));
+      fail(*piece,
+           make_error(ErrorKind::worker_lost, lost_text(lost) + " while a call or a reduce that it made was pending",
+                      task_name(*piece->work), id, lost, 1));
       continue;
     }
     if (piece->gang != 0) {  // the gang has ended, and the result is lost: the whole gang is to run again

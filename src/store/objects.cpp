@@ -205,15 +205,29 @@ void ObjectTable::clear_slot(Record& record, std::uint32_t index) {
   slot_at(record, index).clear();
 }
 
-bool ObjectTable::any_ready(const Record& record, std::uint32_t begin, std::uint32_t n) {
+std::uint32_t ObjectTable::count_ready(const Record& record, std::uint32_t begin, std::uint32_t n) {
+  std::uint32_t ready = 0;
   for (std::uint32_t i = begin; i < begin + n;) {
     const std::uint32_t at = i % record.per_chunk;
     const std::uint32_t bits = std::min({64 - at % 64, record.per_chunk - at, begin + n - i});
     const std::uint64_t mask = (bits == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1) << (at % 64);
-    if ((record.chunks_[i / record.per_chunk]->ready[at / 64].load(std::memory_order_relaxed) & mask) != 0) return true;
+    const auto& word = record.chunks_[i / record.per_chunk]->ready[at / 64];
+    ready += static_cast<std::uint32_t>(std::popcount(word.load(std::memory_order_relaxed) & mask));
     i += bits;
   }
-  return false;
+  return ready;
+}
+
+bool ObjectTable::are_packed(const Record& record, std::uint32_t begin, std::uint32_t n) {
+  const std::uint32_t i = begin - record.base;
+  return record.packed != kVariable && i % record.per_chunk + n <= record.per_chunk &&
+         record.chunks_[i / record.per_chunk]->slots.load(std::memory_order_relaxed) == nullptr;
+}
+
+const std::byte* ObjectTable::packed_at(const Record& record, std::uint32_t begin, std::uint32_t n) {
+  if (!are_packed(record, begin, n)) return nullptr;
+  const std::uint32_t i = begin - record.base;
+  return record.chunks_[i / record.per_chunk]->values.get() + std::size_t{i % record.per_chunk} * record.packed;
 }
 
 // Whether a result still has a reader: a handle here, or someone that the head counts.
@@ -226,8 +240,10 @@ void ObjectTable::make_ready(Record& record, std::uint32_t index) {
   const std::uint32_t i = index - record.base;
   const std::uint64_t bit = std::uint64_t{1} << (i % record.per_chunk % 64);
   auto& word = record.chunks_[i / record.per_chunk]->ready[i % record.per_chunk / 64];
-  if ((word.fetch_or(bit, std::memory_order_acq_rel) & bit) == 0)
+  if ((word.fetch_or(bit, std::memory_order_acq_rel) & bit) == 0) {
     record.ready_count.fetch_add(1, std::memory_order_release);
+    for (Follower* follower : record.followers_) follower->came(index, 1);
+  }
   if (!record.watchers_.empty()) tell_range(record, index, 1);
 }
 
@@ -246,7 +262,7 @@ bool ObjectTable::is_here(const Record& record, std::uint32_t index) {
 }
 
 void ObjectTable::set_packed(Record& record, std::uint32_t begin, std::uint32_t n, const std::byte* values) {
-  if (n > 1 && record.mine && any_ready(record, begin, n)) {
+  if (n > 1 && record.mine && count_ready(record, begin, n) != 0) {
     for (std::uint32_t i = 0; i < n; ++i) set_packed(record, begin + i, 1, values + std::size_t{i} * record.packed);
     return;
   }
@@ -272,6 +288,7 @@ void ObjectTable::set_packed(Record& record, std::uint32_t begin, std::uint32_t 
       i = to;
     }
     record.ready_count.fetch_add(fresh, std::memory_order_release);
+    for (Follower* follower : record.followers_) follower->came(begin, here);
     if (!record.watchers_.empty()) tell_range(record, begin, here);
     begin += here;
     n -= here;
@@ -342,6 +359,11 @@ bool ObjectTable::set_large(Record& record, std::uint32_t index, RankId at) {
   return true;
 }
 
+bool ObjectTable::is_wanted(ObjectId id) {
+  Record* record = find(id);
+  return record != nullptr && wanted(*record, id.index);
+}
+
 bool ObjectTable::is_held(ObjectId id) {
   Record* record = find(id);
   return record != nullptr && (record->batches.load() != 0 || record->refs(id.index).load() != 0);
@@ -369,6 +391,7 @@ void ObjectTable::free(ObjectId id) {
   Record* record = find(id);
   if (record == nullptr) return;
   record->tracked_.erase(id.index);
+  if (record->noticing_ != 0) unwanted_.push_back(id);
   if (record->batches.load() == 0 && record->refs(id.index).load() == 0) clear_slot(*record, id.index);
   settle(*record);
 }
@@ -452,6 +475,7 @@ std::size_t ObjectTable::next_drops(std::span<Drop> drops) {
 // The element has no handle here any more.
 void ObjectTable::unheld(Record& record, std::uint32_t index) {
   const auto tracked = record.tracked_.find(index);
+  if (tracked == record.tracked_.end() && record.noticing_ != 0) unwanted_.push_back({record.id, index});
   if (tracked != record.tracked_.end()) {
     if (tracked->second) {
       tracked->second = false;

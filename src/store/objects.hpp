@@ -78,6 +78,13 @@ class Watcher {
   virtual void ready(std::size_t position) = 0;
 };
 
+// The same for all elements of a record, a stretch at a time, each element once. It must leave the table as it is.
+class Follower {
+ public:
+  virtual ~Follower() = default;
+  virtual void came(std::uint32_t begin, std::uint32_t n) = 0;
+};
+
 }  // namespace mobula::store
 
 namespace mobula::detail {
@@ -151,6 +158,8 @@ class Record {
   std::uint32_t draining_ = 0;                       // drops that are being handled
   std::unordered_map<std::uint32_t, bool> tracked_;  // index -> the head counts a hold of this rank
   std::unordered_multimap<std::uint32_t, std::pair<store::Watcher*, std::size_t>> watchers_;
+  std::vector<store::Follower*> followers_;
+  std::uint32_t noticing_ = 0;  // how many want to know which of these nobody wants
 };
 
 }  // namespace mobula::detail
@@ -215,6 +224,23 @@ class ObjectTable {
   }
   // Tells those who watch the element.
   static void tell(Record& record, std::uint32_t index);
+  // Each record must be unfollowed as long as it is there.
+  void follow(Record& record, Follower& follower) { record.followers_.push_back(&follower); }
+  void unfollow(Record& record, Follower& follower) { std::erase(record.followers_, &follower); }
+  // How many of the n elements from `begin` on are ready.
+  static std::uint32_t count_ready(const Record& record, std::uint32_t begin, std::uint32_t n);
+  // Whether those of them that are ready are values of one size, side by side; false where that takes long to say.
+  static bool are_packed(const Record& record, std::uint32_t begin, std::uint32_t n);
+  // The bytes of n ready elements, if they are; otherwise nullptr.
+  static const std::byte* packed_at(const Record& record, std::uint32_t begin, std::uint32_t n);
+
+  // Has `take_unwanted` name each element of the record that nobody wants any more, neither by a handle here nor at the
+  // head; as often as it is asked for.
+  void notice_unwanted(Record& record) { ++record.noticing_; }
+  void ignore_unwanted(Record& record) { --record.noticing_; }
+  bool is_wanted(ObjectId id);
+  bool has_unwanted() const { return !unwanted_.empty(); }
+  std::vector<ObjectId> take_unwanted() { return std::exchange(unwanted_, {}); }
 
   // The head counted one hold of this rank more than it was told of.
   void drop_extra(ObjectId id) { unsaid_.drops.push_back(id); }
@@ -243,7 +269,6 @@ class ObjectTable {
   bool wanted(Record& record, std::uint32_t index);
   bool is_settled(const Record& record, std::uint32_t index) const;
   void clear_slot(Record& record, std::uint32_t index);
-  static bool any_ready(const Record& record, std::uint32_t begin, std::uint32_t n);
   void unheld(Record& record, std::uint32_t index);
   bool settle(Record& record);
   struct Drop {
@@ -259,6 +284,7 @@ class ObjectTable {
   std::unordered_map<SpanId, std::unique_ptr<Record>> mine_;
   std::unordered_map<ObjectId, std::unique_ptr<Record>> foreign_;
   core::Holds unsaid_;
+  std::vector<ObjectId> unwanted_;
 
   // Drops that wait to be drained.
   std::mutex drop_lock_;

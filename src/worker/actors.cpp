@@ -232,10 +232,7 @@ void Worker::fail_call(PendingCall& call, const ErrorPtr& error) {
   const Range range = call.range;
   const auto place = calls_.find({range.span, range.begin});
   for (std::uint32_t i = range.begin; i != range.end; ++i) {
-    if (record.ready(i)) continue;
-    objects_.set_error(record, i, error);
-    if (call.announced.contains(i)) send_done({{range.span, i, i + 1}, 0, {{i, *error}}, {}, {}});
-    deliver({range.span, i}, nullptr, error, kNoRank);
+    if (!record.ready(i)) fail_own({range.span, i}, call.announced.contains(i), error);
   }
   end_call(place);
 }
@@ -324,7 +321,8 @@ void Worker::actors_lost(RankId rank, bool left) {
   }
 }
 
-std::optional<std::string> Worker::explain_call(ObjectId id) {
+std::optional<std::string> Worker::explain_own(ObjectId id) {
+  if (auto text = folds_.explain(id)) return text;
   const auto call = find_call(id);
   if (call == calls_.end()) return std::nullopt;
   const PendingCall& of = call->second;
@@ -376,7 +374,8 @@ void Worker::handle(RankId, const core::Drain& m) {
 void Worker::tell_saved() {
   if (!draining_ || saved_all_) return;
   // One that leaves keeps nothing for others, and waits for nobody.
-  if (leaves_ && (!loans_.empty() || !calls_.empty() || !running_.empty() || queued_tasks_ != 0)) return;
+  if (leaves_ && (!loans_.empty() || !calls_.empty() || folds_.size() != 0 || !running_.empty() || queued_tasks_ != 0))
+    return;
   saved_all_ = std::all_of(actors_.begin(), actors_.end(), [this](const auto& of) {
     const LocalActor& actor = *of.second;
     const bool idle = actor.active == 0 || (actor.save_every == 0 && !leaves_);

@@ -55,10 +55,10 @@ Piece* Worker::piece_with(ObjectId id) {
   return id.index < piece->range.end ? piece : nullptr;
 }
 
-// The object will be made here, by a task that is queued or runs. One that has timed out or was cancelled may still
-// run, but what it returns is nobody's.
+// The object will be made here, by a task that is queued or runs, or come here from one that this rank will submit. A
+// task that has timed out or was cancelled may still run, but what it returns is nobody's.
 bool Worker::will_come(ObjectId id) const {
-  if (const_cast<Worker*>(this)->piece_with(id) != nullptr) return true;
+  if (const_cast<Worker*>(this)->piece_with(id) != nullptr || folds_.has(id)) return true;
   return std::any_of(running_.begin(), running_.end(),
                      [id](const Run* run) {
                        return !run->broken && !run->expired && run->range.span == id.span &&

@@ -276,25 +276,57 @@ void Worker::submit_items(Record& batch, std::uint32_t begin, std::uint32_t n, c
     const std::uint64_t bit = bits & (~bits + 1);
     deps.push_back((shared_mask & bit) != 0 ? shared[from_shared++] : draft.deps[from_item++]);
   }
-  const Range range{batch.id, begin, begin + n};
-  if (in_task && keeps(wire.get())) {
+  const bool keep = in_task && keeps(wire.get());
+  submit_stretch({batch.id, begin, begin + n}, function, std::move(wire), mask, std::move(deps), draft.args.refs,
+                 draft.args.buffer.view(), ends, keep, now);
+}
+
+// `mask`: the arguments that are dependencies, `deps` in their order; `refs`: what the others hold. `keep`: this rank
+// runs the tasks unless others take them.
+void Worker::submit_stretch(const Range& range, const FunctionInfo& function,
+                            std::shared_ptr<const core::WireOptions> options, std::uint64_t mask,
+                            std::vector<Handle> deps, std::span<const Handle> refs, ByteView args,
+                            std::span<const std::uint32_t> ends, bool keep, Time now) {
+  if (keep) {
     auto body = std::make_shared<Body>();
     body->function = &function;
-    body->options = std::move(wire);
-    body->args = Buffer(draft.args.buffer.view());
+    body->options = std::move(options);
+    body->args = Buffer(args);
     body->ends.assign(ends.begin(), ends.end());
-    body->base = begin;
+    body->base = range.begin;
     body->dep_mask = mask;
     for (const Handle& dep : deps) body->deps.push_back(dep.id());
     body->keep = std::move(deps);
-    body->keep.insert(body->keep.end(), draft.args.refs.begin(), draft.args.refs.end());
+    body->keep.insert(body->keep.end(), refs.begin(), refs.end());
     keep_piece(range, std::move(body), now);
     announce_all();  // pieces of several tasks are for others to take
     return;
   }
   core::Ids dep_ids = pass_on_all(deps);
-  send_submit(range, false, function, wire.get(), mask, draft.args.buffer.view(), ends, std::move(dep_ids),
-              pass_on_all(draft.args.refs));
+  send_submit(range, false, function, options.get(), mask, args, ends, std::move(dep_ids), pass_on_all(refs));
+}
+
+Handle Worker::reduce(const FunctionInfo& fold, FoldValues values, const TaskOptions* options, bool in_task) {
+  auto wire = wire_options(options);
+  check_durable(fold, wire.get(), {});
+  return folds_.start({&fold, std::move(wire), options != nullptr ? options->placement.object : Handle(), in_task},
+                      std::move(values));
+}
+
+// What the head waits for is told to it at once: it has no other word of how that ends.
+void Worker::submit_folds(const FoldKind& kind, FoldTasks tasks) {
+  if (open_.count != 0) close_open();
+  Record& record = *objects_.find({tasks.results.span, tasks.results.begin});
+  objects_.know(record);
+  const bool keep = kind.in_task && keeps(kind.options.get()) && !objects_.is_tracked(record, tasks.results.begin);
+  submit_stretch(tasks.results, *kind.function, kind.options, tasks.dep_mask, std::move(tasks.deps), {},
+                 tasks.args.view(), tasks.ends, keep, now_);
+}
+
+void Worker::fail_own(ObjectId id, bool promised, const ErrorPtr& error) {
+  if (Record* record = objects_.find(id)) objects_.set_error(*record, id.index, error);
+  if (promised) send_done({{id.span, id.index, id.index + 1}, 0, {{id.index, *error}}, {}, {}});
+  deliver(id, nullptr, error, kNoRank);
 }
 
 void Worker::submit_gang(Record& batch, std::uint32_t members, const FunctionInfo& function, const TaskOptions* options,
@@ -377,6 +409,11 @@ void Worker::pass_on(const Handle& handle) {
   }
   if (const auto call = find_call(id); call != calls_.end()) {
     announce_call(call->second, id.index);
+    objects_.track(record, id.index);
+    return;
+  }
+  if (const FunctionInfo* fold = folds_.promise(id)) {
+    transport_.send(kHeadRank, core::Promised{id, fold->index});
     objects_.track(record, id.index);
     return;
   }
@@ -573,6 +610,11 @@ void Worker::stop_running() {
 }
 
 void Worker::handle(RankId, const core::CancelTask& m) {
+  // The head fails what was promised to it, and tells this rank as the owner.
+  if (const bool folds = folds_.cancel(m.id); folds || find_call(m.id) != calls_.end()) {
+    transport_.send(kHeadRank, core::CancelResult{m.token, m.id, folds});
+    return;
+  }
   Piece* piece = piece_with(m.id);
   for (Run* run : running_) {
     const bool is_it =
@@ -839,6 +881,11 @@ void Worker::flush(Time now) {
     last_announced_ = now;
   }
   if (objects_.has_drops()) tell_holds();
+  if (folds_.has_work()) {
+    now_ = now;
+    folds_.step();
+    if (objects_.has_drops()) tell_holds();  // of what has been folded
+  }
   if (store_.has_news()) tell_store_news();
   if (lent_changed_) {
     lent_changed_ = false;

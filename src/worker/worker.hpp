@@ -23,6 +23,7 @@
 #include "mobula/detail/task.hpp"
 #include "store/objects.hpp"
 #include "transport/transport.hpp"
+#include "worker/folds.hpp"
 
 namespace mobula::worker {
 
@@ -197,6 +198,8 @@ class Worker {
   // All of a gang at once: the elements of the batch, which has none yet, are the results of its members.
   void submit_gang(Record& batch, std::uint32_t members, const FunctionInfo& function, const TaskOptions* options,
                    const detail::Draft::State& draft);
+  // Folds the values by tasks of `fold`, made by detail::Fold; the result's handle. REQUIRES: at least two values.
+  Handle reduce(const FunctionInfo& fold, FoldValues values, const TaskOptions* options, bool in_task);
   Handle put(detail::Encoder&& value);
   // As they travel; nullptr for the default ones. Both throw std::invalid_argument for demands and limits that make no
   // sense.
@@ -211,11 +214,12 @@ class Worker {
   Handle adopt(ObjectId id);
   // Calls an actor. `caller`: the task or actor that calls; none: the driver. Throws Backpressure.
   Handle call(const detail::ActorBase& actor, const FunctionInfo& method, detail::Draft::State& draft, ObjectId caller);
-  // Where a call stands, for people; none if the object is no call of this rank that has not ended.
-  std::optional<std::string> explain_call(ObjectId id);
+  // Where a call or a reduction stands, for people; none if the object is none of this rank that has not ended.
+  std::optional<std::string> explain_own(ObjectId id);
   ObjectId current_caller(const Run& run) const;
   // The calls of this rank that have not ended, actors here, and what is kept for others; for tests.
   std::size_t pending_calls() const { return calls_.size(); }
+  std::size_t reductions() const { return folds_.size(); }
   std::size_t actors() const { return actors_.size(); }
   bool lost_any() const { return !lost_.empty(); }  // ranks
   std::size_t loans() const { return loans_.size(); }
@@ -297,7 +301,8 @@ class Worker {
   void tick(Time now);   // deadlines, long runs, late announcements
   void flush(Time now);  // what others must know by now
   bool needs_flush() const {
-    return open_.count != 0 || !unannounced_.empty() || objects_.has_drops() || lent_changed_ || store_.has_news();
+    return open_.count != 0 || !unannounced_.empty() || objects_.has_drops() || lent_changed_ || store_.has_news() ||
+           folds_.has_work();
   }
   std::size_t running() const { return running_.size(); }
   const std::vector<Run*>& runs() const { return running_; }
@@ -408,6 +413,20 @@ class Worker {
   static void check_durable(const FunctionInfo& function, const core::WireOptions* options,
                             const detail::Draft::State& draft);
   bool keeps(const core::WireOptions* options) const;
+  // What the parts of the worker ask of it.
+  struct FoldSubmitter final : Folds::Submitter {
+    explicit FoldSubmitter(Worker& worker) : worker(worker) {}
+    void submit(const FoldKind& kind, FoldTasks tasks) override { worker.submit_folds(kind, std::move(tasks)); }
+    void fail(ObjectId id, bool promised, const ErrorPtr& error) override { worker.fail_own(id, promised, error); }
+    Worker& worker;
+  };
+  void submit_folds(const FoldKind& kind, FoldTasks tasks);
+  // An object that this rank was to make will not be. `promised`: the head waits for it.
+  void fail_own(ObjectId id, bool promised, const ErrorPtr& error);
+  void submit_stretch(const Range& range, const FunctionInfo& function,
+                      std::shared_ptr<const core::WireOptions> options, std::uint64_t mask, std::vector<Handle> deps,
+                      std::span<const Handle> refs, ByteView args, std::span<const std::uint32_t> ends, bool keep,
+                      Time now);
   void close_open();
   void send_submit(const Range& range, bool kept, const FunctionInfo& function, const core::WireOptions* options,
                    std::uint64_t mask, ByteView args, std::span<const std::uint32_t> ends, core::Ids deps,
@@ -555,6 +574,9 @@ class Worker {
   std::map<ObjectId, PendingCall> calls_;  // by the first result
   std::unordered_map<ObjectId, RemoteActor> remotes_;
   std::map<std::pair<ObjectId, bool>, Loan> loans_;  // by the call; true: for its results
+
+  FoldSubmitter fold_submitter_{*this};
+  Folds folds_{objects_, fold_submitter_};
 
   std::map<std::uint64_t, Member> members_;  // by gang
 

@@ -20,7 +20,6 @@ std::string repeat(const std::string& s, int n) {
   return r;
 }
 double scale(const std::vector<double>& v, std::size_t i, double by) { return v[i] * by; }
-std::string concat(const std::string& a, const std::string& b) { return a + b; }
 int fail_odd(int x) {
   if (x % 2 != 0) throw std::out_of_range("odd " + std::to_string(x));
   return x;
@@ -161,23 +160,6 @@ TEST(Batch, ElementsOutliveTheBatch) {
     kept = batch[4321];
   }
   EXPECT_EQ(get(kept), 8642);
-}
-
-TEST(Reduce, KeepsTheOrder) {
-  std::vector<std::string> letters;
-  std::string expected;
-  for (int i = 0; i < 77; ++i) {
-    letters.emplace_back(1, static_cast<char>('a' + i % 26));
-    expected += letters.back();
-  }
-  constexpr auto same_text = [](std::string s) { return s; };
-  EXPECT_EQ(get(mobula::reduce<concat>(remote<same_text>.map(letters))), expected);
-  EXPECT_EQ(get(mobula::reduce<plus>(std::vector<Ref<int>>{mobula::put(5)})), 5);
-  EXPECT_THROW(mobula::reduce<plus>(std::vector<Ref<int>>{}), std::invalid_argument);
-}
-
-TEST(Reduce, PassesErrorsOn) {
-  EXPECT_THROW(get(mobula::reduce<plus>(remote<fail_odd>.map(numbers(0, 10)))), std::out_of_range);
 }
 
 TEST(Wait, ReturnsWhenEnoughAreReady) {

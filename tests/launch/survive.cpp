@@ -18,6 +18,7 @@
 #include <atomic>
 #include <boost/mpi.hpp>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -78,6 +79,23 @@ long sum_of(const std::vector<long>& values) {
   return sum;
 }
 
+double root(long x) { return std::sqrt(static_cast<double>(x)); }
+// Of these the brackets would show.
+double lopsided(double a, double b) { return 0.75 * a - b; }
+double by_neighbours(std::vector<double> values) {
+  while (values.size() > 1) {
+    std::vector<double> above;
+    for (std::size_t i = 0; i + 1 < values.size(); i += 2) above.push_back(lopsided(values[i], values[i + 1]));
+    if (values.size() % 2 != 0) above.push_back(values.back());
+    values = std::move(above);
+  }
+  return values.front();
+}
+std::vector<long> add_all(std::vector<long> a, const std::vector<long>& b) {
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] += b[i];
+  return a;
+}
+
 int member(const boost::mpi::communicator& ranks, int x) { return boost::mpi::all_reduce(ranks, x, std::plus<>()); }
 
 struct Counter {
@@ -114,6 +132,11 @@ void load(std::uint64_t seed) {
   for (std::size_t i = 0; i < xs.size(); ++i) xs[i] = static_cast<long>(i);
   const auto batch = remote<work>.with(again).map(xs, mobula::same(3));
   const auto tree = remote<nested>.with(again)(7);
+  std::vector<long> many(30'000);
+  std::vector<double> roots;
+  for (std::size_t i = 0; i < many.size(); ++i) roots.push_back(root(many[i] = static_cast<long>(i)));
+  const auto reduced = mobula::reduce<lopsided>(remote<root>.with(again).map(many), again);
+  const auto added = mobula::reduce<add_all>(remote<large>.with(again).map(std::vector<long>(11, 2)), again);
   std::vector<mobula::Ref<long>> sums;
   for (int i = 0; i < 20; ++i) sums.push_back(remote<sum_of>.with(again)(remote<large>.with(again)(i)));
   const auto counter = mobula::actor<Counter>.with({.restarts = 100, .call_retries = 100})();
@@ -126,6 +149,8 @@ void load(std::uint64_t seed) {
     expect(got == xs[i] * xs[i], "task " + std::to_string(i) + " gave " + std::to_string(got));
   }
   expect(get(tree) == 128, "nested tasks count wrong");
+  expect(get(reduced) == by_neighbours(roots), "a reduce has other bits");
+  expect(get(added) == large(22), "a reduce of large values is wrong");
   for (std::size_t i = 0; i < sums.size(); ++i) {
     expect(get(sums[i]) == static_cast<long>(i) * 100'000, "a large value was wrong");
   }

@@ -46,6 +46,28 @@ Ref<std::uint64_t> box(std::uint64_t) { return {}; }            // returns a ref
 std::uint64_t open(Ref<std::uint64_t>) { return 0; }            // gets it
 std::vector<std::uint64_t> large(std::uint64_t) { return {}; }  // kLarge times mix(seed)
 std::uint64_t first(const std::vector<std::uint64_t>& v) { return v.empty() ? 0 : v[0]; }
+std::vector<std::uint64_t> join_all(std::vector<std::uint64_t> a, const std::vector<std::uint64_t>& b) {
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = join(a[i], b[i]);
+  return a;
+}
+// As `reduce` says where its brackets are.
+std::uint64_t expected_reduce(std::vector<std::uint64_t> values) {
+  while (values.size() > 1) {
+    std::vector<std::uint64_t> above;
+    for (std::size_t i = 0; i + 1 < values.size(); i += 2) above.push_back(join(values[i], values[i + 1]));
+    if (values.size() % 2 != 0) above.push_back(values.back());
+    values = std::move(above);
+  }
+  return values.front();
+}
+// Reduces the leaves of n seeds, waits for the result or gives it on.
+std::uint64_t reduced(std::uint64_t, std::uint64_t) { return 0; }
+Ref<std::uint64_t> given_reduced(std::uint64_t, std::uint64_t) { return {}; }
+std::vector<std::uint64_t> leaves(std::uint64_t seed, std::uint64_t n) {
+  std::vector<std::uint64_t> values;
+  for (std::uint64_t i = 0; i < n; ++i) values.push_back(leaf(seed + i));
+  return values;
+}
 std::uint64_t broken(std::uint64_t seed) { throw std::runtime_error(std::to_string(seed)); }
 
 constexpr const char* kOfInput = "an input of the task";
@@ -87,6 +109,10 @@ const FunctionInfo& kBox = detail::Function<box>::info;
 const FunctionInfo& kOpen = detail::Function<open>::info;
 const FunctionInfo& kLargeTask = detail::Function<large>::info;
 const FunctionInfo& kFirst = detail::Function<first>::info;
+const FunctionInfo& kFold = detail::Fold<std::uint64_t, join>::info;
+const FunctionInfo& kFoldLarge = detail::Fold<std::vector<std::uint64_t>, join_all>::info;
+const FunctionInfo& kReduced = detail::Function<reduced>::info;
+const FunctionInfo& kGivenReduced = detail::Function<given_reduced>::info;
 const FunctionInfo& kBroken = detail::Function<broken>::info;
 
 }  // namespace
@@ -197,6 +223,8 @@ class Cluster final : Network {
   // Programs
   Handle submit(RankId rank, bool in_task, const FunctionInfo& function, const std::function<void(Encoder&)>& args,
                 std::vector<std::pair<int, Handle>> deps = {}, const TaskOptions* options = nullptr);
+  // Of the leaves of n seeds, as one batch.
+  Handle reduce_leaves(RankId rank, bool in_task, std::uint64_t seed, std::uint64_t n);
   Handle submit_leaf(RankId rank, bool in_task, std::uint64_t seed) {
     return submit(rank, in_task, kLeaf, [seed](Encoder& out) { out.put(seed); });
   }
@@ -404,8 +432,8 @@ bool Cluster::take_room(RankId r, std::size_t n, Buffer& buffer) {
 }
 
 void Cluster::check_rank(RankId r) {
-  if (!options_.check_each_step) return;
   Rank& rank = ranks_[r];
+  if (!options_.check_each_step || !rank.alive) return;  // it may die while it sends
   require(rank.worker->cpus_in_use() <= rank.worker->settings().slots + 1e-6, "no slot runs two tasks");
   require(!rank.worker->has_runnable(), "nothing that can run stays idle");
   if (rank.head) rank.head->check_invariants();
@@ -435,6 +463,20 @@ Handle Cluster::submit(RankId r, bool in_task, const FunctionInfo& function, con
   args(draft.args);
   for (auto& [position, handle] : deps) detail::add_dep(draft, static_cast<std::size_t>(position), handle);
   return ranks_[r].worker->submit(function, options, draft, in_task, now());
+}
+
+Handle Cluster::reduce_leaves(RankId r, bool in_task, std::uint64_t seed, std::uint64_t n) {
+  store::ObjectTable& objects = *ranks_[r].objects;
+  const detail::BatchHandle batch(objects.new_batch(kLeaf.fixed_result), static_cast<std::uint32_t>(n));
+  TaskOptions options;
+  options.retries = 1000;
+  detail::Draft::State draft;
+  for (std::uint64_t i = 0; i < n; ++i) draft.args.put(seed + i);
+  std::vector<std::uint32_t> ends;
+  ranks_[r].worker->submit_items(*batch.record(), 0, static_cast<std::uint32_t>(n), kLeaf, &options, 0, {}, draft, ends,
+                                 in_task, now());
+  objects.close(*batch.record());
+  return ranks_[r].worker->reduce(kFold, {batch, {}}, &options, in_task);
 }
 
 Handle Cluster::call(RankId r, const detail::ActorBase& actor, const FunctionInfo& method, ObjectId caller,
@@ -476,7 +518,13 @@ std::optional<std::uint64_t> Cluster::number(const Handle& handle, RankId r, con
     const bool of_input = why.find(kOfInput) != std::string::npos;
     require(outcome_.losses > 0 || (outcome_.left > 0 && of_input),
             ("an object is lost only with a rank: " + why).c_str());
-    const bool is_fair = why.find("no task that can run again") != std::string::npos || of_input;
+    // A small result goes to the rank that submitted its task: where that is lost meanwhile, it may have gone nowhere.
+    const std::size_t name = why.find("value of object ");
+    const auto lost = name != std::string::npos
+                          ? core::parse_id(why.substr(name + 16, why.find(' ', name + 16) - name - 16))
+                          : std::nullopt;
+    const bool is_orphan = lost && lost->span.owner() < ranks_.size() && !ranks_[lost->span.owner()].alive;
+    const bool is_fair = why.find("no task that can run again") != std::string::npos || of_input || is_orphan;
     require(is_fair, ("what tasks have made is made again: " + why).c_str());
   } catch (const WorkerLost&) {
     require(outcome_.losses > 0, "a worker is lost only when one died");
@@ -579,6 +627,26 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
       detail::encode(value, std::vector<std::uint64_t>(kLarge, mix(seed)));
       task.finish_large(std::move(value));
       continue;
+    } else if (&function == &kFold) {
+      result = detail::Fold<std::uint64_t, join>::apply(task);
+    } else if (&function == &kFoldLarge) {
+      const auto values = detail::Fold<std::vector<std::uint64_t>, join_all>::apply(task);
+      Encoder value;
+      const Wish met18 = [this, r, &value] { return take_room(r, (kLarge + 1) * sizeof(std::uint64_t), value.buffer); };
+      co_await Until(*this, r, met18);
+      detail::encode(value, values);
+      task.finish_large(std::move(value));
+      continue;
+    } else if (&function == &kReduced || &function == &kGivenReduced) {
+      const auto seed = detail::take_held<std::uint64_t>(task, 0, dep).value;
+      const auto n = detail::take_held<std::uint64_t>(task, 1, dep).value;
+      const Handle reduction = reduce_leaves(r, true, seed, n);
+      if (&function == &kGivenReduced) {
+        task.out.ref(reduction);
+        task.finish();
+        continue;
+      }
+      wait_for.push_back(reduction);
     } else if (&function == &kBroken) {
       try {
         broken(detail::take_held<std::uint64_t>(task, 0, dep).value);
@@ -643,7 +711,7 @@ Body Cluster::task(RankId r, std::unique_ptr<Run> run, bool* done) {
         failure = std::make_exception_ptr(ObjectLost(kOfInput));
         break;
       }
-      result = &function == &kOpen ? *value : join(result, *value);
+      result = &function == &kOpen || &function == &kReduced ? *value : join(result, *value);
     }
     if (failure) {
       try {
@@ -678,6 +746,7 @@ Body Cluster::driver() {
   worker::Worker& worker = *ranks_[0].worker;
   const Wish met4 = [this] { return ranks_[0].head->all_joined(); };
   co_await Until(*this, 0, met4);
+  const bool is_short = options_.steps < 20;  // it is run for each of its messages
   for (std::uint32_t step = 0; step < options_.steps; ++step) {
     const std::uint64_t seed = random_();
     TaskOptions options;
@@ -691,7 +760,7 @@ Body Cluster::driver() {
       options.cpus = some_cpus();
     }
     const auto pick = [&]() -> const Known& { return known[random(known.size())]; };
-    switch (options_.crowded && random(2) == 0 ? 26 : random(27)) {
+    switch (options_.crowded && random(2) == 0 ? 26 : random(32)) {
       case 0:
       case 1: {  // many small ones
         const std::uint64_t n = 1 + random(300);
@@ -970,6 +1039,60 @@ Body Cluster::driver() {
         }
         break;
       }
+      case 27:  // reductions, of the driver's and of tasks
+      case 28: {
+        const std::uint64_t n = 2 + random(is_short ? 20 : random(16) == 0 ? 2000 : 100);
+        const auto args = [seed, n](Encoder& out) {
+          out.put(seed);
+          out.put(n);
+        };
+        const std::uint64_t expected = expected_reduce(leaves(seed, n));
+        if (random(2) == 0) {
+          known.push_back({reduce_leaves(0, false, seed, n), expected});
+        } else {
+          known.push_back({submit(0, false, kReduced, args, {}, &options), expected});
+        }
+        if (random(3) == 0) reduce_leaves(0, false, seed, n);  // nobody wants it
+        break;
+      }
+      case 29:
+        if (known.size() >= 2) {  // of values of any kind, some of which fail
+          std::vector<Handle> handles;
+          std::optional<std::vector<std::uint64_t>> values(std::in_place);
+          for (std::uint64_t n = 2 + random(100); n != 0; --n) {
+            const Known& of = pick();
+            if (of.is_large) continue;
+            handles.push_back(of.handle);
+            if (!of.value) values.reset();
+            if (values) values->push_back(*of.value);
+          }
+          if (handles.size() < 2) break;
+          Handle h = worker.reduce(kFold, {{}, handles}, &options, false);
+          known.push_back({h, values ? std::optional(expected_reduce(*values)) : std::nullopt});
+        }
+        break;
+      case 30: {  // of large values, which stay where they are
+        std::vector<Handle> handles;
+        std::vector<std::uint64_t> values;
+        for (std::uint64_t n = 2 + random(is_short ? 4 : 12); n != 0; --n) {
+          handles.push_back(submit(
+              0, false, kLargeTask, [s = seed + n](Encoder& out) { out.put(s); }, {}, &options));
+          values.push_back(mix(seed + n));
+        }
+        Handle h = worker.reduce(kFoldLarge, {{}, std::move(handles)}, &options, false);
+        known.push_back({submit(0, false, kFirst, [](Encoder&) {}, {{0, h}}), expected_reduce(values)});
+        break;
+      }
+      case 31: {  // of a task that gives it on, and may have ended
+        const std::uint64_t n = 2 + random(is_short ? 20 : 100);
+        const auto args = [seed, n](Encoder& out) {
+          out.put(seed);
+          out.put(n);
+        };
+        Handle inner = submit(0, false, kGivenReduced, args, {}, &options);
+        known.push_back({submit(0, false, kOpen, [](Encoder&) {}, {{0, inner}}), expected_reduce(leaves(seed, n))});
+        break;
+      }
       case 26: {  // more tasks on several large values than the ranks have room for: many are queued when some are lost
         const std::uint64_t n = 1 + random(std::min<std::uint64_t>(ranks_.size(), 32));
         const std::uint64_t looks = 1 + random(options_.crowded ? 60 : 16);
@@ -1072,6 +1195,7 @@ Outcome Cluster::run() {
     }
     if (ranks_[r].worker->interests() != 0) wrong("nobody waits for anything" + where);
     if (ranks_[r].worker->pending_calls() != 0) wrong("no call is pending" + where);
+    if (ranks_[r].worker->reductions() != 0) wrong("no reduction is left" + where);
     if (ranks_[r].worker->actors() != 0) wrong("no actor outlives its handles" + where);
     if (ranks_[r].worker->members() != 0) wrong("no gang has a member" + where);
     if (ranks_[r].worker->loans() != 0) wrong("nothing is kept for others" + where);

@@ -114,6 +114,11 @@ class BatchWriter {
   BatchHandle batch_;
 };
 
+// Folds the values by tasks of `fold`, a Fold's (task.hpp); the result's handle. Returns at once. Of a batch, or of any
+// objects; at least two. Throws Infeasible, std::invalid_argument.
+Handle reduce(const FunctionInfo& fold, const BatchHandle& batch, const TaskOptions& options);
+Handle reduce(const FunctionInfo& fold, std::vector<Handle> values, const TaskOptions& options);
+
 // Makes an actor, or finds one (ActorOptions::get_if_exists). `options` nullptr: the default ones. Throws Infeasible;
 // Error if the name is taken.
 ActorBase create_actor(const FunctionInfo& constructor, const ActorOptions* options, Draft::State& draft);

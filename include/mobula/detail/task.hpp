@@ -250,6 +250,53 @@ struct Function : Runnable<Function<F>, Signature<std::decay_t<decltype(F)>>> {
                                         fixed_size<typename Function::StoredResult>};
 };
 
+// Folds values of type T by F, along the aligned binary tree over their positions: neighbours first. Its argument is
+// how many there are, how many bytes those take that are no dependencies, and these, back to back; the first 64 may be
+// dependencies.
+template <class T, auto F>
+struct Fold : Runnable<Fold<T, F>, Signature<T (*)()>> {
+  struct Node {
+    T value;
+  };
+
+  // Out of line, so that F is compiled once: the bits of a result must not depend on where it was called.
+  [[gnu::noinline]] static void combine(T& left, T&& right) {
+    left = static_cast<T>(F(std::move(left), std::move(right)));
+  }
+
+  static T apply(TaskRun& run) {
+    const auto count = run.args.get<std::uint32_t>();
+    const auto bytes = run.args.get<std::uint32_t>();
+    Decoder args(ByteView(run.args.take(bytes), bytes));  // the next task's begin there, even if F throws
+    std::size_t dep = 0;
+    const auto next = [&](std::uint32_t i) {
+      if (i >= 64 || (run.dep_mask >> i & 1) == 0) return decode<T>(args);
+      Decoder in(run.deps[dep++]);
+      T value = decode<T>(in);
+      in.finish();
+      return value;
+    };
+    // Results of ranges whose lengths are falling powers of two: those of the bits that are set in the number of values
+    // that they are of.
+    std::vector<Node> ranges;
+    const auto merge = [&ranges] {
+      T right = std::move(ranges.back().value);
+      ranges.pop_back();
+      combine(ranges.back().value, std::move(right));
+    };
+    for (std::uint32_t i = 0; i != count; ++i) {
+      ranges.push_back({next(i)});
+      for (std::uint32_t bits = i; (bits & 1) != 0; bits >>= 1) merge();
+    }
+    if (ranges.empty()) throw_damaged("it folds no values");
+    while (ranges.size() > 1) merge();
+    args.finish();
+    return std::move(ranges.front().value);
+  }
+  static constexpr std::string_view signature() { return __PRETTY_FUNCTION__; }
+  static inline const FunctionInfo info{signature(), &Fold::invoke, kVariable, fixed_size<T>};
+};
+
 // The end of an actor of class F.
 template <class F>
 struct ActorClass {
