@@ -35,6 +35,7 @@ void Head::place_groups() {
   while (!waiting_groups_.empty()) {
     const ObjectId id = waiting_groups_.front();
     Group& group = groups_.at(id);
+    if (!scheduler_.may_look_for(group.pools.front(), now_)) return;
     if (!scheduler_.place_pools(group.pools, group.strategy, now_)) {
       // Groups that lost a rank must not wait for what others of them hold.
       bool any = false;

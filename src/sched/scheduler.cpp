@@ -642,6 +642,7 @@ void Scheduler::give_back(const Holding& holding, std::uint32_t tasks) {
 
 // There may be room at the worker for classes that found none.
 void Scheduler::look_at_again(RankId rank) {
+  reserved_freed_ = reserved_freed_ || workers_[rank].reserved;
   for (std::size_t i = 1; i < classes_.size(); ++i) classes_[i].candidates.set(rank, allowed(classes_[i], rank));
   update(rank);
 }

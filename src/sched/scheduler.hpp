@@ -137,6 +137,9 @@ class Scheduler {
   // ---- pools: parts of workers that are set aside, the bundles of placement groups.
   using PoolId = std::uint64_t;
   PoolId open_pool(const core::WireDemand& demand);
+  // Whether it is worth looking for room for the group of that pool. A look costs a glance at each rank, so after one
+  // that found none some time passes, unless ranks that are kept free for the group have something back.
+  bool may_look_for(PoolId first, Time now);
   // Gives those pools a worker that have none: all or none. False: there is no room.
   bool place_pools(const std::vector<PoolId>& pools, Strategy strategy, Time now);
   // Takes the worker from those of the pools of which nobody holds anything.
@@ -315,7 +318,10 @@ class Scheduler {
   Time reserved_anew_ = 0;
   Time no_reserving_until_ = 0;
   std::map<PoolId, Pool> pools_;
-  std::set<PoolId> eager_;  // with something queued, and perhaps room for it
+  PoolId looked_for_ = 0;  // the group for which there was no room
+  Time looked_at_ = 0;
+  bool reserved_freed_ = false;  // since then, a rank that is reserved has something back
+  std::set<PoolId> eager_;       // with something queued, and perhaps room for it
   PoolId next_pool_ = 1;
   Time now_ = 0;
   std::uint32_t turn_ = 0;

@@ -200,6 +200,118 @@ TEST_F(SchedulerTest, WhatWasSentAheadLeavesRoom) {
   EXPECT_EQ(assigned, 2U);
 }
 
+TEST_F(SchedulerTest, WhatWaitsForInputsHoldsNothing) {
+  for (RankId r = 1; r <= 2; ++r) worker(r);
+  std::vector<Piece*> ahead;
+  for (RankId r = 1; r <= 2; ++r) {
+    Piece& piece = *ahead.emplace_back(&tasks(1));
+    scheduler.dequeue(piece);
+    scheduler.sent_ahead(piece, r);
+  }
+  EXPECT_EQ(scheduler.free().cpus, 2);
+  core::WireOptions both = asks({1, 0, 0, {}});
+  both.gang = 2;
+  tasks(2, 0, &both);
+  const auto decision = scheduler.place(now);
+  ASSERT_TRUE(decision) << "the gang may be what the tasks wait for";
+  EXPECT_EQ(decision->members.size(), 2U);
+  for (Piece* piece : ahead) scheduler.inputs_came(*piece);
+  EXPECT_EQ(scheduler.free().cpus, 0);
+  EXPECT_FALSE(scheduler.place(now)) << "now they run";
+  for (Piece* piece : ahead) scheduler.ended(*piece);
+  EXPECT_EQ(scheduler.free().cpus, 2);
+  EXPECT_TRUE(scheduler.place(now));
+}
+
+// Whoever is first in the queue goes on with what another of the queue has reserved.
+TEST_F(SchedulerTest, AReservationIsTheQueues) {
+  for (RankId r = 1; r <= 2; ++r) worker(r);
+  tasks(1);
+  Piece* const running = place();
+  ASSERT_NE(running, nullptr);
+  core::WireOptions both = asks({1, 0, 0, {}});
+  both.gang = 2;
+  Piece& first = tasks(2, 0, &both);
+  EXPECT_FALSE(scheduler.place(now));
+  EXPECT_EQ(scheduler.take_reserved(), std::vector<RankId>{running->worker});
+  // It is given back, and another is before it.
+  Piece& second = pieces.emplace_back(first);
+  second.state = State::waiting;
+  second.range.span = detail::SpanId::make(0, 1000);
+  scheduler.enqueue(second, true);
+  scheduler.ended(*running);
+  const auto decision = scheduler.place(now);
+  ASSERT_TRUE(decision);
+  EXPECT_EQ(decision->piece, &second);
+}
+
+// What comes to a rank that is kept free, as the children of a task there, is asked for as well.
+TEST_F(SchedulerTest, AReservedRankIsAskedForWhatComesLater) {
+  for (RankId r = 1; r <= 2; ++r) worker(r);
+  tasks(1);
+  const Piece* running = place();
+  ASSERT_NE(running, nullptr);
+  core::WireOptions both = asks({1, 0, 0, {}});
+  both.gang = 2;
+  tasks(2, 0, &both);
+  EXPECT_FALSE(scheduler.place(now));
+  scheduler.take_reserved();
+  EXPECT_TRUE(scheduler.take_reserved().empty());
+  Piece& child = tasks(1);
+  scheduler.dequeue(child);
+  scheduler.assigned(child, running->worker, 0);
+  EXPECT_EQ(scheduler.take_reserved(), std::vector<RankId>{running->worker});
+}
+
+TEST_F(SchedulerTest, AnActorLeavesToTasksWhatTheyLend) {
+  for (RankId r = 1; r <= 2; ++r) worker(r);
+  tasks(2);
+  const Piece* waits = place();
+  Piece* runs = place();
+  ASSERT_TRUE(waits != nullptr && runs != nullptr);
+  scheduler.set_lent(waits->worker, 1);
+  core::WireOptions actor = asks({1, 0, 0, {}});
+  actor.is_actor = true;
+  tasks(1, 0, &actor);
+  const Piece* made = place();
+  ASSERT_NE(made, nullptr) << "the other rank is free when its task has ended";
+  EXPECT_EQ(made->worker, runs->worker);
+  scheduler.stays(*made);
+  // Where no rank can have it beside those who wait, it takes what they lend: they may wait for just that.
+  tasks(1, 0, &actor);
+  made = place();
+  ASSERT_NE(made, nullptr);
+  EXPECT_EQ(made->worker, waits->worker);
+}
+
+// A look for room for a group glances at each rank: so not each step may have one.
+TEST_F(SchedulerTest, AGroupIsLookedForNowAndThen) {
+  for (RankId r = 1; r <= 4; ++r) worker(r);
+  tasks(4);
+  std::vector<Piece*> running;
+  while (Piece* p = place()) running.push_back(p);
+  core::WireDemand bundle;
+  bundle.cpus = 1;
+  const Scheduler::PoolId pool = scheduler.open_pool(bundle);
+  int looks = 0;
+  for (int step = 0; step < 1000; ++step) {
+    now += 100;
+    if (!scheduler.may_look_for(pool, now)) continue;
+    ++looks;
+    EXPECT_FALSE(scheduler.place_pools({pool}, Strategy::pack, now));
+  }
+  EXPECT_LE(looks, 4);
+  // Once it has a rank kept free, it is looked for as soon as that has something back.
+  const std::vector<RankId> reserved = scheduler.take_reserved();
+  ASSERT_EQ(reserved.size(), 1U);
+  EXPECT_FALSE(scheduler.may_look_for(pool, now));
+  for (Piece* piece : running) {
+    if (piece->worker == reserved.front()) scheduler.ended(*piece);
+  }
+  EXPECT_TRUE(scheduler.may_look_for(pool, now));
+  EXPECT_TRUE(scheduler.place_pools({pool}, Strategy::pack, now));
+}
+
 TEST_F(SchedulerTest, StretchesShrinkTowardsTheEnd) {
   worker(1);
   worker(2);
