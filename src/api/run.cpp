@@ -514,12 +514,6 @@ void set_up_watch(Job& job) {
   job.engine->set_watch(std::make_unique<exec::Watch>(job.board, mpi.node_members(), mpi.rank(),
                                                       std::chrono::nanoseconds(job.config.lost_after).count(),
                                                       job.keeper != nullptr, core::now()));
-  job.engine->on_must_end = [&job](const std::string& why) {
-    std::fprintf(stderr, "mobula [rank %u on %s]: %s; the rank ends\n", job.mpi->rank(), job.mpi->host().c_str(),
-                 why.c_str());
-    std::fflush(nullptr);
-    _exit(1);
-  };
 }
 
 // Who has no keeper is told at the start what a death means, and what helps.
@@ -637,6 +631,12 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   job->engine->set_journal(job->journal.get());
   if (job->mpi) set_up_watch(*job);
   if (over == MPI_COMM_NULL) warn_of_launcher(*job);
+  job->engine->on_must_end = [job](const std::string& why) {
+    std::fprintf(stderr, "mobula [rank %u on %s]: %s; the rank ends\n", job->engine->transport().rank(),
+                 job->engine->settings().host.c_str(), why.c_str());
+    std::fflush(nullptr);
+    _exit(1);
+  };
   g_engine = job->engine.get();
   g_job = job;
   catch_signals();
@@ -647,6 +647,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   const int code = is_head ? run_head(*job, driver) : run_worker(*job);
   restore_signals();
   g_engine = nullptr;
+  if (job->memory) job->memory->retire();  // a thread that the driver has left may be writing a value into it
   job->memory.reset();
   job->nursery.reset();
   job->journal.reset();

@@ -63,8 +63,13 @@ std::unique_ptr<SharedMemory> SharedMemory::of(int file) {
 
 bool SharedMemory::make_pages() const { return posix_fallocate(file_, 0, static_cast<off_t>(memory_.size())) == 0; }
 
+void SharedMemory::retire() {
+  fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(memory_.size()));
+  memory_ = {};
+}
+
 SharedMemory::~SharedMemory() {
-  munmap(memory_.data(), memory_.size());
+  if (!memory_.empty()) munmap(memory_.data(), memory_.size());
   close(file_);
 }
 

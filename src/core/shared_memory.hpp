@@ -27,6 +27,9 @@ class SharedMemory {
   // Makes all pages, so that no touch of them can fail later. False where there is no room.
   bool make_pages() const;
 
+  // Gives the pages back, and leaves the address range as it is, for threads that may still touch it.
+  void retire();
+
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
   ~SharedMemory();

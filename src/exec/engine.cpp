@@ -165,6 +165,7 @@ Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* h
   worker_ = std::make_unique<worker::Worker>(transport_, objects_, settings_.worker);
   if (head_settings != nullptr) head_ = std::make_unique<head::Head>(transport_, objects_, *head_settings);
   on_frame_ = [this](detail::RankId from, detail::ByteView frame) { dispatch(from, frame); };
+  transport_.set_on_damage([this](detail::RankId from, const std::string& what) { damaged(from, what); });
   started_ = core::now();
 }
 
@@ -187,7 +188,8 @@ Engine::Thread* Engine::callers_thread() {
 }
 
 void Engine::require_open() {
-  if (!ending_.load(std::memory_order_relaxed)) return;
+  const bool closes = head_ && stopping_.load(std::memory_order_relaxed);
+  if (!closes && !ending_.load(std::memory_order_relaxed)) return;
   if (halted_.load(std::memory_order_relaxed)) {
     Lock lock(*this);
     halt(lock);
@@ -229,6 +231,43 @@ void Engine::deliver(detail::RankId from, const M& message) {
   }
 }
 
+// A rank that sends what is damaged is lost, by name: nobody knows what else it does. Without the head there is no job.
+void Engine::damaged(detail::RankId from, const std::string& what) {
+  const std::string sent = "it sent a damaged message to rank " + std::to_string(wire_.rank()) + ": " + what;
+  if (from == kHeadRank) cannot_go_on("the head is lost: " + sent);
+  if (head_) {
+    head_->worker_lost(from, sent);
+    return;
+  }
+  core::log_warn("rank " + std::to_string(from) + " is taken for lost: " + sent);
+  transport_.abandon(from);
+  core::Pulse pulse;
+  pulse.ended.push_back({from, sent, false, {}});
+  transport_.send(kHeadRank, pulse);
+}
+
+// Ends the process where it can. Otherwise all who wait, now or later, are told.
+void Engine::cannot_go_on(const std::string& why) {
+  if (on_must_end) on_must_end(why);
+  if (broken_.empty()) broken_ = "mobula: this rank can't go on: " + why;
+  waiting_.signal_all();
+  throw Error(broken_);
+}
+
+// What is thrown in a thread of the runtime's own ends there. Whoever calls the runtime from others is told himself.
+template <class F>
+void Engine::guard(F&& act) {
+  try {
+    act();
+  } catch (const std::exception& error) {
+    Lock lock(*this);
+    try {
+      cannot_go_on(error.what());
+    } catch (const Error&) {  // who waits is told
+    }
+  }
+}
+
 void Engine::dispatch(detail::RankId from, detail::ByteView frame) {
   core::read_frame(frame, [this, from](const auto& message) { deliver(from, message); });
 }
@@ -246,13 +285,22 @@ bool Engine::settle(Time now) {
   transport_.flush();
   if (store_.has_orders()) {
     for (store::Store::Order& order : store_.take_orders()) orders_.push_back(std::move(order));
-    if (!io_.joinable() && !ending_.load()) io_ = std::thread([this] { io_main(); });
+    if (!io_.joinable() && !ending_.load()) start_io();
     io_changed_.notify_one();
   }
   return happened;
 }
 
 bool Engine::step() {
+  if (!broken_.empty()) throw Error(broken_);
+  try {
+    return make_step();
+  } catch (const std::exception& error) {
+    cannot_go_on(error.what());
+  }
+}
+
+bool Engine::make_step() {
   // Once the threads are to end, MPI may be gone at any moment: a late thread must not touch it.
   if (ending_.load(std::memory_order_relaxed)) return false;
   const Time now = core::now();
@@ -291,7 +339,7 @@ bool Engine::step() {
 }
 
 // Polls a few times at full speed. True if anything happened, which has then been dealt with as by `step`.
-bool Engine::spin() {
+bool Engine::spin() try {
   if (ending_.load(std::memory_order_relaxed)) return false;
   constexpr int kPolls = 16;
   for (int i = 0; i < kPolls; ++i) {
@@ -307,6 +355,8 @@ bool Engine::spin() {
     __builtin_ia32_pause();
   }
   return false;
+} catch (const std::exception& error) {
+  cannot_go_on(error.what());
 }
 
 void Engine::submitted(Lock&, std::uint32_t tasks) {
@@ -735,7 +785,7 @@ detail::Buffer Engine::room(std::size_t n) {
 void Engine::start_threads() {
   Lock lock(*this);
   for (std::uint32_t i = 0; i < settings_.worker.slots; ++i) spawn();
-  if (head_) pump_ = std::thread([this] { pump_main(); });
+  if (head_) pump_ = std::thread([this] { guard([this] { pump_main(); }); });
 }
 
 void Engine::spawn() {
@@ -754,7 +804,9 @@ void Engine::spawn() {
   } while (by_number_.contains(last_number_));
   Thread& thread = slots_.emplace_back();
   try {
-    thread.thread = settings_.start_thread([this, &thread, number = last_number_] { slot_main(thread, number); });
+    thread.thread = settings_.start_thread([this, &thread, number = last_number_] {
+      guard([&] { slot_main(thread, number); });
+    });
   } catch (const std::system_error& error) {
     slots_.pop_back();
     no_thread(error);
@@ -944,6 +996,17 @@ void Engine::slot_main(Thread& self, std::uint32_t number) {
   name_thread("s" + std::to_string(number));
   t_number = number;
   Lock lock(*this);
+  struct Ends {
+    ~Ends() {
+      --engine.threads_;
+      engine.by_number_.erase(number);
+      self.ended = true;
+    }
+    Engine& engine;
+    Thread& self;
+    std::uint32_t number;
+  };
+  const Ends ends{*this, self, number};
   const auto runnable = [this] { return worker_->has_runnable() || ending_.load(std::memory_order_relaxed); };
   while (true) {
     const bool spare = threads_ > settings_.worker.slots;
@@ -973,9 +1036,15 @@ void Engine::slot_main(Thread& self, std::uint32_t number) {
     if (t_slow) break;
   }
   --idle_;
-  --threads_;
-  by_number_.erase(number);
-  self.ended = true;
+}
+
+// Where the system gives no thread for it, it is tried again with the next orders.
+void Engine::start_io() {
+  try {
+    io_ = settings_.start_thread([this] { guard([this] { io_main(); }); });
+  } catch (const std::system_error& error) {
+    no_thread(error);
+  }
 }
 
 void Engine::io_main() {
@@ -1097,8 +1166,8 @@ void Engine::join(const std::string& version, std::uint64_t digest) {
 }
 
 void Engine::send_stop(int code, const std::string& reason) {
+  stopping_.store(true);  // before it has the lock, which others may want as often as they can
   Lock lock(*this);
-  stopping_.store(true);
   for (detail::RankId rank = 1; rank < wire_.size(); ++rank) {
     if (head_->ranks()[rank].alive || !head_->all_joined()) transport_.send(rank, core::Stop{code, reason});
   }

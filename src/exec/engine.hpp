@@ -140,7 +140,7 @@ class Engine {
   worker::Run* callers_run();
   // Throws Cancelled if the job has ended, or ends.
   void require_open();
-  bool is_over() const { return ending_.load(std::memory_order_relaxed); }
+  bool is_over() const { return ending_.load(std::memory_order_relaxed) || (head_ && stopping()); }
 
   worker::Worker& worker() { return *worker_; }
   head::Head* head() { return head_.get(); }
@@ -174,8 +174,8 @@ class Engine {
   // Called by the pump when the job does without this rank; must not return.
   std::function<void()> on_left;
   std::function<void(std::uint64_t communicator)> on_drop_communicator;
-  // Called by the pump when the rank must end at once: without the head, or since it was declared lost. Must not
-  // return.
+  // Called when the rank must end at once: without the head, since it was declared lost, or after an error that leaves
+  // it in no known state. Must not return, and may be called with the lock held.
   std::function<void(const std::string& why)> on_must_end;
   // To be set before the threads start; none where the rank is alone.
   void set_watch(std::unique_ptr<Watch> watch) { watch_ = std::move(watch); }
@@ -203,7 +203,12 @@ class Engine {
   };
 
   bool settle(Time now);
+  bool make_step();
   bool spin();
+  void damaged(detail::RankId from, const std::string& what);
+  [[noreturn]] void cannot_go_on(const std::string& why);
+  template <class F>
+  void guard(F&& act);
   void dispatch(detail::RankId from, detail::ByteView frame);
   template <class M>
   void deliver(detail::RankId from, const M& message);
@@ -214,6 +219,7 @@ class Engine {
   [[noreturn]] void halt(Lock& lock);
   void slot_main(Thread& self, std::uint32_t number);
   void pump_main();
+  void start_io();
   void io_main();
   void carry_out(Lock& lock, store::Store::Order& order);
   void spawn();
@@ -287,6 +293,7 @@ class Engine {
   std::atomic<bool> ending_{false};  // the threads are to end
   std::atomic<Time> drain_until_{0};
   bool dismissed_ = false;
+  std::string broken_;  // why this rank can't go on; empty: it can
   std::atomic<bool> halted_{false};  // they are to stop where they are: the process ends
   std::thread pump_;
   // Carries out the store's orders: started with the first one.

@@ -120,18 +120,35 @@ bool Transport::poll_own(const Wire::OnFrame& on_frame) {
   return true;
 }
 
+// A wire never sees what is thrown here: it would leave what it is at half done.
+template <class F>
+void Transport::guarded(RankId from, F&& act) {
+  try {
+    act();
+  } catch (const ProtocolError& error) {
+    if (!on_damage_) throw;
+    peer_of(from).lost = true;
+    damaged_.emplace_back(from, error.what());
+  }
+}
+
 bool Transport::poll_wire(const Wire::OnFrame& on_frame) {
-  bool happened = wire_.poll([&](RankId from, ByteView frame) { arrived(from, frame, on_frame); });
+  bool happened = wire_.poll([&](RankId from, ByteView frame) {
+    guarded(from, [&] { arrived(from, frame, on_frame); });
+  });
   while (!landed_.empty()) {
     const std::vector<Landed> landed = std::move(landed_);
     landed_.clear();
     for (const auto& [peer, frame] : landed) {
       peer->block_pending = false;
-      consume(*peer, frame->view().subspan(sizeof(Header)), on_frame);
-      drain_stalled(*peer, on_frame);
+      guarded(peer->rank, [&] {
+        consume(*peer, frame->view().subspan(sizeof(Header)), on_frame);
+        drain_stalled(*peer, on_frame);
+      });
     }
     happened = true;
   }
+  for (const auto& [rank, what] : std::exchange(damaged_, {})) on_damage_(rank, what);
   return happened;
 }
 
@@ -178,7 +195,9 @@ void Transport::take_in(Peer& peer, std::uint32_t kind, ByteView frame, const Wi
   if (kind == kOversize) {
     detail::Decoder in(frame.subspan(sizeof(Header)));
     const auto oversize = in.get<Oversize>();
+    constexpr std::uint64_t kMost = (std::uint64_t{4} << 30) + 2 * Wire::kFrameMax;  // of one message, and what it joins
     if (oversize.size < sizeof(Header)) detail::throw_damaged("an oversize frame is empty");
+    if (oversize.size > kMost) detail::throw_damaged("an oversize frame is larger than a message may be");
     auto whole = std::make_shared<Buffer>();
     whole->extend(oversize.size);
     peer.block_pending = true;

@@ -39,6 +39,11 @@ class Transport {
     if (peer.open.size() > kSplit && to != rank()) close_frame(peer, from);
   }
 
+  // Told, by a poll, of a rank that has sent something damaged, and of what that is: nothing of that rank is taken in
+  // any more, and it should be abandoned. None: it is thrown to whoever polls.
+  using OnDamage = std::function<void(RankId from, const std::string& what)>;
+  void set_on_damage(OnDamage on_damage) { on_damage_ = std::move(on_damage); }
+
   // Sends bytes as a block and returns its key, for the receiver's receive_block.
   std::uint64_t send_block(RankId to, ByteView bytes, std::shared_ptr<const void> keep);
   void receive_block(RankId from, std::uint64_t key, std::span<std::byte> into, Wire::OnBlock done) {
@@ -82,6 +87,11 @@ class Transport {
   };
 
  private:
+  template <class F>
+  void guarded(RankId from, F&& act);
+  OnDamage on_damage_;
+  std::vector<std::pair<RankId, std::string>> damaged_;  // since the poll began
+
   static constexpr std::uint32_t kCredits = 0;  // nothing but the header; not counted
   static constexpr std::uint32_t kMessages = 1;
   static constexpr std::uint32_t kOversize = 2;  // the messages follow as a block

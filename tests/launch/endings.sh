@@ -46,7 +46,7 @@ is_ended() { # how signal
   ms=$(($(now) - start))
 }
 
-for case in "ok 0 " "return3 3 " "throw 1 the driver is unhappy" "task 1 from a task" "exit5 5 " "running 4 " "reading 6 " "late 0 must be called while mobula::run is going on"; do
+for case in "ok 0 " "return3 3 " "throw 1 the driver is unhappy" "task 1 from a task" "exit5 5 " "running 4 " "reading 6 " "inside 7 were told" "late 0 must be called while mobula::run is going on"; do
   read -r how want text <<<"$case"
   in_time ends "$how"
   [ "$code" = "$want" ] || { fail "$how: exit code $code, expected $want"; cat "$work/out"; }

@@ -129,31 +129,98 @@ TEST(Waiting, AListKeepsTheOrderAndForgetsWhoHasGone) {
   EXPECT_TRUE(list.empty());
 }
 
-TEST(Waiting, AnExceptionLeavesNoWaiterBehind) {
-  transport::LocalHub hub(2);
-  Breaking wire(hub.at(1));
-  Engine engine(wire, {}, nullptr);
-  const auto wait_once = [&] {
+std::string wait_until_told(Engine& engine) {
+  try {
     Engine::Lock lock(engine);
     Waiter waiter;
     engine.wait(
         lock, waiter, [] { return false; }, Engine::kNever);
-  };
-  for (const auto quiet : {std::chrono::milliseconds(0), std::chrono::milliseconds(20)}) {  // it polls, it sleeps
-    std::thread breaks([&] {
-      std::this_thread::sleep_for(quiet);
-      wire.breaks = true;
-      wire.interrupt();
-    });
-    EXPECT_THROW(wait_once(), Error);
-    breaks.join();
+  } catch (const Error& e) {
+    return e.what();
   }
-  // What comes is handled as before.
-  transport::Transport other(hub.at(0));
-  other.send(1, core::Answer{});
-  other.flush();
+  return "";
+}
+
+TEST(Waiting, AnErrorOfTheWireIsToldToAllWhoWaitAndLeavesNobodyBehind) {
+  for (const auto quiet : {std::chrono::milliseconds(0), std::chrono::milliseconds(20)}) {  // they poll, they sleep
+    transport::LocalHub hub(2);
+    Breaking wire(hub.at(1));
+    Engine engine(wire, {}, nullptr);
+    std::vector<std::thread> threads;
+    std::atomic<int> told{0};
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] { told += wait_until_told(engine).find("MPI_Test failed") != std::string::npos ? 1 : 0; });
+    }
+    std::this_thread::sleep_for(quiet);
+    wire.breaks = true;
+    wire.interrupt();
+    for (auto& thread : threads) thread.join();
+    EXPECT_EQ(told.load(), 3);
+    EXPECT_NE(wait_until_told(engine), "");  // it says so to whoever comes later, too
+  }
+}
+
+// Three ranks, of which one is an engine; the others speak by themselves.
+class Damage : public testing::Test {
+ protected:
+  void send_garbage(detail::RankId from, detail::RankId to) {
+    detail::Buffer frame;
+    const transport::Transport::Header header{0, 1, 0};
+    frame.append(&header, sizeof header);
+    const std::uint8_t no_message = 250;
+    frame.append(&no_message, 1);
+    hub_.at(from).send(to, std::move(frame));
+  }
+  transport::LocalHub hub_{3};
+};
+
+TEST_F(Damage, ByAWorkerLosesThatRank) {
+  head::Settings head;
+  head.ranks = 3;
+  head.version = "1";
+  Engine engine(hub_.at(0), {}, &head);
+  transport::Transport good(hub_.at(2));
+  core::Join join;
+  join.version = "1";
+  good.send(0, join);
+  good.flush();
+  send_garbage(1, 0);
+  engine.join("1", 0);
   Engine::Lock lock(engine);
-  EXPECT_TRUE(engine.step());
+  EXPECT_EQ(engine.head()->lost(), 1);
+  EXPECT_FALSE(engine.head()->ranks()[1].alive);
+  EXPECT_TRUE(engine.head()->ranks()[2].alive);
+}
+
+TEST_F(Damage, ByAWorkerIsToldToTheHead) {
+  Engine engine(hub_.at(1), {}, nullptr);
+  send_garbage(2, 1);
+  {
+    Engine::Lock lock(engine);
+    EXPECT_TRUE(engine.step());
+    engine.step();
+  }
+  std::vector<detail::RankId> ended;
+  std::string how;
+  hub_.at(0).poll([&](detail::RankId, detail::ByteView frame) {
+    core::read_frame(frame.subspan(sizeof(transport::Transport::Header)), [&](const auto& message) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(message)>, core::Pulse>) {
+        for (const auto& one : message.ended) {
+          ended.push_back(one.rank);
+          how = one.how;
+        }
+      }
+    });
+  });
+  EXPECT_EQ(ended, (std::vector<detail::RankId>{2}));
+  EXPECT_NE(how.find("damaged message to rank 1"), std::string::npos) << how;
+}
+
+TEST_F(Damage, ByTheHeadEndsTheRank) {
+  Engine engine(hub_.at(1), {}, nullptr);
+  send_garbage(0, 1);
+  const std::string said = wait_until_told(engine);
+  EXPECT_NE(said.find("the head is lost: it sent a damaged message"), std::string::npos) << said;
 }
 
 TEST_F(Alone, AStepLooksAtNoneOfThoseWhomItDoesNotConcern) {
