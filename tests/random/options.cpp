@@ -52,7 +52,7 @@ std::string usage() {
          "  --no-memory-check, --no-rest-check\n"
          "  --shrink=LAUNCHER                    runs itself, by LAUNCHER, with ever smaller programs that fail alike\n"
          "  --mobula-…                           settings of the job\n"
-         "MOBULA_RANDOM_PATIENCE=F: waits may take F times as long.\n";
+         "RANDOM_PATIENCE=F: waits may take F times as long.\n";
 }
 
 Options parse_options(const std::vector<std::string>& words) {

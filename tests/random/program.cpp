@@ -114,16 +114,16 @@ class Parser {
   std::string_view text_;
 };
 
-// Counts `number` down; the step at 0 is left out.
-Steps leave_out(const Steps& steps, Number& number, bool& found) {
+// `number` is that of the next step.
+Steps leave_out(const Steps& steps, Number first, Number count, Number& number) {
   Steps kept;
   for (const Step& step : steps) {
-    if (!found && number-- == 0) {
-      found = true;
+    const Number own = number++;
+    if (own >= first && own < first + count) {
+      number += size_of(step.block);
       continue;
     }
-    kept.push_back(step);
-    if (!found) kept.back().block = leave_out(step.block, number, found);
+    kept.push_back({step.operation, step.seed, leave_out(step.block, first, count, number)});
   }
   return kept;
 }
@@ -150,9 +150,9 @@ Number size_of(const Steps& steps) {
   return count;
 }
 
-Steps without_step(const Steps& steps, Number number) {
-  bool found = false;
-  return leave_out(steps, number, found);
+Steps without_steps(const Steps& steps, Number first, Number count) {
+  Number number = 0;
+  return leave_out(steps, first, count, number);
 }
 
 }  // namespace random_programs

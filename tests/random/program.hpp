@@ -37,7 +37,7 @@ Steps parse(std::string_view text);
 
 // The number of steps, with those of blocks.
 Number size_of(const Steps& steps);
-// Without the step of that number, and without its block, counted as the text has them.
-Steps without_step(const Steps& steps, Number number);
+// Without the steps of those numbers, and without their blocks, counted as the text has them.
+Steps without_steps(const Steps& steps, Number first, Number count);
 
 }  // namespace random_programs

@@ -17,7 +17,7 @@ namespace {
 using std::chrono::milliseconds;
 
 std::int64_t patience() {
-  const char* factor = std::getenv("MOBULA_RANDOM_PATIENCE");
+  const char* factor = std::getenv("RANDOM_PATIENCE");
   return static_cast<std::int64_t>(20'000 * (factor == nullptr ? 1.0 : std::atof(factor)));
 }
 

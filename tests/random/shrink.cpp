@@ -25,7 +25,8 @@ class Shrinker {
     std::remove(name_.c_str());
   }
 
-  bool fails(const Steps& steps) {
+  // How the program ends: its exit code, or another number where a signal has ended it.
+  int run(const Steps& steps) {
     {
       std::ofstream out(name_, std::ios::trunc);
       out << text_of(steps);
@@ -37,7 +38,7 @@ class Shrinker {
     if (!options_.check_memory) line += " --no-memory-check";
     for (const std::string& word : options_.others) line += " '" + word + "'";
     const int status = std::system((line + " >/dev/null 2>&1").c_str());
-    return !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 256;
   }
 
  private:
@@ -52,22 +53,28 @@ class Shrinker {
 int shrink(const Options& options, const std::string& program) {
   Shrinker shrinker(options, program);
   Steps steps = program_of(options, options.first_seed, 0);
-  if (!shrinker.fails(steps)) {
+  const int code = shrinker.run(steps);
+  if (code == 0) {
     std::printf("random: it does not fail\n");
     return 1;
   }
-  // From the end: later steps depend on earlier ones.
-  bool has_shrunk = true;
-  while (has_shrunk) {
-    has_shrunk = false;
-    for (Number number = size_of(steps); number-- > 0;) {
-      if (number >= size_of(steps)) continue;
-      Steps smaller = without_step(steps, number);
-      if (smaller.empty() || !shrinker.fails(smaller)) continue;
-      steps = std::move(smaller);
-      has_shrunk = true;
-      std::printf("random: %llu steps: %s\n", static_cast<unsigned long long>(size_of(steps)), text_of(steps).c_str());
-      std::fflush(stdout);
+  std::printf("random: it ends with code %d\n", code);
+  // Large parts first, from the end: later steps depend on earlier ones.
+  for (Number part = (size_of(steps) + 1) / 2; part > 0; part /= 2) {
+    bool has_shrunk = true;
+    while (has_shrunk) {
+      has_shrunk = false;
+      for (Number first = size_of(steps) / part * part;; first -= part) {
+        Steps smaller = without_steps(steps, first, part);
+        if (!smaller.empty() && size_of(smaller) < size_of(steps) && shrinker.run(smaller) == code) {
+          steps = std::move(smaller);
+          has_shrunk = part == 1;
+          std::printf("random: %llu steps: %s\n", static_cast<unsigned long long>(size_of(steps)),
+                      text_of(steps).c_str());
+          std::fflush(stdout);
+        }
+        if (first < part) break;
+      }
     }
   }
   std::printf("random: smallest: %s\n", text_of(steps).c_str());

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -95,7 +96,7 @@ void say_waits() {
   std::fprintf(stderr, "random: HANG: %s\n", watch().title.c_str());
   say_waits();
   for (const pid_t process : watch().others) tell(process, kSayWhatYouWaitFor);
-  std::this_thread::sleep_for(milliseconds(4000));
+  std::this_thread::sleep_for(std::min(milliseconds(4000), watch().patience));
   std::fprintf(stderr, "random: HANG: %s\n", watch().title.c_str());
   std::fflush(nullptr);
   std::_Exit(kHang);
