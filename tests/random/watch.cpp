@@ -17,6 +17,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
+constexpr int kExplanations = 6;  // of one wait, that are printed
+
 // What a signal says, as its value.
 enum Word : int { kSomethingIsWrong = 1, kSomethingHangs = 2, kSayWhatYouWaitFor = 3 };
 
@@ -78,6 +80,7 @@ void say_waits() {
     for (const auto& [number, wait] : waits) {
       std::fprintf(stderr, "random: process %d has waited for %.1f s: %s\n", getpid(), seconds_since(wait.start),
                    wait.what.c_str());
+      int left = kExplanations;
       for (const Explanation& explain : wait.explain) {
         std::string text;
         try {
@@ -85,6 +88,8 @@ void say_waits() {
         } catch (const std::exception& e) {
           text = std::string("no explanation: ") + e.what();
         }
+        if (wait.explain.size() > 1 && text.starts_with("it is there")) continue;
+        if (left-- == 0) break;
         std::fprintf(stderr, "random:   %s\n", text.c_str());
       }
     }
