@@ -18,7 +18,7 @@ struct Settings {
   std::int32_t driver = 0;         // its process
   std::int64_t patience = 20'000;  // milliseconds
   bool ranks_are_lost = false;
-  bool is_careful = false;       // nothing that costs much
+  bool may_choose_rank = true;   // each rank surely has room for a task of one cpu
   std::uint32_t first_rank = 0;  // of those with slots, which are consecutive
   std::uint32_t ranks = 1;       // with slots, and sure to stay
   std::uint32_t nodes = 1;

@@ -23,7 +23,7 @@ mobula::Placement some_place(Interpreter& here, Draw& draw) {
     case 5: return mobula::on_node(0);
     default: break;
   }
-  if (here.settings().ranks_are_lost) return mobula::any;
+  if (!here.settings().may_choose_rank) return mobula::any;
   const auto offset = static_cast<std::uint32_t>(draw.below(here.settings().ranks));
   return mobula::on_rank(here.settings().first_rank + offset);
 }

@@ -101,6 +101,7 @@ class Rounds {
     const Shares shares = shares_of(settings_.ranks, slots_, Draw(number).one_in(2));
     settings_.gang_most = static_cast<std::uint32_t>(shares.gang_most);
     settings_.wide_most = static_cast<std::uint32_t>(shares.wide_most);
+    settings_.may_choose_rank = options_.kills == 0 && (shares.holders == 0 || shares.holders < slots_);
     std::unique_ptr<Killer> killer;
     if (options_.kills != 0 && round == 0 && seed == options_.first_seed) {
       killer = std::make_unique<Killer>(number, workers_, std::min<Number>(options_.kills, workers_.size() - 1));
