@@ -56,6 +56,8 @@ void Interpreter::run_steps(const Steps& steps) {
       step.operation->act(*this, draw, step);
     } catch (const Wrong&) {
       throw;
+    } catch (const JobEnds&) {
+      throw;
     } catch (...) {
       std::string text;
       const Outcome outcome = outcome_of(std::current_exception(), &text);

@@ -255,7 +255,8 @@ Number drive(const Actor<Tally>& tally, Number seed, Number count) {
 }
 void task_calls(Interpreter& here, Draw& draw, const Step&) {
   const TallyPtr tally = here.tally(draw);
-  const Number seed = draw.number();
+  // The same step may be done by several tasks.
+  const Number seed = mix(here.caller() + draw.number());
   const Number count = draw.below(10);
   Number sum = 0;
   for (Number i = 0; i < count; ++i) sum = sum * 3 + mix(i * 5 + seed + i);

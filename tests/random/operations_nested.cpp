@@ -98,6 +98,8 @@ void thread_block(Interpreter& here, Draw& draw, const Step& step) {
       run_order(role, order);
     } catch (const Wrong&) {
       // The driver has been told.
+    } catch (const JobEnds&) {
+      // So does the thread.
     }
   });
 }

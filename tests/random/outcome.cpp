@@ -99,7 +99,10 @@ Outcome outcome_of(const std::exception_ptr& exception, std::string* text) {
     std::rethrow_exception(exception);
   } catch (const Wrong&) {
     throw;
+  } catch (const JobEnds&) {
+    throw;
   } catch (const std::exception& e) {
+    if (std::string_view(e.what()).find("the job ended") != std::string_view::npos) throw JobEnds();
     if (text != nullptr) *text = e.what();
     const Kind kind = kind_of(e);
     const bool own = kind == Kind::task_error || (kind >= Kind::runtime_error && kind <= Kind::invalid_argument);

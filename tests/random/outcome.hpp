@@ -57,6 +57,8 @@ Outcome outcome_of(const std::exception_ptr& exception, std::string* text = null
 struct Wrong {
   std::string text;
 };
+// The job ends, and with it whatever still runs in tasks and methods.
+struct JobEnds {};
 
 // ---- bodies of tasks that fail
 
