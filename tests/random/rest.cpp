@@ -7,6 +7,8 @@
 #include <mobula/mobula.hpp>
 #include <thread>
 
+#include "random/watch.hpp"
+
 namespace random_programs {
 namespace {
 
@@ -19,6 +21,11 @@ Figures figures_here() {
     if (name == "VmRSS:") status >> figures.resident_kib;
   }
   return figures;
+}
+
+Figures watched_figures(std::int32_t driver, std::int64_t patience) {
+  start_watch(driver, std::chrono::milliseconds(patience));
+  return figures_here();
 }
 
 std::string what_is_held() {
@@ -52,14 +59,15 @@ std::string wait_for_rest(std::chrono::milliseconds time) {
   }
 }
 
-std::map<std::uint32_t, Figures> figures_of_ranks() {
+std::map<std::uint32_t, Figures> figures_of_ranks(std::int32_t driver, std::chrono::milliseconds patience) {
   std::map<std::uint32_t, Figures> figures;
   figures[0] = figures_here();
   std::map<std::uint32_t, mobula::Ref<Figures>> refs;
   for (const auto& rank : mobula::cluster().ranks) {
     if (rank.rank == 0 || rank.slots == 0 || !rank.alive) continue;
     try {
-      refs[rank.rank] = mobula::remote<figures_here>.with({.cpus = 0, .placement = mobula::on_rank(rank.rank)})();
+      refs[rank.rank] = mobula::remote<watched_figures>.with({.cpus = 0, .placement = mobula::on_rank(rank.rank)})(
+          driver, patience.count());
     } catch (const mobula::Infeasible&) {
       // It has been lost meanwhile.
     }

@@ -19,6 +19,7 @@ struct Figures {
   Number resident_kib = 0;
   std::int32_t process = 0;
 };
-std::map<std::uint32_t, Figures> figures_of_ranks();
+// Each of them looks after its waits from the first time on; `driver` and the patience are as in watch.hpp.
+std::map<std::uint32_t, Figures> figures_of_ranks(std::int32_t driver, std::chrono::milliseconds patience);
 
 }  // namespace random_programs

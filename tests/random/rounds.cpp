@@ -85,7 +85,7 @@ class Rounds {
     settings_.first_rank = ranks.front();
     settings_.ranks =
         static_cast<std::uint32_t>(ranks.size() - std::min<std::size_t>(options_.kills, ranks.size() - 1));
-    for (const auto& [rank, figures] : figures_of_ranks()) {
+    for (const auto& [rank, figures] : figures_of_ranks(settings_.driver, milliseconds(settings_.patience))) {
       if (rank != 0) workers_.push_back(figures.process);
     }
     set_others(workers_);
@@ -130,7 +130,7 @@ class Rounds {
   // Threads that nothing needs any more end within a second.
   std::map<std::uint32_t, Figures> settled_figures() const {
     std::this_thread::sleep_for(milliseconds(1500));
-    return figures_of_ranks();
+    return figures_of_ranks(settings_.driver, milliseconds(settings_.patience));
   }
 
   std::string what_has_grown(Number rounds) const {

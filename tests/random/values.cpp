@@ -3,6 +3,8 @@
 #include <chrono>
 #include <thread>
 
+#include "random/watch.hpp"
+
 namespace random_programs {
 
 Number mix(Number number) {
@@ -25,6 +27,7 @@ Number digest(std::string_view text) {
 }
 
 void nap(Number seed, Number most) {
+  note_progress();
   const Number chance = mix(seed) % 64;
   const Number milliseconds = chance == 0 ? most : chance < 8 ? mix(seed + 1) % 3 : 0;
   if (milliseconds != 0) std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));

@@ -17,20 +17,25 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
+// A wait may be longer than the patience while anything goes on in the job, but not by more than this factor.
+constexpr int kPatienceWithProgress = 6;
 constexpr int kExplanations = 6;  // of one wait, that are printed
 
 // What a signal says, as its value.
-enum Word : int { kSomethingIsWrong = 1, kSomethingHangs = 2, kSayWhatYouWaitFor = 3 };
+enum Word : int { kSomethingIsWrong = 1, kSomethingHangs = 2, kSayWhatYouWaitFor = 3, kWeGoOn = 4 };
 
 std::atomic<bool> g_wrong = false;
 std::atomic<bool> g_hangs = false;
 std::atomic<bool> g_is_asked = false;
+std::atomic<bool> g_others_go_on = false;
+std::atomic<std::uint64_t> g_progress = 0;
 
 void on_signal(int, siginfo_t* info, void*) {
   switch (info->si_value.sival_int) {
     case kSomethingIsWrong: g_wrong = true; break;
     case kSomethingHangs: g_hangs = true; break;
     case kSayWhatYouWaitFor: g_is_asked = true; break;
+    case kWeGoOn: g_others_go_on = true; break;
     default: break;
   }
 }
@@ -107,12 +112,9 @@ void say_waits() {
   std::_Exit(kHang);
 }
 
-bool one_is_overdue() {
+bool one_is_older_than(milliseconds time) {
   const std::lock_guard lock(watch().mutex);
-  for (const auto& [number, wait] : watch().waits) {
-    if (Clock::now() - wait.start > watch().patience) return true;
-  }
-  return false;
+  return !watch().waits.empty() && Clock::now() - watch().waits.begin()->second.start > time;
 }
 
 bool is_over() {
@@ -122,15 +124,23 @@ bool is_over() {
 
 void look() {
   bool told = false;
+  std::uint64_t seen = 0;
+  auto last_progress = Clock::now();
   Clock::time_point wrong_since = Clock::time_point::max();
   for (;;) {
     std::this_thread::sleep_for(milliseconds(200));
     if (g_is_asked.exchange(false)) say_waits();
-    if (!told && (one_is_overdue() || g_hangs)) {
+    const bool goes_on = g_progress != seen;
+    seen = g_progress;
+    if (goes_on && !is_driver()) tell(watch().driver, kWeGoOn);
+    if (goes_on || g_others_go_on.exchange(false)) last_progress = Clock::now();
+    const bool stands_still = Clock::now() - last_progress > watch().patience;
+    if (one_is_older_than(watch().patience * kPatienceWithProgress) || g_hangs) {
       if (is_driver()) end_hung();
-      tell(watch().driver, kSomethingHangs);
+      if (!told) tell(watch().driver, kSomethingHangs);
       told = true;
     }
+    if (is_driver() && stands_still && one_is_older_than(watch().patience)) end_hung();
     if (!is_driver()) continue;
     if (g_wrong && wrong_since == Clock::time_point::max()) wrong_since = Clock::now();
     // The driver may be in a wait that never ends for what went wrong.
@@ -181,7 +191,10 @@ Watched::Watched(std::string what, std::vector<Explanation> explain) {
   watch().waits.emplace(number_, Wait{std::move(what), std::move(explain), Clock::now()});
 }
 
+void note_progress() { ++g_progress; }
+
 Watched::~Watched() {
+  note_progress();
   // What explains may hold a Ref, whose drop must not happen under the lock.
   std::map<std::size_t, Wait>::node_type wait;
   const std::lock_guard lock(watch().mutex);

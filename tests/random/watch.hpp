@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <vector>
@@ -42,6 +43,9 @@ class Watched {
  private:
   std::size_t number_;
 };
+
+// Something has come to its end in this process. On any thread, cheap.
+void note_progress();
 
 // Prints the words, in any process of the job, and lets the driver know, who ends the job soon.
 void tell_wrong(const std::string& text);
