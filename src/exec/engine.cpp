@@ -804,9 +804,8 @@ void Engine::spawn() {
   } while (by_number_.contains(last_number_));
   Thread& thread = slots_.emplace_back();
   try {
-    thread.thread = settings_.start_thread([this, &thread, number = last_number_] {
-      guard([&] { slot_main(thread, number); });
-    });
+    thread.thread =
+        settings_.start_thread([this, &thread, number = last_number_] { guard([&] { slot_main(thread, number); }); });
   } catch (const std::system_error& error) {
     slots_.pop_back();
     no_thread(error);

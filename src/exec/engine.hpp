@@ -293,7 +293,7 @@ class Engine {
   std::atomic<bool> ending_{false};  // the threads are to end
   std::atomic<Time> drain_until_{0};
   bool dismissed_ = false;
-  std::string broken_;  // why this rank can't go on; empty: it can
+  std::string broken_;               // why this rank can't go on; empty: it can
   std::atomic<bool> halted_{false};  // they are to stop where they are: the process ends
   std::thread pump_;
   // Carries out the store's orders: started with the first one.

@@ -133,9 +133,8 @@ void Transport::guarded(RankId from, F&& act) {
 }
 
 bool Transport::poll_wire(const Wire::OnFrame& on_frame) {
-  bool happened = wire_.poll([&](RankId from, ByteView frame) {
-    guarded(from, [&] { arrived(from, frame, on_frame); });
-  });
+  bool happened =
+      wire_.poll([&](RankId from, ByteView frame) { guarded(from, [&] { arrived(from, frame, on_frame); }); });
   while (!landed_.empty()) {
     const std::vector<Landed> landed = std::move(landed_);
     landed_.clear();
@@ -195,7 +194,8 @@ void Transport::take_in(Peer& peer, std::uint32_t kind, ByteView frame, const Wi
   if (kind == kOversize) {
     detail::Decoder in(frame.subspan(sizeof(Header)));
     const auto oversize = in.get<Oversize>();
-    constexpr std::uint64_t kMost = (std::uint64_t{4} << 30) + 2 * Wire::kFrameMax;  // of one message, and what it joins
+    constexpr std::uint64_t kMost =
+        (std::uint64_t{4} << 30) + 2 * Wire::kFrameMax;  // of one message, and what it joins
     if (oversize.size < sizeof(Header)) detail::throw_damaged("an oversize frame is empty");
     if (oversize.size > kMost) detail::throw_damaged("an oversize frame is larger than a message may be");
     auto whole = std::make_shared<Buffer>();

@@ -451,11 +451,12 @@ void Worker::keep_piece(const Range& range, std::shared_ptr<Body> body, Time now
 
 // Sees to the piece's dependencies, and queues it if all are here. It may be gone afterwards, with one that failed.
 void Worker::set_up(Piece& piece, std::span<const core::DepSource> sources) {
-  const bool outermost = !std::exchange(failing_now_, true);
-  for (std::size_t i = 0; i < piece.body->deps.size(); ++i) resolve(piece, i, sources.empty() ? nullptr : &sources[i]);
-  dep_ready(piece, {}, nullptr);
-  if (outermost) failing_now_ = false;
-  fail_pieces();
+  fail_after([&] {
+    for (std::size_t i = 0; i < piece.body->deps.size(); ++i) {
+      resolve(piece, i, sources.empty() ? nullptr : &sources[i]);
+    }
+    dep_ready(piece, {}, nullptr);
+  });
 }
 
 void Worker::announce(Piece& piece) {
@@ -473,19 +474,25 @@ void Worker::announce_run(Run& run) {
   announce_body(run.range, *run.body);
 }
 
+// To name what the tasks were given may close what is open, and a call that is sent so late may fail, and with it
+// pieces that depend on it: these are erased only afterwards.
 void Worker::announce_body(const Range& range, const Body& body) {
   if (Record* record = objects_.find({range.span, range.begin})) objects_.know(*record);
   const std::span<const Handle> keep = body.keep;
-  core::Ids deps = pass_on_all(keep.first(body.deps.size()));
-  send_submit(range, true, *body.function, body.options.get(), body.dep_mask, body.args_of(range.begin, range.end),
-              body.ends, std::move(deps), pass_on_all(keep.subspan(body.deps.size())));
+  fail_after([&] {
+    core::Ids deps = pass_on_all(keep.first(body.deps.size()));
+    send_submit(range, true, *body.function, body.options.get(), body.dep_mask, body.args_of(range.begin, range.end),
+                body.ends, std::move(deps), pass_on_all(keep.subspan(body.deps.size())));
+  });
 }
 
 void Worker::announce_all() {
   // Oldest first, so that the head hands out the largest parts of a recursion.
   std::vector<Piece*> pieces = unannounced_;
   std::sort(pieces.begin(), pieces.end(), [](const Piece* a, const Piece* b) { return a->submitted < b->submitted; });
-  for (Piece* piece : pieces) announce(*piece);
+  fail_after([&] {
+    for (Piece* piece : pieces) announce(*piece);
+  });
 }
 
 std::uint64_t Worker::ask(core::Question question, ObjectId id, core::WireOptions options) {

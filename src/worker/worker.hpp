@@ -452,6 +452,21 @@ class Worker {
   void set_up(Piece& piece, std::span<const core::DepSource> sources);
   void fail_piece(Piece& piece, const ErrorPtr& error);
   void fail_pieces();
+  // Calls act(), in which nothing that is found to fail is erased yet.
+  template <class F>
+  void fail_after(F&& act) {
+    struct Defers {
+      explicit Defers(bool& flag) : flag(flag), before(std::exchange(flag, true)) {}
+      ~Defers() { flag = before; }
+      bool& flag;
+      const bool before;
+    };
+    {
+      const Defers defers(failing_now_);
+      act();
+    }
+    fail_pieces();
+  }
   std::unique_ptr<Run> run_from(const PieceQueue& queue, Time now);
   std::unique_ptr<Run> carve(Piece& piece, Range range, bool holds, Time now);
   void start_run(Run& run);

@@ -149,7 +149,8 @@ TEST(Waiting, AnErrorOfTheWireIsToldToAllWhoWaitAndLeavesNobodyBehind) {
     std::vector<std::thread> threads;
     std::atomic<int> told{0};
     for (int i = 0; i < 3; ++i) {
-      threads.emplace_back([&] { told += wait_until_told(engine).find("MPI_Test failed") != std::string::npos ? 1 : 0; });
+      threads.emplace_back(
+          [&] { told += wait_until_told(engine).find("MPI_Test failed") != std::string::npos ? 1 : 0; });
     }
     std::this_thread::sleep_for(quiet);
     wire.breaks = true;
