@@ -99,7 +99,8 @@ void Scheduler::set_lent(RankId rank, double cpus) {
 Scheduler::Room Scheduler::room(const Worker& worker) const {
   if (!worker.alive || worker.closed || worker.reserved || worker.slots == 0) return Room::none;
   const double capacity = worker.capacity();
-  if (worker.busy + kSlack < capacity) return Room::idle;
+  if (capacity + kSlack < 1) return Room::none;  // an actor has left too little for any task to begin
+  if (worker.busy + 1 <= capacity + kSlack) return Room::idle;
   if (worker.busy + kSlack < 2 * capacity ||
       (static_cast<double>(worker.load_ns) < static_cast<double>(kTarget) * capacity && worker.tasks < kAhead * 32)) {
     return Room::low;

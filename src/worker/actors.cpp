@@ -589,7 +589,7 @@ void Worker::handle(RankId, const core::EndActor& m) {
 // head knows that too, so that nothing is kept here.
 void Worker::erase_actor(LocalActor& actor) {
   take(actor.options.get(), -1);
-  actor_left();
+  actor_left(own_cpus(actor.options->demands.front()));
   free_slots_.insert(free_slots_.end(), actor.slots.begin(), actor.slots.end());
   give_gpus(actor.gpus, actor.options->demands.front().gpus);
   transport_.send(kHeadRank, core::ActorEnded{actor.id});

@@ -410,6 +410,8 @@ std::vector<Range> Worker::begun() const {
   return ranges;
 }
 
+double Worker::cpus_of(const Body& body) const { return body.options ? own_cpus(body.options->demands.front()) : 1; }
+
 double Worker::held_cpus(const Run& run) const { return run.without ? 0 : cpus_of(run); }
 
 // The cpus that a run itself asks for, not those of one that lends to it.
@@ -417,7 +419,7 @@ double Worker::cpus_of(const Run& run) const {
   if (const LocalActor* actor = run.body->actor) {
     return actor->options->actor.concurrency == 1 ? own_cpus(actor->options->demands.front()) : 0;
   }
-  return run.body->options ? own_cpus(run.body->options->demands.front()) : 1;
+  return cpus_of(*run.body);
 }
 
 // The head takes a task that it knows for one that uses cpus of its own: those of one that waits, or that runs on the
@@ -435,10 +437,17 @@ void Worker::count_unused(Run& run) {
 
 // An actor has taken so many cpus for good: perhaps those that a waiting task lends, and that task may wait for just
 // that actor. So it goes on without them when it has what it waits for.
-void Worker::actor_takes(double cpus) { borrowed_ += std::clamp(lent_ - free_.cpus, 0.0, cpus); }
+void Worker::actor_takes(double cpus) {
+  actor_cpus_ += cpus;
+  borrowed_ += std::clamp(lent_ - free_.cpus, 0.0, cpus);
+}
 
 // An actor is gone, or was not made after all.
-void Worker::actor_left() { borrowed_ = std::min(borrowed_, std::max(0.0, lent_ - free_.cpus)); }
+void Worker::actor_left(double cpus) {
+  actor_cpus_ -= cpus;
+  if (actor_cpus_ < 1e-9) actor_cpus_ = 0;
+  borrowed_ = std::min(borrowed_, std::max(0.0, lent_ - free_.cpus));
+}
 
 // Those first that are near its GPUs.
 void Worker::take_slots(Run& run, std::size_t n) {
@@ -581,7 +590,7 @@ void Worker::release(Run& run) {
   if (!run.holds) return;
   take(run.body->options.get(), -1);
   if (std::exchange(run.without, false)) free_.cpus -= cpus_of(run);
-  if (run.body->options && run.body->options->is_actor) actor_left();
+  if (run.body->options && run.body->options->is_actor) actor_left(cpus_of(run));
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
   run.slots.clear();
   if (!run.gpus.empty()) give_gpus(run.gpus, run.body->options->demands.front().gpus);

@@ -561,8 +561,10 @@ void Worker::handle(RankId, const core::TakeBack& m) {
   for (auto level = ready_.rbegin(); level != ready_.rend() && left != 0; ++level) {
     int looked = 0;
     for (Piece* piece = level->second.back(); piece != nullptr && left != 0 && looked != kLook; piece = piece->before) {
-      // Others were given to this rank since it has room for what they ask.
-      if (!piece->announced || !(piece->kept || core::is_plain(piece->body->options.get()))) {
+      // Others were given to this rank since it has room for what they ask, unless an actor has that now.
+      const core::WireOptions* options = piece->body->options.get();
+      const bool may_go = piece->kept || core::is_plain(options) || cpus_of(*piece->body) > lasting_cpus() + 1e-9;
+      if (!piece->may_go_back() || !may_go) {
         ++looked;
         continue;
       }

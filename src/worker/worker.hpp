@@ -475,11 +475,13 @@ class Worker {
   void tell_waits(const Run& run, bool waits);
   void count_unused(Run& run);
   void actor_takes(double cpus);
-  void actor_left();
+  void actor_left(double cpus);
   std::vector<int> take_gpus(double gpus);
   void give_gpus(const std::vector<int>& gpus, double amount);
   double cpus_of(const Run& run) const;
   double held_cpus(const Run& run) const;
+  double cpus_of(const Body& body) const;
+  double lasting_cpus() const { return settings_.slots - actor_cpus_; }  // that tasks may have some time
   double own_cpus(const core::WireDemand& demand) const;
   bool is_near(int slot, int gpu) const;
   bool fits(const Body& body) const;
@@ -573,6 +575,7 @@ class Worker {
   core::WireDemand free_;          // what no run holds
   int resuming_ = 0;               // threads that want their cpus back
   double lent_ = 0;                // cpus of runs that wait
+  double actor_cpus_ = 0;          // that actors hold for good
   double borrowed_ = 0;            // of what runs lend, what actors hold for good: who lends it goes on without
   double unused_ = 0;              // the sum of what runs have unused
   std::uint32_t unused_runs_ = 0;  // of how many

@@ -279,10 +279,11 @@ void partners(Interpreter& here, Draw& draw, const Step&) {
   const auto make = actor<Partner>.with({.concurrency = 4});
   const auto left = make();
   const auto right = make();
-  remote<&Partner::meet>(left, std::vector{right});
-  const auto met = remote<&Partner::meet>(right, std::vector{left});
-  const Known<void> meeting{met, here.value(0)};
-  here.check(meeting);
+  // Calls of one actor run side by side: both have met before the first of them is to know the other.
+  const Known<void> left_met{remote<&Partner::meet>(left, std::vector{right}), here.value(0)};
+  const Known<void> right_met{remote<&Partner::meet>(right, std::vector{left}), here.value(0)};
+  here.check(left_met);
+  here.check(right_met);
   const Number value = draw.seed();
   const Known<Number> bounced{remote<&Partner::bounce>(left, value, times), here.value(mix(value + times))};
   here.check(bounced);

@@ -284,6 +284,22 @@ TEST_F(SchedulerTest, AnActorLeavesToTasksWhatTheyLend) {
   EXPECT_EQ(made->worker, waits->worker);
 }
 
+// A task of one cpu could wait for ever where an actor leaves it less.
+TEST_F(SchedulerTest, WhatAnActorLeavesMayBeTooLittle) {
+  for (RankId r = 1; r <= 2; ++r) worker(r);
+  core::WireOptions half = asks({0.5, 0, 0, {}});
+  half.is_actor = true;
+  tasks(1, 0, &half);
+  const Piece* made = place();
+  ASSERT_NE(made, nullptr);
+  scheduler.stays(*made);
+  core::WireOptions somewhere = asks({1, 0, 0, {}});
+  somewhere.placement = Placement::Kind::spread;
+  tasks(2);
+  tasks(2, 0, &somewhere);
+  while (const Piece* piece = place()) EXPECT_NE(piece->worker, made->worker);
+}
+
 // A look for room for a group glances at each rank: so not each step may have one.
 TEST_F(SchedulerTest, AGroupIsLookedForNowAndThen) {
   for (RankId r = 1; r <= 4; ++r) worker(r);
