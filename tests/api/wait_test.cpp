@@ -1,4 +1,5 @@
 // Every way of waiting, for tasks wherever they run and however they end, by everyone who may wait; and many who wait.
+#include <pthread.h>
 #include <sys/resource.h>
 
 #include <condition_variable>
@@ -350,6 +351,21 @@ TEST(Many, ThreadsOfTasksWaitAsTheTasksDo) {
   const auto all = remote<sum_by_threads>.map(items);
   EXPECT_TRUE(mobula::wait(all, {.timeout = 60s}).pending.empty());
   for (const long sum : get(all)) EXPECT_EQ(sum, 12);
+}
+
+int by_a_stranger(int x) {
+  return std::async(std::launch::async,
+                    [x] {
+                      pthread_setname_np(pthread_self(), "stranger");
+                      return get(remote<twice>(x));
+                    })
+      .get();
+}
+
+TEST(Many, ThreadsThatNobodyKnowsAreNotWaitedForForEver) {
+  const std::vector<int> items(static_cast<std::size_t>(2 * mobula::cluster().slots), 4);
+  const auto all = remote<by_a_stranger>.map(items);
+  EXPECT_TRUE(mobula::wait(all, {.timeout = 60s}).pending.empty());
 }
 
 // A thread that goes on when its task has ended.
