@@ -175,6 +175,7 @@ Handle call(const ActorBase& actor, const FunctionInfo& method, Draft::State& dr
   const ObjectId caller = run != nullptr ? engine.worker().current_caller(*run) : ObjectId{};
   Handle handle = engine.worker().call(actor, method, draft, caller);
   engine.submitted(lock, 1);
+  engine.wait_for_room(lock);
   return handle;
 }
 

@@ -42,6 +42,7 @@ constexpr Time kTickEvery = 500'000;
 constexpr Time kSpareIdle = 1'000'000'000;    // ns after which a thread beyond the slots ends
 constexpr Time kStill = 1'000'000;            // ns after which a thread whose cpu clock stands is taken for blocked
 constexpr std::uint32_t kManyThreads = 1024;  // beyond which that takes the longer, the more there are
+constexpr Time kStrange = 100'000'000;        // the same while threads wait of which nobody knows whose they are
 constexpr Time kThreadAgain = 20'000'000;     // ns after which the system is asked again for a thread
 constexpr Time kNoThread = 1'000'000'000;     // ns of standing still for want of one after which a wait is refused
 constexpr std::uint32_t kSubmitsPerStep = 64;
@@ -74,15 +75,19 @@ std::function<bool()> fence() {
 
 constexpr std::size_t kNameMost = 15;  // characters of a thread's name
 
+std::string own_name() {
+  std::array<char, kNameMost + 1> name{};
+  pthread_getname_np(pthread_self(), name.data(), name.size());
+  return name.data();
+}
+
 // The number of the slot thread from which this one has its name, as the system gives a thread that of its creator; 0:
 // none.
 std::uint32_t number_by_name() {
-  std::array<char, kNameMost + 1> name{};
-  pthread_getname_np(pthread_self(), name.data(), name.size());
-  const std::string_view text(name.data());
+  const std::string text = own_name();
   const std::size_t mark = text.rfind(":s");
   std::uint32_t number = 0;
-  if (mark == std::string_view::npos || mark + 2 == text.size()) return 0;
+  if (mark == std::string::npos || mark + 2 == text.size()) return 0;
   for (const char c : text.substr(mark + 2)) {
     if (c < '0' || c > '9') return 0;
     number = number * 10 + static_cast<std::uint32_t>(c - '0');
@@ -195,6 +200,12 @@ void Engine::require_open() {
     halt(lock);
   }
   throw Cancelled("mobula: the job has ended");
+}
+
+// This thread is none of the runtime's, of a task's or of the driver's, as far as its name tells.
+bool Engine::is_strange() const {
+  thread_local const std::string name = own_name();
+  return number_by_name() == 0 && name != driver_;
 }
 
 // The process ends, and this thread is not to be unwound.
@@ -328,6 +339,7 @@ bool Engine::make_step() {
     }
     if (worker_->queues_for_place()) look_at_places(now);
     if (no_thread_since_ != 0) look_at_stall(now);
+    if (strangers_ != 0 && worker_->queued_tasks() != 0) lend_what_stands_still(now);
     settle(now);
     tell();
   }
@@ -365,17 +377,23 @@ void Engine::submitted(Lock&, std::uint32_t tasks) {
   if (since_step_ >= kSubmitsPerStep || (head_ && head_->hungry() && core::now() - last_step_ > kGather)) step();
 }
 
-// Enough to keep thousands of workers busy, and little memory.
 bool Engine::has_room_at_head() const {
-  constexpr std::uint64_t kMostTasks = 2 << 20;
-  constexpr std::size_t kMostBytes = 256 << 20;
   constexpr std::size_t kMostBacklog = 64 << 20;  // what is under way must shrink before more comes
-  return (!head_ || (head_->unfinished() < kMostTasks && head_->queued_bytes() < kMostBytes)) &&
-         transport_.backlog() <= kMostBacklog;
+  return (!head_ || (head_->unfinished() < settings_.most_tasks && head_->queued_bytes() < settings_.most_bytes)) &&
+         worker_->calls_pending() < settings_.most_tasks && transport_.backlog() <= kMostBacklog;
+}
+
+bool Engine::has_room_here() const {
+  return worker_->queued_tasks() < settings_.most_tasks && worker_->kept_bytes() < settings_.most_bytes &&
+         worker_->calls_pending() < settings_.most_tasks;
 }
 
 void Engine::wait_for_room(Lock& lock) {
-  if (has_room_at_head() || callers_run() != nullptr) return;
+  if (worker::Run* const run = callers_run()) {
+    if (!has_room_here()) make_room(lock, *run);
+    return;
+  }
+  if (has_room_at_head()) return;
   const auto room = [this] { return has_room_at_head() || stopping(); };
   {
     Waiter waiter;
@@ -387,6 +405,23 @@ void Engine::wait_for_room(Lock& lock) {
   if (!for_head_.empty() && room()) for_head_.front().waiter().signal();
 }
 
+// One task ends for each that is submitted.
+void Engine::make_room(Lock& lock, worker::Run& run) {
+  constexpr Time kPatience = 1'000'000;  // ns in which nothing ends
+  if (has_stack()) {
+    if (auto other = worker_->claim_any(run, core::now(), &run == t_run)) {
+      execute(lock, std::move(other));
+      return;
+    }
+  }
+  Waiter waiter;
+  Place place(waiter);
+  for_end_.push_back(place);
+  const std::uint64_t ended = worker_->tasks_run();
+  wait_lending(
+      lock, waiter, [&] { return has_room_here() || worker_->tasks_run() != ended; }, core::now() + kPatience);
+}
+
 // ---- waiting -----------------------------------------------------------------------------------------------------
 
 // Signals those whom concerns what has happened, and sees to it that there is a thread for what can run.
@@ -394,6 +429,7 @@ void Engine::tell() {
   give_cpus_back();
   if (!for_space_.empty() && std::exchange(space_seen_, store_.changes()) != store_.changes()) for_space_.signal_all();
   if (!for_head_.empty() && (has_room_at_head() || stopping())) for_head_.front().waiter().signal();
+  if (!for_end_.empty()) for_end_.front().waiter().signal();
   for_job_.signal_all();
   find_thread();
 }
@@ -525,7 +561,11 @@ bool Engine::wait(Lock& lock, Waiter& waiter, Condition met, Time deadline) {
 class Engine::Lending {
  public:
   Lending(Engine& engine, Waiter& waiter) : engine_(engine), waits_(waiter), run_(engine.callers_run()) {
-    if (run_ == nullptr) return;
+    if (run_ == nullptr) {
+      is_strange_ = engine_.is_strange();
+      engine_.strangers_ += is_strange_ ? 1 : 0;
+      return;
+    }
     executes_ = run_ == t_run;
     engine_.lending_.push_back(waits_);
     if (!executes_) {
@@ -537,6 +577,7 @@ class Engine::Lending {
     engine_.tell();
   }
   ~Lending() {
+    if (is_strange_) --engine_.strangers_;
     if (run_ != nullptr) return_now();
   }
   Lending(const Lending&) = delete;
@@ -567,6 +608,7 @@ class Engine::Lending {
   Place waits_;
   worker::Run* run_;
   bool executes_ = false;
+  bool is_strange_ = false;
   Thread* thread_ = nullptr;
 };
 
@@ -784,6 +826,7 @@ detail::Buffer Engine::room(std::size_t n) {
 
 void Engine::start_threads() {
   Lock lock(*this);
+  driver_ = own_name();
   for (std::uint32_t i = 0; i < settings_.worker.slots; ++i) spawn();
   if (head_) pump_ = std::thread([this] { guard([this] { pump_main(); }); });
 }
@@ -847,6 +890,16 @@ void Engine::look_at_stall(Time now) {
       " threads of the rank wait, and the system gives no more (" + why_no_thread_ +
       "): raise the limit of processes and threads (ulimit -u, pids.max of the container or job), or the memory for "
       "their stacks (ulimit -s is what each reserves)");
+}
+
+// Threads wait that may belong to any run: those whose threads have stood still for long may wait for just them, and go
+// on without cpus.
+void Engine::lend_what_stands_still(Time now) {
+  const std::vector<worker::Run*> runs = worker_->runs();
+  for (worker::Run* run : runs) {
+    const bool is_own = run->lender == nullptr && !run->orphan && run->body->gang == nullptr;
+    if (run->waiting == 0 && is_own && stands_still(*run, now, kStrange)) worker_->lend(*run, false);
+  }
 }
 
 // Passes places on that are held by runs whose threads stand still.

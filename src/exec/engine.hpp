@@ -53,6 +53,10 @@ struct Settings {
   std::function<std::thread(std::function<void()>)> start_thread = [](std::function<void()> act) {
     return std::thread(std::move(act));
   };
+  // Beyond which submissions wait: what the head has queued, and what each rank has queued of its own tasks. Enough to
+  // keep thousands of workers busy, and little memory.
+  std::uint64_t most_tasks = 2 << 20;
+  std::size_t most_bytes = 256 << 20;
   double time_limit_s = 0;
   std::chrono::milliseconds stop_grace{500};
 };
@@ -132,7 +136,8 @@ class Engine {
   // Room in the store for n bytes. Waits while room is being made; throws StoreFull. Called without the lock.
   detail::Buffer room(std::size_t n);
 
-  // Waits while more is queued than is good for memory. Throws Cancelled where the job ends first.
+  // Waits while more is queued than is good for memory. A task runs others of this rank meanwhile, or lends its cpus,
+  // and goes on where nothing ends: what is queued may wait for it. Throws Cancelled where the job ends first.
   void wait_for_room(Lock& lock);
 
   // The run on whose behalf this thread calls: the one that it executes, or that of the task which has started it.
@@ -216,6 +221,8 @@ class Engine {
   void find_thread();
   void give_cpus_back();
   bool has_room_at_head() const;
+  bool has_room_here() const;
+  void make_room(Lock& lock, worker::Run& run);
   [[noreturn]] void halt(Lock& lock);
   void slot_main(Thread& self, std::uint32_t number);
   void pump_main();
@@ -226,6 +233,8 @@ class Engine {
   void no_thread(const std::system_error& error);
   void look_at_stall(Time now);
   void look_at_places(Time now);
+  void lend_what_stands_still(Time now);
+  bool is_strange() const;
   void execute(Lock& lock, std::unique_ptr<worker::Run> run);
   void bind_to(const worker::Run& run);
   void forget_helpers();
@@ -266,6 +275,7 @@ class Engine {
   WaitList returning_;  // those that want their cpus back, in turn
   WaitList for_space_;  // in the store
   WaitList for_head_;   // for room at the head, in turn
+  WaitList for_end_;    // of some task of this rank, in turn
   WaitList for_job_;    // for the state of the job as a whole: the driver's thread
   std::uint64_t space_seen_ = 0;
   std::unordered_map<std::uint64_t, Waiter*> asking_;  // by token
@@ -278,6 +288,8 @@ class Engine {
   std::uint64_t rooms_given_ = 0;     // to such
   std::list<Thread> slots_;
   std::unordered_map<std::uint32_t, Thread*> by_number_;
+  std::string driver_;           // the name of the thread that runs it, and of those that it starts
+  std::uint32_t strangers_ = 0;  // threads that wait, and nobody knows for which run
   std::uint32_t last_number_ = 0;
   std::uint32_t threads_ = 0;
   std::uint32_t threads_most_ = 0;

@@ -82,6 +82,7 @@ Handle Worker::call(const detail::ActorBase& actor, const FunctionInfo& method, 
   const ObjectId first = result.id();
   close_open_unless_before(first);
   ++remotes_[id].pending;
+  ++calls_pending_;
   if (open_.count != 0) {
     add_to_open(first, draft);
     return result;
@@ -241,6 +242,7 @@ void Worker::end_call(std::map<ObjectId, PendingCall>::iterator place) {
   PendingCall& call = place->second;
   const auto remote = remotes_.find(call.actor);
   remote->second.pending -= call.range.end - call.range.begin;
+  calls_pending_ -= call.range.end - call.range.begin;
   if (remote->second.pending == 0) remotes_.erase(remote);
   if (!call.refs.empty() && call.at != kUnsent && !lost_.contains(call.at)) {
     const auto loan = loans_.find({place->first, false});

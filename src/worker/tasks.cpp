@@ -332,26 +332,49 @@ std::unique_ptr<Run> Worker::run_from(const PieceQueue& queue, Time now) {
   return nullptr;
 }
 
-std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now, bool executes) {
-  Run& lender = waiter.lender != nullptr ? *waiter.lender : waiter;
-  Piece* piece = piece_with(handle.id());
-  if (piece == nullptr || !piece->queued || piece->body->actor != nullptr || piece->body->gang != nullptr ||
-      piece->body->cpus() > waiter.body->cpus() || lender.lends)
-    return nullptr;
-  if (piece->body->options) {
-    const auto& d = piece->body->options->demands.front();
-    if (d.gpus != 0 || d.memory != 0 || !d.resources.empty()) return nullptr;
-    // Who waits for a task with a limit is told when that is over, and so can't be the one who runs it.
-    if (piece->body->options->timeout_ns >= 0) return nullptr;
+// Whether a thread of the waiter may run what is queued in the piece with nothing but what the waiter holds.
+bool Worker::may_claim(const Piece& piece, const Run& waiter) const {
+  const Run& lender = waiter.lender != nullptr ? *waiter.lender : waiter;
+  const Body& body = *piece.body;
+  if (!piece.queued || body.actor != nullptr || body.gang != nullptr || body.cpus() > waiter.body->cpus() ||
+      lender.lends) {
+    return false;
   }
-  split_off(*piece, handle.index());
-  piece = piece_with(handle.id());
-  auto run = carve(*piece, piece->range, false, now);
+  if (!body.options) return true;
+  const auto& d = body.options->demands.front();
+  // Who waits for a task with a limit is told when that is over, and so can't be the one who runs it.
+  return d.gpus == 0 && d.memory == 0 && d.resources.empty() && body.options->timeout_ns < 0;
+}
+
+// REQUIRES: may_claim, and the range is the front of the piece. May erase the piece.
+std::unique_ptr<Run> Worker::run_for(Run& waiter, Piece& piece, const Range& range, Time now, bool executes) {
+  Run& lender = waiter.lender != nullptr ? *waiter.lender : waiter;
+  auto run = carve(piece, range, false, now);
   run->slot = waiter.slot;
   run->lender = &lender;
   lender.helped = lender.helped || !executes;
   count_unused(*run);
   return run;
+}
+
+std::unique_ptr<Run> Worker::claim(const Handle& handle, Run& waiter, Time now, bool executes) {
+  Piece* piece = piece_with(handle.id());
+  if (piece == nullptr || !may_claim(*piece, waiter)) return nullptr;
+  split_off(*piece, handle.index());
+  piece = piece_with(handle.id());
+  return run_for(waiter, *piece, piece->range, now, executes);
+}
+
+std::unique_ptr<Run> Worker::claim_any(Run& waiter, Time now, bool executes) {
+  for (const auto& [priority, queue] : ready_) {
+    int looked = 0;
+    for (Piece* piece = queue.front(); piece != nullptr && looked != kScan; piece = piece->behind, ++looked) {
+      if (!piece->kept || !may_claim(*piece, waiter)) continue;
+      const Range first{piece->range.span, piece->range.begin, piece->range.begin + 1};
+      return run_for(waiter, *piece, first, now, executes);
+    }
+  }
+  return nullptr;
 }
 
 // The next call of an actor that may run one. Actors take turns.

@@ -85,6 +85,13 @@ struct Body {
   core::Small<ByteView, 4> views;   // the same
   std::size_t in_store = 0;         // bytes of them in this rank's segment
   std::vector<Handle> keep;         // of a kept piece: what its tasks hold
+  // Of a kept piece: its part of the memory that all of them take.
+  struct Share {
+    ~Share() { all -= bytes; }
+    std::size_t& all;
+    std::size_t bytes;
+  };
+  std::unique_ptr<Share> share;
   std::uint32_t attempt = 1;
   LocalActor* actor = nullptr;  // of calls:
   ObjectId caller;
@@ -271,6 +278,8 @@ class Worker {
   // The task of this very object, if it is queued here: the thread that waits for it runs it, in place of `waiter`.
   // `executes`: as in `lend`.
   std::unique_ptr<Run> claim(const Handle& handle, Run& waiter, Time now, bool executes = true);
+  // The same for any task that was submitted here and is queued, where more should not be before some have ended.
+  std::unique_ptr<Run> claim_any(Run& waiter, Time now, bool executes = true);
   // The thread has left the run's functions. What of it was not run goes back into the queue.
   void finish(std::unique_ptr<Run> run, Time now);
   // Ends what is left of actors at the end of the job, without the lock.
@@ -309,6 +318,8 @@ class Worker {
   std::vector<Range> begun() const;  // the tasks that threads are at
   double cpus_in_use() const { return settings_.slots - free_.cpus; }
   std::size_t queued_tasks() const { return queued_tasks_; }
+  std::size_t kept_bytes() const { return kept_bytes_; }        // that kept pieces take
+  std::size_t calls_pending() const { return calls_pending_; }  // of this rank's, that have not ended
   std::size_t interests() const { return interests_.size(); }
   std::uint64_t tasks_run() const { return tasks_run_; }
   std::uint64_t fetches() const { return fetches_; }  // values asked of other ranks
@@ -469,6 +480,8 @@ class Worker {
   }
   std::unique_ptr<Run> run_from(const PieceQueue& queue, Time now);
   std::unique_ptr<Run> carve(Piece& piece, Range range, bool holds, Time now);
+  bool may_claim(const Piece& piece, const Run& waiter) const;
+  std::unique_ptr<Run> run_for(Run& waiter, Piece& piece, const Range& range, Time now, bool executes);
   void start_run(Run& run);
   void take_place(Run& run);
   void take_slots(Run& run, std::size_t n);
@@ -562,9 +575,11 @@ class Worker {
   TaskOptions options_copy_;
   std::shared_ptr<const core::WireOptions> options_wire_;
 
+  std::size_t kept_bytes_ = 0;  // outlives the pieces
   std::unordered_map<SpanId, std::map<std::uint32_t, std::unique_ptr<Piece>>> pieces_;
   std::map<int, PieceQueue, std::greater<>> ready_;  // by priority
   std::size_t queued_tasks_ = 0;
+  std::size_t calls_pending_ = 0;
   Time now_ = 0;  // as far as is known
   std::uint32_t turn_ = 0;
   std::vector<Piece*> unannounced_;

@@ -281,6 +281,41 @@ TEST_F(Alone, WhereThereIsNoThreadTheNewestWaitEndsWithAnError) {
   EXPECT_NE(said.find("2 threads"), std::string::npos) << said;
 }
 
+TEST_F(Alone, SubmissionsWaitForRoom) {
+  constexpr int kMost = 100;
+  start(1, [](Settings& settings) { settings.most_tasks = kMost; });
+  g_act = [] { std::this_thread::sleep_for(std::chrono::microseconds(100)); };
+  std::uint64_t most = 0;
+  std::vector<Handle> all;
+  for (int i = 0; i < 10 * kMost; ++i) {
+    all.push_back(submit(kAct));
+    Engine::Lock lock(*engine_);
+    engine_->wait_for_room(lock);
+    most = std::max(most, engine_->head()->unfinished());
+  }
+  EXPECT_LE(most, kMost + 64);  // what gathers is not counted before the next step
+  for (const Handle& one : all) EXPECT_TRUE(get(one));
+}
+
+TEST_F(Alone, SubmissionsOfTasksWaitForRoomAndNeverForEver) {
+  constexpr std::size_t kMost = 100;
+  start(1, [](Settings& settings) { settings.most_tasks = kMost; });
+  // Each makes some more and waits for none: twenty times what there is room for in all.
+  std::atomic<int> begun{0};
+  std::atomic<std::size_t> most{0};
+  g_act = [&] {
+    if (begun.fetch_add(1) > 20) return;
+    for (std::size_t i = 0; i < 2 * kMost; ++i) {
+      submit(i % 2 == 0 ? kNothing : kAct);
+      Engine::Lock lock(*engine_);
+      engine_->wait_for_room(lock);
+      most = std::max(most.load(), engine_->worker().queued_tasks());
+    }
+  };
+  EXPECT_TRUE(get(submit(kAct), in(std::chrono::seconds(60))));
+  EXPECT_LE(most.load(), 2 * kMost);
+}
+
 TEST_F(Alone, TheEndIsToldToAllWhoWait) {
   start(1);
   std::atomic<bool> goes_on{true};
