@@ -3,7 +3,6 @@
 #include <linux/membarrier.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -52,9 +51,7 @@ constexpr Time kGather = 10'000;  // ns that submissions gather while workers ar
 thread_local worker::Run* t_run = nullptr;
 thread_local std::uint32_t t_number = 0;  // of one of the rank's own threads, that run tasks
 thread_local const int t_thread = static_cast<int>(gettid());
-thread_local bool t_slow = false;  // it may not take its priority back
-constexpr int kLowest = 19;        // of the system's priorities
-constexpr int kUnbound = -2;       // or to some set of slots
+constexpr int kUnbound = -2;  // or to some set of slots
 thread_local int t_bound_slot = kUnbound;
 thread_local int t_openmp_threads = 0;  // unknown
 
@@ -164,9 +161,7 @@ Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* h
       objects_(wire.rank(), store_),
       scratch_(settings_.scratch) {
   settings_.worker.fence = fence();
-  settings_.worker.slow_down = [](const worker::Run& run) {
-    setpriority(PRIO_PROCESS, static_cast<id_t>(run.thread), kLowest);
-  };
+  settings_.worker.give_way_inside = [this] { wire_.give_way_inside(); };
   worker_ = std::make_unique<worker::Worker>(transport_, objects_, settings_.worker);
   if (head_settings != nullptr) head_ = std::make_unique<head::Head>(transport_, objects_, *head_settings);
   on_frame_ = [this](detail::RankId from, detail::ByteView frame) { dispatch(from, frame); };
@@ -974,7 +969,6 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   if (run->saves || (run->save_at != 0 && run->task.next == run->save_at)) save_actor(*run);
   t_run = outer;
   lock.lock();
-  t_slow = t_slow || run->left_behind;
   if (tells) watch_->ended(cell);
   if (outer == nullptr && t_number != 0) forget_helpers();
   worker_->finish(std::move(run), core::now());
@@ -1085,7 +1079,6 @@ void Engine::slot_main(Thread& self, std::uint32_t number) {
       step();
     }
     tell();
-    if (t_slow) break;
   }
   --idle_;
 }

@@ -129,7 +129,7 @@ void Head::settle_member(std::uint64_t id, std::uint32_t place, MemberState stat
     news_.push_back("task " + task_name(*piece.work) + " is still blocked on rank " + std::to_string(rank) + " on " +
                     ranks_[rank].host +
                     " after its gang broke, probably in MPI, where it can't be reached: its cpus go to others, while "
-                    "it keeps its memory, its GPUs and a thread of the lowest priority until it comes back");
+                    "it keeps its memory, its GPUs and a thread that yields to others until it comes back");
   } else {
     unassign(piece);
   }

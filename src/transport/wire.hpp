@@ -57,6 +57,9 @@ class Wire {
   virtual void disarm() = 0;
   virtual void sleep(std::int64_t max_ns) = 0;
   virtual void interrupt() = 0;
+  // From now on threads of the program that wait inside what is below, as in MPI, leave the cpus to others. They keep
+  // their priority: what they do there may be done for all.
+  virtual void give_way_inside() {}
   // Whatever arrives ends a sleep: it is not so where there are ranks of other nodes, which can't ring.
   virtual bool hears_all() const = 0;
 };

@@ -77,9 +77,8 @@ void Worker::check_members(Time now) {
   for (auto& [gang, member] : members_) {
     if (member.broken_at == 0 || member.stuck || now - member.broken_at < settings_.gang_grace) continue;
     member.stuck = true;
-    member.run->left_behind = true;
     lend(*member.run);
-    settings_.slow_down(*member.run);
+    settings_.give_way_inside();
     tell_member(member, gang, MemberState::stuck);
   }
 }

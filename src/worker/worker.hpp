@@ -156,7 +156,6 @@ struct Run {
   Time awaits_since = 0;
   store::Watcher* told = nullptr;   // of a deadlock
   bool broken = false;              // the gang of which it is a member
-  bool left_behind = false;         // and it has not come back since: others have its place
   int thread = 0;                   // the system's id of the one that executes it
   clockid_t clock = 0;              // that thread's cpu time
   Time worked = -1;                 // what it showed when the executor looked last
@@ -185,8 +184,8 @@ struct Settings {
   std::vector<std::set<int>> near_gpus;  // by GPU: the slots whose cores are near it
   // Has all threads of the process pass a memory barrier; false: the system can't.
   std::function<bool()> fence = [] { return true; };
-  std::function<void(const Run&)> slow_down = [](const Run&) {};  // has its thread leave the cpus to others
-  Time gang_grace = 1'000'000'000;  // ns that a member has to come back once its gang is broken
+  std::function<void()> give_way_inside = [] {};  // has threads that wait inside MPI leave the cpus to others
+  Time gang_grace = 1'000'000'000;                // ns that a member has to come back once its gang is broken
 };
 
 class Worker {
