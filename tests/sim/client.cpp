@@ -1,0 +1,112 @@
+// What a program asks of a rank, as src/api does for programs that are not simulated.
+#include <utility>
+
+#include "sim/cluster.hpp"
+
+namespace mobula::sim {
+
+namespace {
+
+void add_deps(detail::Draft::State& draft, const Deps& deps) {
+  for (const auto& [position, handle] : deps) detail::add_dep(draft, static_cast<std::size_t>(position), handle);
+}
+
+}  // namespace
+
+Handle Cluster::submit(RankId r, bool in_task, const FunctionInfo& function, const Arguments& arguments, Deps deps,
+                       const TaskOptions* options) {
+  ++outcome_.tasks;
+  detail::Draft::State draft;
+  arguments(draft.args);
+  add_deps(draft, deps);
+  return worker(r).submit(function, options, draft, in_task, now());
+}
+
+detail::BatchHandle Cluster::submit_gang(RankId r, std::uint32_t members, const FunctionInfo& function,
+                                         const Arguments& arguments, Deps deps, const TaskOptions& options) {
+  outcome_.tasks += members;
+  detail::Draft::State draft;
+  arguments(draft.args);
+  add_deps(draft, deps);
+  detail::BatchHandle batch(objects(r).new_batch(function.fixed_result), members);
+  worker(r).submit_gang(*batch.record(), members, function, &options, draft);
+  objects(r).close(*batch.record());
+  return batch;
+}
+
+Handle Cluster::call(RankId r, const detail::ActorBase& actor, const FunctionInfo& method, ObjectId caller,
+                     const Arguments& arguments, Deps deps) {
+  ++outcome_.tasks;
+  detail::Draft::State draft;
+  arguments(draft.args);
+  add_deps(draft, deps);
+  return worker(r).call(actor, method, draft, caller);
+}
+
+detail::ActorBase Cluster::make_actor(RankId r, const FunctionInfo& constructor, const ActorOptions& options) {
+  detail::Draft::State draft;
+  const Handle handle = worker(r).mint_actor();
+  const auto wire = worker(r).actor_options(options, constructor);
+  worker(r).create(handle, constructor, *wire, draft);
+  return {handle, wire->actor.limits};
+}
+
+Handle Cluster::handle_of(RankId r, detail::Decoder& in) {
+  ObjectId id;
+  id.span.value = in.get<std::uint64_t>();
+  id.index = in.get<std::uint32_t>();
+  return objects(r).handle_of(id);
+}
+
+Body Cluster::ask(RankId r, core::Question question, ObjectId id, core::WireOptions options, core::Answer* answer) {
+  const std::uint64_t token = worker(r).ask(question, id, std::move(options));
+  std::optional<core::Answer> got;
+  co_await until(r, [&] { return got || (got = worker(r).take_answer(token)); });
+  *answer = std::move(*got);
+}
+
+bool Cluster::is_here(const Handle& handle, RankId r, ValuePtr* keep) {
+  detail::Record& record = *handle.record();
+  const auto here = [&] {
+    if (!objects(r).is_here(record, handle.index())) return false;
+    if (keep != nullptr) *keep = objects(r).value_of(record, handle.index());
+    return true;
+  };
+  if (here()) return true;
+  if (record.ready(handle.index()) || !record.mine) worker(r).request(handle);
+  return here();
+}
+
+Seen Cluster::seen(const Handle& handle, RankId r, const ValuePtr& kept) {
+  const store::Slot* slot = handle.record()->slot(handle.index());
+  if (slot != nullptr && slot->kind == store::Slot::Kind::error) {
+    const core::ErrorPtr error = *slot->error;
+    require_fair(*error);
+    return {std::nullopt, error->kind, error};
+  }
+  const std::optional<ByteView> small = handle.record()->value(handle.index());
+  const ValuePtr large = small             ? nullptr
+                         : kept != nullptr ? kept
+                                           : objects(r).value_of(*handle.record(), handle.index());
+  require(small || large != nullptr, "a value that is here can be read");
+  const ByteView bytes = small ? *small : large->view();
+  detail::Decoder in(bytes);
+  if (bytes.size() > sizeof(std::uint64_t)) in.get<std::uint64_t>();  // a vector's length
+  return {in.get<std::uint64_t>(), {}, nullptr};
+}
+
+void Cluster::require_fair(const core::ErrorRecord& error) {
+  switch (error.kind) {
+    case core::ErrorKind::object_lost:
+      require(outcome_.losses > 0, ("an object is lost only with a rank: " + error.message).c_str());
+      require(error.message.find("no task that can run again") != std::string::npos,
+              ("what tasks have made is made again: " + error.message).c_str());
+      break;
+    case core::ErrorKind::worker_lost: require(outcome_.losses > 0, "a worker is lost only when one died"); break;
+    case core::ErrorKind::infeasible: require(may_miss(), "what could run can do so while no rank is lost"); break;
+    default: return;
+  }
+  ++outcome_.errors;
+}
+
+}  // namespace mobula::sim

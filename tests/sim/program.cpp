@@ -1,0 +1,79 @@
+#include "sim/program.hpp"
+
+#include <numeric>
+
+#include "sim/functions.hpp"
+
+namespace mobula::sim {
+namespace {
+
+const Step& draw_step(Program& program) {
+  const std::span<const Step> all = steps();
+  const auto weight = [](std::uint32_t sum, const Step& step) { return sum + step.weight; };
+  if (program.cluster.options().crowded && program.one_in(2)) return kCrowd;
+  std::uint64_t at = program.random(std::accumulate(all.begin(), all.end(), 0U, weight));
+  for (const Step& step : all) {
+    if (at < step.weight) return step;
+    at -= step.weight;
+  }
+  return all.back();
+}
+
+Draw draw(Program& program) {
+  Draw made;
+  made.seed = program.cluster.random_seed();
+  made.options.retries = 1000;
+  made.options.priority = static_cast<int>(program.random(3)) - 1;
+  if (program.one_in(8)) {
+    made.options.resources["x"] = 1;
+  } else if (program.one_in(8)) {
+    made.options.resources["y"] = 1 + static_cast<double>(program.random(2));
+  } else if (program.one_in(8)) {
+    made.options.cpus = program.cluster.some_cpus();
+  }
+  return made;
+}
+
+}  // namespace
+
+Handle Program::submit_leaf(std::uint64_t seed, const TaskOptions* options) {
+  return submit(
+      kLeaf, [seed](Encoder& out) { out.put(seed); }, {}, options);
+}
+
+Body Program::wait_for(const Handle& handle, std::string what) {
+  cluster.awaits(what.empty() ? core::to_string(handle.id()) : std::move(what));
+  co_await cluster.here(0, handle);
+}
+
+Body Program::check(const Known& of) {
+  const Body wait = wait_for(of.handle);
+  co_await wait;
+  const Seen seen = cluster.seen(of.handle, 0);
+  const std::string fault = judge(of.expected, seen, cluster.may_miss());
+  if (!fault.empty()) cluster.wrong("object " + core::to_string(of.handle.id()) + ": " + fault);
+}
+
+Body Program::run() {
+  for (std::uint32_t i = 0; i < cluster.options().steps; ++i) {
+    const Draw drawn = draw(*this);
+    const Step& step = draw_step(*this);
+    const Body act = step.act(*this, drawn);
+    co_await act;
+    if (one_in(3)) co_await cluster.delay(0, static_cast<Time>(random(300'000)));
+  }
+  for (const Known& of : known) {
+    const Body last = check(of);
+    co_await last;
+  }
+  known.clear();
+  actors.clear();
+}
+
+Outcome run(const Options& options) {
+  Cluster cluster(options);
+  Program program(cluster);
+  return cluster.run([&program] { return program.run(); });
+}
+
+}  // namespace mobula::sim

@@ -1,0 +1,74 @@
+// A random program: its driver draws steps from the table of all, and remembers what must become of what they make.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sim/cluster.hpp"
+#include "sim/expect.hpp"
+
+namespace mobula::sim {
+
+// An object that the driver holds, and what must become of it.
+struct Known {
+  Handle handle;
+  Expected expected;
+};
+
+struct Called {
+  detail::ActorBase actor;
+  std::uint64_t calls = 0;        // of the driver
+  std::vector<Expected> kept;     // what the Refs that it keeps stand for
+  std::vector<Expected> pending;  // calls that may not have ended
+};
+
+class Program {
+ public:
+  explicit Program(Cluster& cluster) : cluster(cluster) {}
+  Body run();
+
+  std::uint64_t random(std::uint64_t below) { return cluster.random(below); }
+  bool one_in(std::uint64_t n) { return random(n) == 0; }
+  // Of rank 0, where the driver is.
+  Handle submit(const FunctionInfo& function, const Cluster::Arguments& arguments, Deps deps = {},
+                const TaskOptions* options = nullptr) {
+    return cluster.submit(0, false, function, arguments, std::move(deps), options);
+  }
+  Handle submit_leaf(std::uint64_t seed, const TaskOptions* options = nullptr);
+  Handle call(const detail::ActorBase& actor, const FunctionInfo& method, const Cluster::Arguments& arguments,
+              Deps deps = {}) {
+    return cluster.call(0, actor, method, {}, arguments, std::move(deps));
+  }
+  worker::Worker& worker() { return cluster.worker(0); }
+
+  void expect(Handle handle, Expected expected) { known.push_back({std::move(handle), std::move(expected)}); }
+  const Known& pick() { return known[random(known.size())]; }
+  // Waits until the object is here; says for whom, should that never be.
+  Body wait_for(const Handle& handle, std::string what = "");
+  // Waits for the object, and holds it against what was expected.
+  Body check(const Known& of);
+
+  Cluster& cluster;
+  std::vector<Known> known;
+  std::vector<Called> actors;
+};
+
+// What a step gets.
+struct Draw {
+  std::uint64_t seed = 0;
+  TaskOptions options;  // some; not all steps use them
+};
+
+struct Step {
+  const char* name;
+  std::uint32_t weight;  // how often it is drawn, beside others
+  Body (*act)(Program&, Draw);
+};
+
+// All of them, and the one that fills the ranks.
+std::span<const Step> steps();
+extern const Step kCrowd;
+
+}  // namespace mobula::sim

@@ -1,0 +1,34 @@
+#include "sim/steps.hpp"
+
+#include <array>
+
+namespace mobula::sim {
+
+const Step kCrowd{"many tasks on several large values", 1, crowd};
+
+std::span<const Step> steps() {
+  static const std::array all{
+      Step{"many small tasks", 2, many_tasks},
+      Step{"a task with children", 1, nested_tasks},
+      Step{"a task that depends on two", 3, dependent},
+      Step{"a large value and a reader", 1, large_value},
+      Step{"a Ref that comes back, and goes on", 1, box},
+      Step{"a task that throws", 1, broken_task},
+      Step{"a value that is put, and a reader", 1, put_value},
+      Step{"cancel", 1, cancel_one},
+      Step{"drop some Refs", 1, drop_some},
+      Step{"make an actor", 1, make_actor},
+      Step{"calls of an actor", 3, call_actor},
+      Step{"a task that calls an actor", 2, drive_actor},
+      Step{"Refs that an actor keeps, and gives back", 1, keep_refs},
+      Step{"drop or kill an actor", 1, end_actor},
+      Step{"a large value that all look at", 1, look_everywhere},
+      Step{"a gang", 2, gang},
+      Step{"a placement group, and tasks in it", 1, group},
+      Step{"await one", 2, await_one},
+      kCrowd,
+  };
+  return all;
+}
+
+}  // namespace mobula::sim

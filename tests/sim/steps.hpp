@@ -1,0 +1,35 @@
+// The steps of random programs, by file. Each may find nothing to do.
+#pragma once
+
+#include "sim/program.hpp"
+
+namespace mobula::sim {
+
+// steps_tasks.cpp
+Body many_tasks(Program& program, Draw draw);
+Body nested_tasks(Program& program, Draw draw);
+Body dependent(Program& program, Draw draw);
+Body large_value(Program& program, Draw draw);
+Body box(Program& program, Draw draw);
+Body broken_task(Program& program, Draw draw);
+Body put_value(Program& program, Draw draw);
+Body look_everywhere(Program& program, Draw draw);
+Body crowd(Program& program, Draw draw);
+
+// steps_objects.cpp
+Body cancel_one(Program& program, Draw draw);
+Body drop_some(Program& program, Draw draw);
+Body await_one(Program& program, Draw draw);
+
+// steps_actors.cpp
+Body make_actor(Program& program, Draw draw);
+Body call_actor(Program& program, Draw draw);
+Body drive_actor(Program& program, Draw draw);
+Body keep_refs(Program& program, Draw draw);
+Body end_actor(Program& program, Draw draw);
+
+// steps_gangs.cpp
+Body gang(Program& program, Draw draw);
+Body group(Program& program, Draw draw);
+
+}  // namespace mobula::sim

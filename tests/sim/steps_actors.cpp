@@ -1,0 +1,105 @@
+// Steps about actors.
+#include "sim/functions.hpp"
+#include "sim/steps.hpp"
+
+namespace mobula::sim {
+
+Body make_actor(Program& program, Draw) {
+  Cluster& cluster = program.cluster;
+  ActorOptions wish;
+  const bool is_pinned = program.one_in(6);
+  wish.cpus = is_pinned ? 1 : 0;
+  wish.restarts = static_cast<int>(program.random(3));
+  wish.call_retries = wish.restarts > 0 ? static_cast<int>(program.random(3)) : 0;
+  const detail::ActorBase actor = cluster.make_actor(0, kMake, wish);
+  if (!is_pinned) {
+    program.actors.push_back({actor, 0, {}, {}});
+    co_return;
+  }
+  // One with a cpu of its own is used and dropped, so that the rest of the program has its cpus.
+  const auto arguments = [](Encoder& out) {
+    for (int i = 0; i < 3; ++i) out.put(std::uint64_t{0});
+  };
+  const Known call{program.call(actor, kCall, arguments), gives(called(0, 0))};
+  const Body check = program.check(call);
+  co_await check;
+}
+
+Body call_actor(Program& program, Draw draw) {
+  if (program.actors.empty()) co_return;
+  Called& actor = program.actors[program.random(program.actors.size())];
+  const std::uint64_t n = 1 + program.random(20);
+  for (std::uint64_t i = 0; i < n; ++i) {
+    const std::uint64_t number = actor.calls++;
+    Deps deps;
+    if (program.one_in(6)) deps.emplace_back(2, program.submit_leaf(draw.seed + i));
+    const std::uint64_t value = deps.empty() ? draw.seed + i : leaf(draw.seed + i);
+    const auto arguments = [&](Encoder& out) {
+      out.put(std::uint64_t{0});
+      out.put(number);
+      if (deps.empty()) out.put(value);
+    };
+    const Handle handle = program.call(actor.actor, kCall, arguments, deps);
+    if (program.one_in(3)) program.expect(handle, gives(called(number, value)));
+  }
+}
+
+Body drive_actor(Program& program, Draw draw) {
+  if (program.actors.empty()) co_return;
+  const Called& actor = program.actors[program.random(program.actors.size())];
+  const std::uint64_t n = program.random(12);
+  const auto arguments = [&](Encoder& out) {
+    out.ref(actor.actor.handle());
+    out.put(draw.seed);
+    out.put(n);
+  };
+  program.expect(program.submit(kDrive, arguments, {}, &draw.options), gives(driven(draw.seed, n)));
+}
+
+Body keep_refs(Program& program, Draw draw) {
+  Cluster& cluster = program.cluster;
+  if (program.actors.empty()) co_return;
+  Called& actor = program.actors[program.random(program.actors.size())];
+  if (program.one_in(2)) {
+    const Handle handle = program.submit_leaf(draw.seed);
+    program.call(actor.actor, kKeep, [&](Encoder& out) { out.ref(handle); });
+    actor.kept.push_back(gives(leaf(draw.seed)));
+    co_return;
+  }
+  Handle given = program.call(actor.actor, kGive, [](Encoder&) {});
+  const Expected expected = actor.kept.empty() ? gives(leaf(0)) : actor.kept.back();
+  if (!actor.kept.empty()) actor.kept.pop_back();
+  const Body wait = program.wait_for(given);
+  co_await wait;
+  try {
+    detail::Decoder in(given.record()->value(given.index()).value());
+    const Handle boxed = cluster.handle_of(0, in);
+    given = {};
+    if (cluster.outcome().losses == 0) program.expect(boxed, expected);
+  } catch (const Error& e) {
+    cluster.require(cluster.outcome().losses > 0,
+                    (std::string("an actor that lives gives what it keeps: ") + e.what()).c_str());
+  }
+}
+
+Body end_actor(Program& program, Draw) {
+  if (program.actors.empty()) co_return;
+  const auto chosen = program.actors.begin() + static_cast<std::ptrdiff_t>(program.random(program.actors.size()));
+  if (program.one_in(2)) {
+    program.actors.erase(chosen);
+    co_return;
+  }
+  const detail::ActorBase actor = chosen->actor;
+  program.actors.erase(chosen);
+  core::Answer answer;
+  program.cluster.awaits("an actor to be killed");
+  const Body ask = program.cluster.ask(0, core::Question::kill, actor.handle().id(), {}, &answer);
+  co_await ask;
+  program.known.clear();  // its calls may or may not have ended before
+  const Handle late = program.call(actor, kGive, [](Encoder&) {});
+  const Body wait = program.wait_for(late, "a call of a dead actor");
+  co_await wait;
+  program.cluster.require(!program.cluster.seen(late, 0).value, "a dead actor does nothing");
+}
+
+}  // namespace mobula::sim
