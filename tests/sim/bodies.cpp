@@ -137,6 +137,34 @@ Body run_node(Task& task) {
   co_await wait;
 }
 
+Body run_fan(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const std::uint64_t n = task.take(1);
+  const Handle shared = task.submit_leaf(seed);
+  const auto item = [&](std::uint32_t i, Encoder& out) {
+    if (has_own_input(i)) return Deps{{1, task.submit_leaf(seed + i)}};
+    out.put(seed + i);
+    return Deps{};
+  };
+  const Cluster::Items items{kJoin, static_cast<std::uint32_t>(n), {{0, shared}}, item};
+  const detail::BatchHandle batch = task.cluster.submit_batch(task.rank, true, items);
+  task.result = seed;
+  std::vector<Handle> children;
+  for (std::uint32_t i = 0; i < batch.count(); ++i) children.push_back(batch.element(i));
+  const Body wait = join_all(task, children);
+  co_await wait;
+}
+
+Body run_spray(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const std::uint64_t n = task.take(1);
+  task.result = seed;
+  std::vector<Handle> children;
+  for (std::uint64_t i = 0; i < n; ++i) children.push_back(task.submit_leaf(seed + i));
+  const Body wait = join_all(task, children);
+  co_await wait;
+}
+
 Body run_large(Task& task) {
   const std::uint64_t seed = task.take(0);
   Encoder value;
@@ -254,7 +282,7 @@ Body act(Task& task) {
       Entry{&kBox, run_box},       Entry{&kOpen, run_open},       Entry{&kFirst, run_first},
       Entry{&kBroken, run_broken}, Entry{&kLargeTask, run_large}, Entry{&kMember, run_member},
       Entry{&kCall, run_call},     Entry{&kKeep, run_keep},       Entry{&kGive, run_give},
-      Entry{&kDrive, run_drive}};
+      Entry{&kDrive, run_drive},   Entry{&kFan, run_fan},         Entry{&kSpray, run_spray}};
   for (const Entry& entry : entries) {
     if (entry.function == task.run.body->function) return entry.act(task);
   }

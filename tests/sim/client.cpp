@@ -22,6 +22,46 @@ Handle Cluster::submit(RankId r, bool in_task, const FunctionInfo& function, con
   return worker(r).submit(function, options, draft, in_task, now());
 }
 
+// An item with dependencies of its own goes alone; those before it have none, and go together.
+detail::BatchHandle Cluster::submit_batch(RankId r, bool in_task, const Items& items) {
+  outcome_.tasks += items.count;
+  detail::BatchHandle batch(objects(r).new_batch(items.function.fixed_result), items.count);
+  std::uint64_t shared_mask = 0;
+  std::vector<Handle> shared;
+  for (const auto& [position, handle] : items.shared) {
+    shared_mask |= std::uint64_t{1} << position;
+    shared.push_back(handle);
+  }
+  const bool is_variable = items.function.fixed_args == detail::kVariable || shared_mask != 0;
+  detail::Draft::State together;
+  std::vector<std::uint32_t> ends;
+  std::uint32_t begin = 0;
+  const auto send = [&](detail::Draft::State& draft, std::vector<std::uint32_t>& draft_ends, std::uint32_t n) {
+    if (n == 0) return;
+    worker(r).submit_items(*batch.record(), begin, n, items.function, items.options, shared_mask, shared, draft,
+                           draft_ends, in_task, now());
+    begin += n;
+    draft = {};
+    draft_ends.clear();
+  };
+  for (std::uint32_t i = 0; i < items.count; ++i) {
+    detail::Draft::State item;
+    add_deps(item, items.item(i, item.args));
+    if (item.dep_mask != 0 || !item.args.refs.empty()) {
+      send(together, ends, i - begin);
+      std::vector<std::uint32_t> its_end{static_cast<std::uint32_t>(item.args.buffer.size())};
+      send(item, its_end, 1);
+      continue;
+    }
+    together.args.bytes(item.args.buffer.data(), item.args.buffer.size());
+    if (is_variable) ends.push_back(static_cast<std::uint32_t>(together.args.buffer.size()));
+    if (i + 1 - begin == items.most) send(together, ends, items.most);
+  }
+  send(together, ends, items.count - begin);
+  objects(r).close(*batch.record());
+  return batch;
+}
+
 detail::BatchHandle Cluster::submit_gang(RankId r, std::uint32_t members, const FunctionInfo& function,
                                          const Arguments& arguments, Deps deps, const TaskOptions& options) {
   outcome_.tasks += members;

@@ -12,6 +12,20 @@ std::uint64_t node(std::uint64_t seed, std::uint32_t depth) {
   return sum;
 }
 
+std::uint64_t fan(std::uint64_t seed, std::uint64_t n) {
+  std::uint64_t sum = seed;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    sum = join(sum, join(leaf(seed), has_own_input(i) ? leaf(seed + i) : seed + i));
+  }
+  return sum;
+}
+
+std::uint64_t spray(std::uint64_t seed, std::uint64_t n) {
+  std::uint64_t sum = seed;
+  for (std::uint64_t i = 0; i < n; ++i) sum = join(sum, leaf(seed + i));
+  return sum;
+}
+
 std::uint64_t Tally::call(std::uint64_t, std::uint64_t n, std::uint64_t value) { return called(n, value); }
 
 std::uint64_t driven(std::uint64_t caller, std::uint64_t n) {
@@ -41,6 +55,8 @@ const FunctionInfo& kDrive = detail::Function<drive>::info;
 const FunctionInfo& kLeaf = detail::Function<leaf>::info;
 const FunctionInfo& kJoin = detail::Function<join>::info;
 const FunctionInfo& kNode = detail::Function<node>::info;
+const FunctionInfo& kFan = detail::Function<fan>::info;
+const FunctionInfo& kSpray = detail::Function<spray>::info;
 const FunctionInfo& kBox = detail::Function<box>::info;
 const FunctionInfo& kOpen = detail::Function<open>::info;
 const FunctionInfo& kLargeTask = detail::Function<large>::info;

@@ -18,6 +18,11 @@ inline std::uint64_t join(std::uint64_t a, std::uint64_t b) { return mix(a * 3 +
 // A task with children, two to four at each level.
 std::uint64_t node(std::uint64_t seed, std::uint32_t depth);
 inline std::uint64_t children_of(std::uint64_t seed) { return 2 + seed % 3; }
+// A task with a batch of children that share one of their inputs; some have one of their own.
+std::uint64_t fan(std::uint64_t seed, std::uint64_t n);
+inline bool has_own_input(std::uint64_t index) { return index % 5 == 4; }
+// A task with many children, submitted one by one.
+std::uint64_t spray(std::uint64_t seed, std::uint64_t n);
 
 // An actor. The calls of each caller must come in order, each once; where ranks are lost, some may be missing.
 struct Tally {
@@ -40,6 +45,8 @@ inline std::uint64_t member_gives(std::uint64_t seed, std::uint32_t place) { ret
 extern const FunctionInfo& kLeaf;
 extern const FunctionInfo& kJoin;
 extern const FunctionInfo& kNode;
+extern const FunctionInfo& kFan;
+extern const FunctionInfo& kSpray;
 extern const FunctionInfo& kBox;        // (seed): a Ref to leaf(seed)
 extern const FunctionInfo& kOpen;       // (Ref): what is behind it
 extern const FunctionInfo& kLargeTask;  // (seed): kLarge times mix(seed)

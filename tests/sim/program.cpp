@@ -41,6 +41,21 @@ Handle Program::submit_leaf(std::uint64_t seed, const TaskOptions* options) {
       kLeaf, [seed](Encoder& out) { out.put(seed); }, {}, options);
 }
 
+Known Program::put_number(std::uint64_t number) {
+  Encoder out;
+  out.put(number);
+  return {worker().put(std::move(out)), gives(number)};
+}
+
+Known Program::some_number(std::uint64_t seed) {
+  if (!known.empty() && one_in(2)) {
+    const Known& chosen = pick();
+    if (!chosen.expected->is_large) return chosen;
+  }
+  if (one_in(3)) return put_number(seed);
+  return {submit_leaf(seed), gives(leaf(seed))};
+}
+
 Body Program::wait_for(const Handle& handle, std::string what) {
   cluster.awaits(what.empty() ? core::to_string(handle.id()) : std::move(what));
   co_await cluster.here(0, handle);
@@ -52,6 +67,18 @@ Body Program::check(const Known& of) {
   const Seen seen = cluster.seen(of.handle, 0);
   const std::string fault = judge(of.expected, seen, cluster.may_miss());
   if (!fault.empty()) cluster.wrong("object " + core::to_string(of.handle.id()) + ": " + fault);
+}
+
+Body Program::cancel(const Known& of) {
+  worker().make_known(of.handle);
+  core::Answer answer;
+  cluster.awaits("whether " + core::to_string(of.handle.id()) + " was cancelled");
+  const Body ask = cluster.ask(0, core::Question::cancel, of.handle.id(), {}, &answer);
+  co_await ask;
+  if (!answer.yes) co_return;
+  set_cancelled(*of.expected);
+  const Body last = check(of);
+  co_await last;
 }
 
 Body Program::run() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,11 +45,16 @@ class Program {
   worker::Worker& worker() { return cluster.worker(0); }
 
   void expect(Handle handle, Expected expected) { known.push_back({std::move(handle), std::move(expected)}); }
+  // Something that a task may take for a number: known already, new, or put. It may fail.
+  Known some_number(std::uint64_t seed);
+  Known put_number(std::uint64_t number);
   const Known& pick() { return known[random(known.size())]; }
   // Waits until the object is here; says for whom, should that never be.
   Body wait_for(const Handle& handle, std::string what = "");
   // Waits for the object, and holds it against what was expected.
   Body check(const Known& of);
+  // Cancels it, if that is possible.
+  Body cancel(const Known& of);
 
   Cluster& cluster;
   std::vector<Known> known;

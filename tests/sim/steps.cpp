@@ -26,6 +26,8 @@ std::span<const Step> steps() {
       Step{"a gang", 2, gang},
       Step{"a placement group, and tasks in it", 1, group},
       Step{"await one", 2, await_one},
+      Step{"a batch", 3, batch},
+      Step{"a task with many children", 2, task_with_batch},
       kCrowd,
   };
   return all;

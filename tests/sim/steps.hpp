@@ -16,6 +16,10 @@ Body put_value(Program& program, Draw draw);
 Body look_everywhere(Program& program, Draw draw);
 Body crowd(Program& program, Draw draw);
 
+// steps_batches.cpp
+Body batch(Program& program, Draw draw);
+Body task_with_batch(Program& program, Draw draw);
+
 // steps_objects.cpp
 Body cancel_one(Program& program, Draw draw);
 Body drop_some(Program& program, Draw draw);

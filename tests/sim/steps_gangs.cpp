@@ -49,11 +49,13 @@ Body gang(Program& program, Draw draw) {
   };
   const std::uint64_t given = deps.empty() ? draw.seed : leaf(draw.seed);
   const detail::BatchHandle batch = cluster.submit_gang(0, k, kMember, arguments, deps, wish);
+  const bool is_broken = gang_fails(given) != Fails::none;
+  const Expected whole = is_broken ? fails({core::ErrorKind::standard}) : gives(0);
   for (std::uint32_t place = 0; place < k; ++place) {
     if (!program.one_in(3)) continue;
-    const bool is_broken = gang_fails(given) != Fails::none;
-    program.expect(batch.element(place),
-                   is_broken ? fails({core::ErrorKind::standard}) : gives(member_gives(given, place)));
+    const Expected expected = gives(member_gives(given, place), {whole});
+    expected->whole = whole;
+    program.expect(batch.element(place), expected);
   }
   co_return;
 }

@@ -3,20 +3,12 @@
 
 namespace mobula::sim {
 
-// Whether it was cancelled is told.
+// Whether it was cancelled is told. What hangs on it has to follow.
 Body cancel_one(Program& program, Draw) {
   if (program.known.empty()) co_return;
-  const Known& chosen = program.pick();
-  program.worker().make_known(chosen.handle);
-  core::Answer answer;
-  program.cluster.awaits("an answer");
-  const Body ask = program.cluster.ask(0, core::Question::cancel, chosen.handle.id(), {}, &answer);
-  co_await ask;
-  if (!answer.yes) co_return;
-  const Body wait = program.wait_for(chosen.handle);
-  co_await wait;
-  program.cluster.require(!program.cluster.seen(chosen.handle, 0).value, "a cancelled task has no value");
-  program.known.clear();
+  const Known chosen = program.pick();
+  const Body cancel = program.cancel(chosen);
+  co_await cancel;
 }
 
 Body drop_some(Program& program, Draw) {
