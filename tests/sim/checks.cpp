@@ -45,6 +45,7 @@ void check_rest(const Cluster& cluster) {
   if (head.entries() != 0) cluster.wrong("the head keeps no entry: " + head.describe_entries());
   cluster.require(head.actors() == 0, "the head knows no actor that has ended");
   cluster.require(head.groups() == 0, "no bundle is set aside for nobody");
+  cluster.require(!head.is_draining() || head.drained(), "a job that was told to end is at rest when all is done");
   cluster.require(head.gangs() == 0 && head.stuck() == 0, "the head knows no gang that has ended");
 }
 

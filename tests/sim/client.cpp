@@ -131,7 +131,8 @@ Seen Cluster::seen(const Handle& handle, RankId r, const ValuePtr& kept) {
   require(small || large != nullptr, "a value that is here can be read");
   const ByteView bytes = small ? *small : large->view();
   detail::Decoder in(bytes);
-  if (bytes.size() > sizeof(std::uint64_t)) in.get<std::uint64_t>();  // a vector's length
+  if (bytes.size() < sizeof(std::uint64_t)) return {0, {}, nullptr};
+  if (bytes.size() >= 2 * sizeof(std::uint64_t)) in.get<std::uint64_t>();  // a vector's length
   return {in.get<std::uint64_t>(), {}, nullptr};
 }
 

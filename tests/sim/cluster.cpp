@@ -245,10 +245,18 @@ void Cluster::leave(RankId r) {
   settle(r);
 }
 
+void Cluster::drain() {
+  if (driver_ended_) return;
+  head().drain("the job was told to end");
+  ++activity_;
+  settle(0);
+}
+
 void Cluster::plan_losses() {
   const auto some_time = [this] {
     return static_cast<Time>(random(static_cast<std::uint64_t>(options_.steps) * 150'000));
   };
+  if (options_.drains) at(some_time(), [this] { drain(); });
   for (std::uint32_t i = 0; i < options_.losses; ++i) {
     at(some_time(), [this] {
       std::vector<RankId> alive;

@@ -159,9 +159,11 @@ class Cluster final : public Network {
   // ---- what happens to ranks
   void lose(RankId rank);
   void leave(RankId rank);
+  void drain();
   bool may_lose() const;  // enough of them are left
   // Values may have failed: what was asked for can't be had any more with the ranks that are left.
   bool may_miss() const { return outcome_.losses + outcome_.left > 0; }
+  bool is_drained() const { return head().is_draining(); }
 
   void note(std::uint64_t what) { outcome_.digest = mix(outcome_.digest ^ what); }
   void happened() { ++activity_; }

@@ -54,6 +54,7 @@ struct Expectation {
   Kinds errors;                   // that it may have beside those of its inputs
   std::optional<Possible> known;  // how it has ended
   Expected whole;                 // the gang that it is a part of
+  bool is_opaque = false;         // what it gives is no number that could be told beforehand
   bool is_large = false;          // many numbers
 
   Possible possible = {};  // as of
@@ -64,6 +65,7 @@ Expected gives(std::uint64_t value);
 Expected gives(std::uint64_t value, std::vector<Expected> inputs);
 Expected combines(std::vector<Expected> inputs, Expectation::Combine combine);
 Expected fails(Kinds errors);
+Expected gives_refs();
 
 // It was cancelled, and has not run.
 void set_cancelled(Expectation& expectation);
@@ -73,7 +75,8 @@ void may_fail(Expectation& expectation, Kinds errors);
 void set_known(Expectation& expectation, const Seen& seen);
 
 Possible possible(const Expected& expectation);
-// What is wrong with how the object has ended; empty: nothing. `lossy`: ranks were lost, which excuses errors.
-std::string judge(const Expected& expectation, const Seen& seen, bool lossy);
+// What is wrong with how the object has ended; empty: nothing. `lossy`: ranks were lost, and any error is excused that
+// a loss may bring. `excused`: errors that any object may have.
+std::string judge(const Expected& expectation, const Seen& seen, bool lossy, Kinds excused = {});
 
 }  // namespace mobula::sim

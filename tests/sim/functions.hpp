@@ -24,7 +24,7 @@ inline bool has_own_input(std::uint64_t index) { return index % 5 == 4; }
 // A task with many children, submitted one by one.
 std::uint64_t spray(std::uint64_t seed, std::uint64_t n);
 
-// An actor. The calls of each caller must come in order, each once; where ranks are lost, some may be missing.
+// An actor. The calls of each caller must come in order, each once; those that fail before they begin don't come.
 struct Tally {
   std::map<std::uint64_t, std::uint64_t> next;
   std::vector<Handle> kept;

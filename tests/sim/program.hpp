@@ -53,6 +53,8 @@ class Program {
   Body wait_for(const Handle& handle, std::string what = "");
   // Waits for the object, and holds it against what was expected.
   Body check(const Known& of);
+  // The Ref in an object; empty if that has failed, as it may.
+  Body open_ref(const Known& of, Handle* inside);
   // Cancels it, if that is possible.
   Body cancel(const Known& of);
 

@@ -35,6 +35,7 @@ struct Options {
   // A worker that dies at its n-th boundary: after it has sent or handled its n-th message. 0: none does.
   RankId dies = 0;
   std::uint64_t dies_at = 0;
+  bool drains = false;   // the job is told to end while the program goes on
   bool crowded = false;  // many more tasks are queued than ranks have room for
   bool check_each_step = true;
 };

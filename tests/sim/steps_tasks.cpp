@@ -47,23 +47,17 @@ Body large_value(Program& program, Draw draw) {
 }
 
 Body box(Program& program, Draw draw) {
-  Cluster& cluster = program.cluster;
-  Handle inner = program.submit(
-      kBox, [&](Encoder& out) { out.put(draw.seed); }, {}, &draw.options);
-  const Body wait = program.wait_for(inner);
-  co_await wait;
-  try {
-    detail::Decoder in(inner.record()->value(inner.index()).value());
-    const Handle boxed = cluster.handle_of(0, in);
-    inner = {};
-    const Expected inside = gives(leaf(draw.seed));
-    program.expect(boxed, inside);
-    program.expect(program.submit(kOpen, [&](Encoder& out) { out.ref(boxed); }), gives(leaf(draw.seed), {inside}));
-  } catch (const Infeasible&) {
-    cluster.require(cluster.may_miss(), "a box can be had while no rank is lost");
-  } catch (const Error& e) {
-    cluster.require(cluster.outcome().losses > 0, (std::string("a box fails only with a rank: ") + e.what()).c_str());
-  }
+  Known inner{program.submit(
+                  kBox, [&](Encoder& out) { out.put(draw.seed); }, {}, &draw.options),
+              gives_refs()};
+  Handle boxed;
+  const Body open = program.open_ref(inner, &boxed);
+  co_await open;
+  if (!boxed) co_return;
+  inner = {};
+  const Expected inside = gives(leaf(draw.seed));
+  program.expect(boxed, inside);
+  program.expect(program.submit(kOpen, [&](Encoder& out) { out.ref(boxed); }), gives(leaf(draw.seed), {inside}));
 }
 
 Body broken_task(Program& program, Draw draw) {
