@@ -6,92 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "sim/functions.hpp"
+#include "sim/task.hpp"
 
 namespace mobula::sim {
 namespace {
 
-// One task while it runs.
-struct Task {
-  Cluster& cluster;
-  RankId rank;
-  Run& run;
-  std::uint64_t result = 0;
-  std::exception_ptr failure = nullptr;
-  bool is_closed = false;  // its result is given already
-  std::size_t dep = 0;
-
-  worker::Worker& worker() { return cluster.worker(rank); }
-  std::uint64_t random(std::uint64_t below) { return cluster.random(below); }
-  Cluster::Delay delay(Time time) { return cluster.delay(rank, time); }
-  // The arguments are to be taken in order.
-  template <class T = std::uint64_t>
-  T take(std::size_t position) {
-    return detail::take_held<T>(run.task, position, dep).value;
-  }
-  // An argument that is a Ref, as such.
-  Handle take_ref(std::size_t position) {
-    if ((run.task.dep_mask >> position & 1) == 0) return cluster.handle_of(rank, run.task.args);
-    detail::Decoder in(run.task.deps[dep++]);
-    return cluster.handle_of(rank, in);
-  }
-  Handle submit_leaf(std::uint64_t seed) {
-    return cluster.submit(rank, true, kLeaf, [seed](Encoder& out) { out.put(seed); });
-  }
-  void fail(const core::ErrorRecord& error) {
-    try {
-      core::raise(error);
-    } catch (...) {
-      failure = std::current_exception();
-    }
-  }
-  void finish() {
-    run.task.finish();
-    is_closed = true;
-  }
-};
-
-// ---- waiting -----------------------------------------------------------------------------------------------------
-
-// As `get` in a task: runs what is queued here on this thread, and lends its cpus while it waits.
-Body get(Task& task, const Handle& handle, Seen* seen) {
-  Cluster& cluster = task.cluster;
-  worker::Worker& worker = task.worker();
-  const RankId r = task.rank;
-  Run& run = task.run;
-  ValuePtr kept;
-  if (!cluster.is_here(handle, r)) {
-    if (auto inner = worker.claim(handle, run, cluster.now())) {
-      bool inner_done = false;
-      run_tasks(cluster, r, std::move(inner), &inner_done).start();
-      co_await cluster.until(r, [&inner_done] { return inner_done; });
-    }
-  }
-  if (!cluster.is_here(handle, r)) {
-    worker.lend(run);
-    co_await cluster.here(r, handle, &kept);
-    if (!worker.resume(run)) {
-      worker.want_resume(1);
-      co_await cluster.until(r, [&worker, &run] { return worker.resume(run); });
-      worker.want_resume(-1);
-    }
-  }
-  *seen = cluster.seen(handle, r, kept);
-}
-
-// The result joined with those of all of them; fails with the first that has failed.
-Body join_all(Task& task, const std::vector<Handle>& children) {
-  for (const Handle& child : children) {
-    Seen seen;
-    const Body wait = get(task, child, &seen);
-    co_await wait;
-    if (!seen.value) {
-      task.fail(*seen.error);
-      break;
-    }
-    task.result = join(task.result, *seen.value);
-  }
-}
+constexpr Time kLate = 9'000'000;  // ns by which a late member ends after the others
 
 // ---- tasks -------------------------------------------------------------------------------------------------------
 
@@ -165,6 +85,82 @@ Body run_spray(Task& task) {
   co_await wait;
 }
 
+Body run_ladder(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const std::uint64_t n = task.take(1);
+  task.result = seed;
+  std::vector<Handle> last{task.submit_leaf(seed)};
+  for (std::uint64_t i = 0; i < n; ++i) {
+    last[0] = task.submit(kJoin, [&](Encoder& out) { out.put(seed + i); }, {{0, last[0]}});
+  }
+  const Body wait = join_all(task, last);
+  co_await wait;
+}
+
+Body run_slow(Task& task) {
+  task.result = leaf(task.take(0));
+  co_await task.delay(static_cast<Time>(task.take(1)));
+}
+
+Body run_flaky(Task& task) {
+  task.result = leaf(task.take(0));
+  if (task.run.body->attempt <= task.take(1)) task.failure = std::make_exception_ptr(std::runtime_error("not yet"));
+  co_return;
+}
+
+// ---- Refs in values, and waits ------------------------------------------------------------------------------------
+
+Body run_pack(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const std::uint64_t n = task.take(1);
+  Encoder& out = task.run.task.out;
+  out.put(n);
+  for (std::uint64_t i = 0; i < n; ++i) {
+    out.ref(task.submit(kLargeTask, [&](Encoder& argument) { argument.put(seed + i); }));
+  }
+  task.finish();
+  co_return;
+}
+
+Body run_read_all(Task& task) {
+  const std::vector<Handle> all = task.take_refs(0);
+  const Body wait = join_all(task, all);
+  co_await wait;
+}
+
+Body run_await_some(Task& task) {
+  const std::uint64_t count = task.take(0);
+  const std::vector<Handle> all = task.take_refs(1);
+  const Body some = await_some(task, all, count);
+  co_await some;
+  const Body wait = join_all(task, all);
+  co_await wait;
+}
+
+// What is told of the cancelled child agrees with how it ends, and so does what depends on it.
+Body run_fickle(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const Handle child = task.submit_leaf(seed);
+  const Handle dependent = task.submit(kJoin, [&](Encoder& out) { out.put(seed); }, {{0, child}});
+  task.worker().make_known(child);
+  core::Answer answer;
+  task.worker().lend(task.run);
+  const Body ask = task.cluster.ask(task.rank, core::Question::cancel, child.id(), {}, &answer);
+  co_await ask;
+  const Body resume = take_cpus_back(task);
+  co_await resume;
+  for (const Handle* handle : {&child, &dependent}) {
+    Seen seen;
+    const Body wait = get(task, *handle, &seen);
+    co_await wait;
+    const bool is_right = answer.yes ? !seen.value && seen.kind == core::ErrorKind::cancelled : seen.value.has_value();
+    if (!is_right && !task.cluster.may_miss()) task.cluster.wrong("a child was cancelled, and has run, or the reverse");
+  }
+  task.result = leaf(seed);
+}
+
+// ---- large values ------------------------------------------------------------------------------------------------
+
 Body run_large(Task& task) {
   const std::uint64_t seed = task.take(0);
   Encoder value;
@@ -196,13 +192,20 @@ Body run_open(Task& task) {
 
 // ---- gangs -------------------------------------------------------------------------------------------------------
 
+bool fails_here(const Task& task, std::uint64_t seed) {
+  const bool is_one = task.run.body->gang->place == seed / 8 % task.run.body->options->gang;
+  const Fails how = gang_fails(seed);
+  return is_one &&
+         (how == Fails::before || how == Fails::after || (how == Fails::at_first && task.run.body->attempt == 1));
+}
+
 Body run_member(Task& task) {
   const std::uint64_t seed = task.take(0);
   const core::GangPart& part = *task.run.body->gang;
   const std::uint32_t k = task.run.body->options->gang;
-  const bool is_one = part.place == seed / 8 % k;
   task.result = member_gives(seed, part.place);
-  if (gang_fails(seed) == Fails::before && is_one) {
+  const bool is_bad = fails_here(task, seed);
+  if (gang_fails(seed) == Fails::before && is_bad) {
     task.failure = std::make_exception_ptr(std::runtime_error("before they met"));
     co_return;
   }
@@ -211,62 +214,8 @@ Body run_member(Task& task) {
   co_await task.cluster.until(task.rank, [&met, k, &task] { return met == k || task.run.broken; });
   // Blocked in MPI, if the others never come.
   co_await task.delay(static_cast<Time>(task.random(met == k ? 500'000 : 2 * kGangGrace)));
-  if (met != k || (gang_fails(seed) == Fails::after && is_one)) {
-    task.failure = std::make_exception_ptr(std::runtime_error("after they met"));
-  }
-}
-
-// ---- actors ------------------------------------------------------------------------------------------------------
-
-Body run_call(Task& task) {
-  const std::uint64_t caller = task.take(0);
-  const std::uint64_t n = task.take(1);
-  const std::uint64_t value = task.take(2);
-  auto& tally = *static_cast<Tally*>(task.run.task.actor.get());
-  std::uint64_t& next = tally.next[caller];
-  if (n < next) {  // one whose inputs have failed is left out
-    task.cluster.wrong("call " + std::to_string(n) + " of a caller came in place of " + std::to_string(next));
-  }
-  next = n + 1;
-  task.result = tally.call(caller, n, value);
-  co_return;
-}
-
-Body run_keep(Task& task) {
-  static_cast<Tally*>(task.run.task.actor.get())->kept.push_back(task.take_ref(0));
-  task.finish();
-  co_return;
-}
-
-Body run_give(Task& task) {
-  auto& tally = *static_cast<Tally*>(task.run.task.actor.get());
-  const Handle given = !tally.kept.empty() ? tally.kept.back() : task.submit_leaf(0);
-  if (!tally.kept.empty()) tally.kept.pop_back();
-  task.run.task.out.ref(given);
-  task.finish();
-  co_return;
-}
-
-Body run_drive(Task& task) {
-  const detail::ActorBase actor(task.take_ref(0), {});
-  const std::uint64_t caller = task.take(1);
-  const std::uint64_t n = task.take(2);
-  const ObjectId me = task.worker().current_caller(task.run);
-  // Of one attempt: another one calls in its own name.
-  const std::uint64_t name = mix(caller + task.run.body->attempt);
-  task.result = caller;
-  std::vector<Handle> calls;
-  for (std::uint64_t i = 0; i < n; ++i) {
-    const auto arguments = [&](Encoder& out) {
-      out.put(name);
-      out.put(i);
-      out.put(caller + i);
-    };
-    calls.push_back(task.cluster.call(task.rank, actor, kCall, me, arguments));
-    if (task.random(4) == 0) co_await task.delay(static_cast<Time>(task.random(50'000)));
-  }
-  const Body wait = join_all(task, calls);
-  co_await wait;
+  if (gang_fails(seed) == Fails::late && part.place == seed / 8 % k) co_await task.delay(kLate);
+  if (met != k || is_bad) task.failure = std::make_exception_ptr(std::runtime_error("after they met"));
 }
 
 // ---- all of them -------------------------------------------------------------------------------------------------
@@ -278,11 +227,14 @@ struct Entry {
 
 Body act(Task& task) {
   static const std::array entries{
-      Entry{&kLeaf, run_leaf},     Entry{&kJoin, run_join},       Entry{&kNode, run_node},
-      Entry{&kBox, run_box},       Entry{&kOpen, run_open},       Entry{&kFirst, run_first},
-      Entry{&kBroken, run_broken}, Entry{&kLargeTask, run_large}, Entry{&kMember, run_member},
-      Entry{&kCall, run_call},     Entry{&kKeep, run_keep},       Entry{&kGive, run_give},
-      Entry{&kDrive, run_drive},   Entry{&kFan, run_fan},         Entry{&kSpray, run_spray}};
+      Entry{&kLeaf, run_leaf},     Entry{&kJoin, run_join},        Entry{&kNode, run_node},
+      Entry{&kBox, run_box},       Entry{&kOpen, run_open},        Entry{&kFirst, run_first},
+      Entry{&kBroken, run_broken}, Entry{&kLargeTask, run_large},  Entry{&kMember, run_member},
+      Entry{&kCall, run_call},     Entry{&kKeep, run_keep},        Entry{&kGive, run_give},
+      Entry{&kDrive, run_drive},   Entry{&kFan, run_fan},          Entry{&kSpray, run_spray},
+      Entry{&kLadder, run_ladder}, Entry{&kSlow, run_slow},        Entry{&kFlaky, run_flaky},
+      Entry{&kPack, run_pack},     Entry{&kReadAll, run_read_all}, Entry{&kAwaitSome, run_await_some},
+      Entry{&kFickle, run_fickle}, Entry{&kRelay, run_relay}};
   for (const Entry& entry : entries) {
     if (entry.function == task.run.body->function) return entry.act(task);
   }

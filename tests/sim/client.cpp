@@ -91,6 +91,26 @@ detail::ActorBase Cluster::make_actor(RankId r, const FunctionInfo& constructor,
   return {handle, wire->actor.limits};
 }
 
+Body Cluster::make_named(RankId r, const FunctionInfo& constructor, const ActorOptions& options,
+                         detail::ActorBase* actor) {
+  const Handle handle = worker(r).mint_actor();
+  const auto wire = worker(r).actor_options(options, constructor);
+  core::Answer answer;
+  const Body reserve = ask(r, core::Question::reserve, handle.id(), *wire, &answer);
+  co_await reserve;
+  if (!answer.yes) co_return;
+  if (answer.text.empty()) {
+    detail::Draft::State draft;
+    worker(r).create(handle, constructor, *wire, draft);
+    *actor = {handle, wire->actor.limits};
+    co_return;
+  }
+  core::FoundActor found;
+  core::WireReader in(ByteView(reinterpret_cast<const std::byte*>(answer.text.data()), answer.text.size()));
+  found.fields(in);
+  *actor = {worker(r).adopt(found.id), found.limits};
+}
+
 Handle Cluster::handle_of(RankId r, detail::Decoder& in) {
   ObjectId id;
   id.span.value = in.get<std::uint64_t>();

@@ -46,6 +46,7 @@ void Cluster::add_rank(RankId r) {
   settings.slots = r == 0 && options_.ranks > 1 ? 0 : 1 + static_cast<std::uint32_t>(random(options_.slots_most));
   settings.offers.cpus = settings.slots;
   if (r % 2 == 1 || options_.ranks == 1) settings.offers.resources["x"] = 1;
+  settings.offers.memory = settings.slots == 0 ? 0 : kRankMemory;
   settings.offers.resources["y"] = 2;  // of the node
   settings.host = "sim";
   settings.gang_grace = kGangGrace;

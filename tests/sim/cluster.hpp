@@ -39,6 +39,7 @@ using worker::Run;
 std::uint64_t mix(std::uint64_t x);
 
 constexpr Time kGangGrace = 3'000'000;
+constexpr std::size_t kRankMemory = std::size_t{1} << 30;  // that each rank offers
 
 using Deps = std::vector<std::pair<int, Handle>>;  // by position among the arguments
 
@@ -82,6 +83,7 @@ class Cluster final : public Network {
   const head::Head& head() const { return *ranks_[0].head; }
   const Options& options() const { return options_; }
   Outcome& outcome() { return outcome_; }
+  const Outcome& outcome() const { return outcome_; }
   std::uint64_t random(std::uint64_t below) { return random_() % below; }
   std::uint64_t random_seed() { return random_(); }
   // Cpus, up to what the ranks of the widest node have together.
@@ -144,6 +146,8 @@ class Cluster final : public Network {
   Handle call(RankId rank, const detail::ActorBase& actor, const FunctionInfo& method, ObjectId caller,
               const Arguments& arguments, Deps deps = {});
   detail::ActorBase make_actor(RankId rank, const FunctionInfo& constructor, const ActorOptions& options);
+  // One with a name. `actor` stays empty if the name is taken.
+  Body make_named(RankId rank, const FunctionInfo& constructor, const ActorOptions& options, detail::ActorBase* actor);
   Handle handle_of(RankId rank, detail::Decoder& in);  // of a Ref in a value
   // Asks the head, and waits for the answer.
   Body ask(RankId rank, core::Question question, ObjectId id, core::WireOptions options, core::Answer* answer);

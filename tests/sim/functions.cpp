@@ -20,6 +20,12 @@ std::uint64_t fan(std::uint64_t seed, std::uint64_t n) {
   return sum;
 }
 
+std::uint64_t ladder(std::uint64_t seed, std::uint64_t n) {
+  std::uint64_t last = leaf(seed);
+  for (std::uint64_t i = 0; i < n; ++i) last = join(last, seed + i);
+  return join(seed, last);
+}
+
 std::uint64_t spray(std::uint64_t seed, std::uint64_t n) {
   std::uint64_t sum = seed;
   for (std::uint64_t i = 0; i < n; ++i) sum = join(sum, leaf(seed + i));
@@ -34,8 +40,22 @@ std::uint64_t driven(std::uint64_t caller, std::uint64_t n) {
   return sum;
 }
 
+std::uint64_t relayed(std::uint64_t caller, std::uint64_t n) {
+  std::uint64_t last = caller;
+  for (std::uint64_t i = 0; i < n; ++i) last = called(i, last);
+  return join(caller, last);
+}
+
 namespace {
 
+using Numbers = std::vector<std::uint64_t>;
+std::uint64_t slow(std::uint64_t, std::uint64_t) { return 0; }
+std::uint64_t flaky(std::uint64_t, std::uint64_t) { return 0; }
+std::vector<Ref<Numbers>> pack_refs(std::uint64_t, std::uint64_t) { return {}; }
+std::uint64_t read_all(const std::vector<Ref<Numbers>>&) { return 0; }
+std::uint64_t await_some(std::uint64_t, const std::vector<Ref<std::uint64_t>>&) { return 0; }
+std::uint64_t fickle(std::uint64_t) { return 0; }
+std::uint64_t relay(Ref<std::uint64_t>, std::uint64_t, std::uint64_t) { return 0; }
 Ref<std::uint64_t> box(std::uint64_t) { return {}; }
 std::uint64_t open(Ref<std::uint64_t>) { return 0; }
 std::vector<std::uint64_t> large(std::uint64_t) { return {}; }
@@ -57,6 +77,14 @@ const FunctionInfo& kJoin = detail::Function<join>::info;
 const FunctionInfo& kNode = detail::Function<node>::info;
 const FunctionInfo& kFan = detail::Function<fan>::info;
 const FunctionInfo& kSpray = detail::Function<spray>::info;
+const FunctionInfo& kLadder = detail::Function<ladder>::info;
+const FunctionInfo& kSlow = detail::Function<slow>::info;
+const FunctionInfo& kFlaky = detail::Function<flaky>::info;
+const FunctionInfo& kPack = detail::Function<pack_refs>::info;
+const FunctionInfo& kReadAll = detail::Function<read_all>::info;
+const FunctionInfo& kAwaitSome = detail::Function<await_some>::info;
+const FunctionInfo& kFickle = detail::Function<fickle>::info;
+const FunctionInfo& kRelay = detail::Function<relay>::info;
 const FunctionInfo& kBox = detail::Function<box>::info;
 const FunctionInfo& kOpen = detail::Function<open>::info;
 const FunctionInfo& kLargeTask = detail::Function<large>::info;

@@ -23,6 +23,7 @@ struct Called {
   std::uint64_t calls = 0;        // of the driver
   std::vector<Expected> kept;     // what the Refs that it keeps stand for
   std::vector<Expected> pending;  // calls that may not have ended
+  Known last;                     // call; its result may be an argument of others
 };
 
 class Program {
@@ -55,6 +56,8 @@ class Program {
   Body check(const Known& of);
   // The Ref in an object; empty if that has failed, as it may.
   Body open_ref(const Known& of, Handle* inside);
+  // The Refs in a vector that is here.
+  void open_refs(const Known& of, std::vector<Handle>* inside);
   // Cancels it, if that is possible.
   Body cancel(const Known& of);
 
@@ -67,6 +70,8 @@ class Program {
 struct Draw {
   std::uint64_t seed = 0;
   TaskOptions options;  // some; not all steps use them
+  // For a task that waits for others that it did not submit: it must hold nothing that those may need.
+  TaskOptions undemanding() const;
 };
 
 struct Step {

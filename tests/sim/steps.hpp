@@ -25,11 +25,26 @@ Body cancel_one(Program& program, Draw draw);
 Body drop_some(Program& program, Draw draw);
 Body await_one(Program& program, Draw draw);
 
+// steps_failures.cpp
+Body task_with_timeout(Program& program, Draw draw);
+Body task_that_is_tried_again(Program& program, Draw draw);
+Body retry_of_an_input(Program& program, Draw draw);
+Body fickle_task(Program& program, Draw draw);
+
+// steps_refs.cpp
+Body pack_of_refs(Program& program, Draw draw);
+Body wait_for_some(Program& program, Draw draw);
+Body driver_waits_for_some(Program& program, Draw draw);
+Body placed_tasks(Program& program, Draw draw);
+Body parts_of_a_value(Program& program, Draw draw);
+Body many_classes(Program& program, Draw draw);
+
 // steps_actors.cpp
 Body make_actor(Program& program, Draw draw);
 Body call_actor(Program& program, Draw draw);
 Body drive_actor(Program& program, Draw draw);
 Body keep_refs(Program& program, Draw draw);
+Body named_actor(Program& program, Draw draw);
 Body end_actor(Program& program, Draw draw);
 
 // steps_gangs.cpp

@@ -13,7 +13,7 @@ Body make_actor(Program& program, Draw) {
   wish.call_retries = wish.restarts > 0 ? static_cast<int>(program.random(3)) : 0;
   const detail::ActorBase actor = cluster.make_actor(0, kMake, wish);
   if (!is_pinned) {
-    program.actors.push_back({actor, 0, {}, {}});
+    program.actors.push_back({actor, 0, {}, {}, {}});
     co_return;
   }
   // One with a cpu of its own is used and dropped, so that the rest of the program has its cpus.
@@ -25,25 +25,46 @@ Body make_actor(Program& program, Draw) {
   co_await check;
 }
 
+namespace {
+
+// What a call takes: a number, or the result of a task, or of an earlier call of any actor, which may fail.
+Known input_of_call(Program& program, const Called& actor, std::uint64_t seed) {
+  switch (program.random(8)) {
+    case 0: return {program.submit_leaf(seed), gives(leaf(seed))};
+    case 1: return program.some_number(seed);
+    case 2:
+    case 3: {
+      const Called& other = program.one_in(2) ? actor : program.actors[program.random(program.actors.size())];
+      if (other.last.handle) return other.last;
+      break;
+    }
+    default: break;
+  }
+  return {{}, gives(seed)};
+}
+
+}  // namespace
+
 Body call_actor(Program& program, Draw draw) {
   if (program.actors.empty()) co_return;
   Called& actor = program.actors[program.random(program.actors.size())];
   const std::uint64_t n = 1 + program.random(20);
   for (std::uint64_t i = 0; i < n; ++i) {
     const std::uint64_t number = actor.calls++;
+    const Known input = input_of_call(program, actor, draw.seed + i);
     Deps deps;
-    if (program.one_in(6)) deps.emplace_back(2, program.submit_leaf(draw.seed + i));
-    const std::uint64_t value = deps.empty() ? draw.seed + i : leaf(draw.seed + i);
+    if (input.handle) deps.emplace_back(2, input.handle);
     const auto arguments = [&](Encoder& out) {
       out.put(std::uint64_t{0});
       out.put(number);
-      if (deps.empty()) out.put(value);
+      if (deps.empty()) out.put(draw.seed + i);
     };
-    const Handle handle = program.call(actor.actor, kCall, arguments, deps);
-    const Expected expected = gives(called(number, value));
-    actor.pending.push_back(expected);
-    if (program.one_in(3)) program.expect(handle, expected);
+    actor.last = {program.call(actor.actor, kCall, arguments, deps),
+                  combines({input.expected}, [number](auto values) { return called(number, values[0]); })};
+    actor.pending.push_back(actor.last.expected);
+    if (program.one_in(3)) program.known.push_back(actor.last);
   }
+  co_return;
 }
 
 Body drive_actor(Program& program, Draw draw) {
@@ -55,9 +76,10 @@ Body drive_actor(Program& program, Draw draw) {
     out.put(draw.seed);
     out.put(n);
   };
-  const Expected expected = gives(driven(draw.seed, n));
+  const bool relays = program.one_in(3);
+  const Expected expected = gives(relays ? relayed(draw.seed, n) : driven(draw.seed, n));
   actor.pending.push_back(expected);
-  program.expect(program.submit(kDrive, arguments, {}, &draw.options), expected);
+  program.expect(program.submit(relays ? kRelay : kDrive, arguments, {}, &draw.options), expected);
 }
 
 Body keep_refs(Program& program, Draw draw) {
@@ -79,6 +101,31 @@ Body keep_refs(Program& program, Draw draw) {
   given = {};
   // An actor that was made again has forgotten what it kept.
   if (boxed && cluster.outcome().losses == 0) program.expect(boxed, expected);
+}
+
+// Dropped, and made again at once: its name is free.
+Body named_actor(Program& program, Draw draw) {
+  Cluster& cluster = program.cluster;
+  ActorOptions wish;
+  wish.name = "the one";
+  wish.restarts = static_cast<int>(program.random(2));
+  const std::uint64_t times = 1 + program.random(3);
+  for (std::uint64_t i = 0; i < times; ++i) {
+    detail::ActorBase actor;
+    cluster.awaits("a name");
+    const Body make = cluster.make_named(0, kMake, wish, &actor);
+    co_await make;
+    if (!actor.handle()) cluster.wrong("a name that nobody holds is free");
+    const auto arguments = [&](Encoder& out) {
+      out.put(std::uint64_t{0});
+      out.put(std::uint64_t{0});
+      out.put(draw.seed);
+    };
+    const Known call{program.call(actor, kCall, arguments), gives(called(0, draw.seed))};
+    // A call that has not ended holds its actor.
+    const Body check = program.check(call);
+    co_await check;
+  }
 }
 
 Body end_actor(Program& program, Draw) {

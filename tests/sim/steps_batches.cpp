@@ -45,7 +45,7 @@ Plan plan_leaves(const Draw& draw, std::uint32_t n) {
 
 Body batch(Program& program, Draw draw) {
   Cluster& cluster = program.cluster;
-  const auto n = static_cast<std::uint32_t>(1 + program.random(program.one_in(8) ? 3000 : 60));
+  const auto n = static_cast<std::uint32_t>(1 + program.random(program.one_in(16) ? 1000 : 60));
   Plan plan = program.one_in(3) ? plan_leaves(draw, n) : plan_joins(program, draw, n);
   if (program.one_in(2)) plan.items.options = &draw.options;
   if (program.one_in(2)) plan.items.most = static_cast<std::uint32_t>(1 + program.random(20));
@@ -74,14 +74,18 @@ Body batch(Program& program, Draw draw) {
 }
 
 Body task_with_batch(Program& program, Draw draw) {
-  const std::uint64_t n = program.random(program.one_in(8) ? 500 : 30);
-  const bool is_fan = program.one_in(2);
+  const std::uint64_t n = program.random(program.one_in(16) ? 300 : 30);
+  struct Kind {
+    const FunctionInfo& function;
+    std::uint64_t (*gives)(std::uint64_t, std::uint64_t);
+  };
+  const Kind kinds[] = {{kFan, fan}, {kSpray, spray}, {kLadder, ladder}};
+  const Kind& kind = kinds[program.random(3)];
   const auto arguments = [&](Encoder& out) {
     out.put(draw.seed);
     out.put(n);
   };
-  const Handle handle = program.submit(is_fan ? kFan : kSpray, arguments, {}, &draw.options);
-  program.expect(handle, gives(is_fan ? fan(draw.seed, n) : spray(draw.seed, n)));
+  program.expect(program.submit(kind.function, arguments, {}, &draw.options), gives(kind.gives(draw.seed, n)));
   co_return;
 }
 

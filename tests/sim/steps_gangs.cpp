@@ -1,18 +1,44 @@
 // Steps about gangs and placement groups.
 #include <algorithm>
+#include <chrono>
 
 #include "sim/functions.hpp"
 #include "sim/steps.hpp"
 
 namespace mobula::sim {
 
-// Tasks in bundles.
-Body group(Program& program, Draw draw) {
-  Cluster& cluster = program.cluster;
+namespace {
+
+// How the gang ends, if it is not cancelled.
+Expected end_of_gang(std::uint64_t seed, const TaskOptions& options) {
+  const Expected none_was_lost = fails({core::ErrorKind::standard});
+  none_was_lost->may_end_well = true;
+  switch (gang_fails(seed)) {
+    case Fails::none: return gives(0);
+    case Fails::at_first: return options.retry_exceptions ? gives(0) : none_was_lost;
+    case Fails::late: return options.timeout.is_none() ? gives(0) : fails({core::ErrorKind::timed_out});
+    default: return fails({core::ErrorKind::standard});
+  }
+}
+
+core::WireOptions some_bundles(Program& program) {
   core::WireOptions bundles;
   const std::uint64_t n = 1 + program.random(3);
-  for (std::uint64_t i = 0; i < n; ++i) bundles.demands.push_back({program.one_in(2) ? 0.5 : 1.0, 0, 0, {}});
-  bundles.place_index = static_cast<std::uint32_t>(program.random(2));
+  for (std::uint64_t i = 0; i < n; ++i) {
+    bundles.demands.push_back({program.one_in(2) ? 0.5 : 1.0, 0, 0, {}});
+    if (program.one_in(8)) bundles.demands.back().resources["y"] = 1;
+  }
+  const bool is_strict = program.one_in(3);
+  bundles.place_index = static_cast<std::uint32_t>(program.random(2)) + (is_strict ? 2 : 0);
+  return bundles;
+}
+
+}  // namespace
+
+// Tasks in bundles. The group is dropped while they are queued and run.
+Body group(Program& program, Draw draw) {
+  Cluster& cluster = program.cluster;
+  const core::WireOptions bundles = some_bundles(program);
   const Handle group = program.worker().mint_actor();
   core::Answer answer;
   cluster.awaits("a placement group");
@@ -23,10 +49,17 @@ Body group(Program& program, Draw draw) {
   for (std::uint64_t i = 0; i < tasks; ++i) {
     TaskOptions wish;
     wish.retries = 1000;
-    wish.placement = {Placement::Kind::bundle, static_cast<std::uint32_t>(program.random(n)), group};
+    wish.placement = {Placement::Kind::bundle, static_cast<std::uint32_t>(program.random(bundles.demands.size())),
+                      group};
     wish.cpus = bundles.demands[wish.placement.index].cpus;
-    const Handle handle = program.submit_leaf(draw.seed + i, &wish);
-    if (program.one_in(2)) program.expect(handle, gives(leaf(draw.seed + i)));
+    if (program.one_in(3)) wish.cpus /= 2;
+    const bool nests = program.one_in(4);
+    const auto arguments = [&](Encoder& out) {
+      out.put(draw.seed + i);
+      if (nests) out.put(std::uint32_t{1});
+    };
+    const Handle handle = program.submit(nests ? kNode : kLeaf, arguments, {}, &wish);
+    if (program.one_in(2)) program.expect(handle, gives(node(draw.seed + i, nests ? 1 : 0)));
   }
   if (program.one_in(3)) {
     const Body wait = program.wait_for(group, "a placement group to be ready");
@@ -42,6 +75,8 @@ Body gang(Program& program, Draw draw) {
   wish.priority = draw.options.priority;
   if (k <= 2 && program.one_in(2)) wish.resources["y"] = 1;
   wish.placement = program.one_in(3) ? pack : program.one_in(2) ? spread : any;
+  if (program.one_in(2)) wish.timeout = std::chrono::milliseconds(5);
+  wish.retry_exceptions = program.one_in(2);
   Deps deps;
   if (program.one_in(4)) deps.emplace_back(0, program.submit_leaf(draw.seed));
   const auto arguments = [&](Encoder& out) {
@@ -49,12 +84,12 @@ Body gang(Program& program, Draw draw) {
   };
   const std::uint64_t given = deps.empty() ? draw.seed : leaf(draw.seed);
   const detail::BatchHandle batch = cluster.submit_gang(0, k, kMember, arguments, deps, wish);
-  const bool is_broken = gang_fails(given) != Fails::none;
-  const Expected whole = is_broken ? fails({core::ErrorKind::standard}) : gives(0);
+  const Expected whole = end_of_gang(given, wish);
   for (std::uint32_t place = 0; place < k; ++place) {
     if (!program.one_in(3)) continue;
     const Expected expected = gives(member_gives(given, place), {whole});
     expected->whole = whole;
+    expected->may_end_well = whole->may_end_well;
     program.expect(batch.element(place), expected);
   }
   co_return;
