@@ -18,10 +18,15 @@ void settle(Expectation& of) {
   }
   of.possible = {std::nullopt, of.errors};
   std::vector<std::uint64_t> values;
+  std::size_t unsure = 0;
   for (const Expected& input : of.inputs) {
     of.possible.errors |= input->possible.errors;
-    if (input->possible.value) values.push_back(*input->possible.value);
+    if (input->possible.may_end_well)
+      ++unsure;
+    else if (input->possible.value)
+      values.push_back(*input->possible.value);
   }
+  of.possible.may_end_well = values.size() + unsure == of.inputs.size() && (of.fails ? of.may_end_well : unsure != 0);
   if (of.fails || values.size() != of.inputs.size()) return;
   of.possible.value = of.combine ? of.combine(values) : of.value;
 }
@@ -104,8 +109,11 @@ std::string judge(const Expected& expectation, const Seen& seen, bool lossy, Kin
   }
   if (seen.value && (may.value == seen.value || expectation->is_opaque)) return "";
   if (!seen.value && (may.errors.has(seen.kind) || excused.has(seen.kind))) return "";
-  if (seen.value && lossy && expectation->may_end_well) return "";
-  return "it " + (seen.value ? "gave " + std::to_string(*seen.value) : "failed: " + seen.error->message) +
+  if (seen.value && lossy && may.may_end_well) return "";
+  return "it " +
+         (seen.value ? "gave " + std::to_string(*seen.value)
+                     : "failed with an error of " + seen.error->failure.task + " " + seen.error->failure.id + ": " +
+                           seen.error->message) +
          " in place of " + (may.value ? std::to_string(*may.value) : "an error");
 }
 

@@ -41,6 +41,7 @@ using Expected = std::shared_ptr<Expectation>;
 struct Possible {
   std::optional<std::uint64_t> value;
   Kinds errors;
+  bool may_end_well = false;  // with some value, if a rank was lost
 };
 
 struct Expectation {

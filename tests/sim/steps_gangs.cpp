@@ -9,16 +9,22 @@ namespace mobula::sim {
 
 namespace {
 
-// How the gang ends, if it is not cancelled.
+// How the gang ends, if it is not cancelled. Members wait for each other: if they have a timeout, that may always pass.
 Expected end_of_gang(std::uint64_t seed, const TaskOptions& options) {
-  const Expected none_was_lost = fails({core::ErrorKind::standard});
-  none_was_lost->may_end_well = true;
-  switch (gang_fails(seed)) {
-    case Fails::none: return gives(0);
-    case Fails::at_first: return options.retry_exceptions ? gives(0) : none_was_lost;
-    case Fails::late: return options.timeout.is_none() ? gives(0) : fails({core::ErrorKind::timed_out});
-    default: return fails({core::ErrorKind::standard});
+  using core::ErrorKind;
+  const bool is_timed = !options.timeout.is_none();
+  const Fails how = gang_fails(seed);
+  const bool is_late = how == Fails::late && is_timed;
+  const bool is_good = how == Fails::none || (how == Fails::at_first && options.retry_exceptions);
+  Expected end = gives(0);
+  if (is_late) {
+    end = fails({ErrorKind::timed_out});
+  } else if (!is_good && how != Fails::late) {
+    end = fails({ErrorKind::standard});
+    end->may_end_well = how == Fails::at_first;
   }
+  if (is_timed) end->errors |= {ErrorKind::timed_out};
+  return end;
 }
 
 core::WireOptions some_bundles(Program& program) {
@@ -45,6 +51,7 @@ Body group(Program& program, Draw draw) {
   const Body ask = cluster.ask(0, core::Question::bundles, group.id(), bundles, &answer);
   co_await ask;
   if (!answer.yes) co_return;  // more than the cluster has
+  constexpr std::uint64_t kChildren = 3;
   const std::uint64_t tasks = program.random(8);
   for (std::uint64_t i = 0; i < tasks; ++i) {
     TaskOptions wish;
@@ -56,10 +63,11 @@ Body group(Program& program, Draw draw) {
     const bool nests = program.one_in(4);
     const auto arguments = [&](Encoder& out) {
       out.put(draw.seed + i);
-      if (nests) out.put(std::uint32_t{1});
+      if (nests) out.put(kChildren);
     };
-    const Handle handle = program.submit(nests ? kNode : kLeaf, arguments, {}, &wish);
-    if (program.one_in(2)) program.expect(handle, gives(node(draw.seed + i, nests ? 1 : 0)));
+    const Handle handle = program.submit(nests ? kFan : kLeaf, arguments, {}, &wish);
+    const std::uint64_t value = nests ? fan(draw.seed + i, kChildren) : leaf(draw.seed + i);
+    if (program.one_in(2)) program.expect(handle, gives(value));
   }
   if (program.one_in(3)) {
     const Body wait = program.wait_for(group, "a placement group to be ready");
@@ -89,7 +97,6 @@ Body gang(Program& program, Draw draw) {
     if (!program.one_in(3)) continue;
     const Expected expected = gives(member_gives(given, place), {whole});
     expected->whole = whole;
-    expected->may_end_well = whole->may_end_well;
     program.expect(batch.element(place), expected);
   }
   co_return;

@@ -24,11 +24,18 @@ Body pack_of_refs(Program& program, Draw draw) {
   };
   const Known packed{program.submit(kPack, arguments, {}, &draw.options), gives_refs()};
   std::uint64_t sum = 0;
-  for (std::uint64_t i = 0; i < n; ++i) sum = join(sum, mix(draw.seed + i));
+  std::vector<Expected> large;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    sum = join(sum, mix(draw.seed + i));
+    large.push_back(gives(mix(draw.seed + i)));
+    large.back()->is_large = true;
+  }
+  std::vector<Expected> all = large;
+  all.push_back(packed.expected);
   const std::uint64_t readers = program.random(4);
   for (std::uint64_t i = 0; i < readers; ++i) {
     const Handle reader = program.submit(kReadAll, [](Encoder&) {}, {{0, packed.handle}});
-    program.expect(reader, gives(sum, {packed.expected}));
+    program.expect(reader, gives(sum, all));
   }
   if (program.one_in(2)) co_return;
   const Body arrival = program.check(packed);
@@ -36,16 +43,12 @@ Body pack_of_refs(Program& program, Draw draw) {
   if (!cluster.seen(packed.handle, 0).value) co_return;
   std::vector<Handle> inside;
   program.open_refs(packed, &inside);
-  for (std::uint64_t i = 0; i < inside.size(); ++i) {
-    const Expected large = gives(mix(draw.seed + i));
-    large->is_large = true;
-    program.expect(inside[i], large);
-  }
+  for (std::size_t i = 0; i < inside.size(); ++i) program.expect(inside[i], large[i]);
   const auto again = [&](Encoder& out) {
     out.put(std::uint64_t{inside.size()});
     for (const Handle& handle : inside) out.ref(handle);
   };
-  program.expect(program.submit(kReadAll, again), gives(sum));
+  program.expect(program.submit(kReadAll, again), gives(sum, large));
 }
 
 // A task that waits for some of many, and then takes all.
