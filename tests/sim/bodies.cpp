@@ -13,6 +13,28 @@ namespace {
 
 constexpr Time kLate = 9'000'000;  // ns by which a late member ends after the others
 
+Body give_large(Task& task, const Numbers& numbers) {
+  Encoder value;
+  co_await task.cluster.until(task.rank, [&task, &value] {
+    return task.cluster.take_room(task.rank, (kLarge + 1) * sizeof(std::uint64_t), value.buffer);
+  });
+  detail::encode(value, numbers);
+  task.run.task.finish_large(std::move(value));
+  task.is_closed = true;
+}
+
+// The task's result is that of the object.
+Body result_of(Task& task, const Handle& handle) {
+  Seen seen;
+  const Body wait = get(task, handle, &seen);
+  co_await wait;
+  if (seen.value) {
+    task.result = *seen.value;
+  } else {
+    task.fail(*seen.error);
+  }
+}
+
 // ---- tasks -------------------------------------------------------------------------------------------------------
 
 Body run_leaf(Task& task) {
@@ -108,6 +130,33 @@ Body run_flaky(Task& task) {
   co_return;
 }
 
+// ---- reductions --------------------------------------------------------------------------------------------------
+
+Body run_fold(Task& task) {
+  task.result = Fold::apply(task.run.task);
+  co_return;
+}
+
+Body run_fold_large(Task& task) {
+  const Numbers numbers = FoldLarge::apply(task.run.task);
+  const Body give = give_large(task, numbers);
+  co_await give;
+}
+
+Body run_reduced(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const Handle reduction = task.cluster.reduce_leaves(task.rank, true, seed, task.take(1));
+  const Body wait = result_of(task, reduction);
+  co_await wait;
+}
+
+Body run_gives_reduced(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  task.run.task.out.ref(task.cluster.reduce_leaves(task.rank, true, seed, task.take(1)));
+  task.finish();
+  co_return;
+}
+
 // ---- Refs in values, and waits ------------------------------------------------------------------------------------
 
 Body run_pack(Task& task) {
@@ -162,14 +211,9 @@ Body run_fickle(Task& task) {
 // ---- large values ------------------------------------------------------------------------------------------------
 
 Body run_large(Task& task) {
-  const std::uint64_t seed = task.take(0);
-  Encoder value;
-  co_await task.cluster.until(task.rank, [&task, &value] {
-    return task.cluster.take_room(task.rank, (kLarge + 1) * sizeof(std::uint64_t), value.buffer);
-  });
-  detail::encode(value, std::vector<std::uint64_t>(kLarge, mix(seed)));
-  task.run.task.finish_large(std::move(value));
-  task.is_closed = true;
+  const Numbers numbers(kLarge, mix(task.take(0)));
+  const Body give = give_large(task, numbers);
+  co_await give;
 }
 
 Body run_box(Task& task) {
@@ -180,14 +224,8 @@ Body run_box(Task& task) {
 
 Body run_open(Task& task) {
   const Handle inside = task.take_ref(0);
-  Seen seen;
-  const Body wait = get(task, inside, &seen);
+  const Body wait = result_of(task, inside);
   co_await wait;
-  if (seen.value) {
-    task.result = *seen.value;
-  } else {
-    task.fail(*seen.error);
-  }
 }
 
 // ---- gangs -------------------------------------------------------------------------------------------------------
@@ -226,15 +264,33 @@ struct Entry {
 };
 
 Body act(Task& task) {
-  static const std::array entries{
-      Entry{&kLeaf, run_leaf},     Entry{&kJoin, run_join},        Entry{&kNode, run_node},
-      Entry{&kBox, run_box},       Entry{&kOpen, run_open},        Entry{&kFirst, run_first},
-      Entry{&kBroken, run_broken}, Entry{&kLargeTask, run_large},  Entry{&kMember, run_member},
-      Entry{&kCall, run_call},     Entry{&kKeep, run_keep},        Entry{&kGive, run_give},
-      Entry{&kDrive, run_drive},   Entry{&kFan, run_fan},          Entry{&kSpray, run_spray},
-      Entry{&kLadder, run_ladder}, Entry{&kSlow, run_slow},        Entry{&kFlaky, run_flaky},
-      Entry{&kPack, run_pack},     Entry{&kReadAll, run_read_all}, Entry{&kAwaitSome, run_await_some},
-      Entry{&kFickle, run_fickle}, Entry{&kRelay, run_relay}};
+  static const std::array entries{Entry{&kLeaf, run_leaf},
+                                  Entry{&kJoin, run_join},
+                                  Entry{&kNode, run_node},
+                                  Entry{&kBox, run_box},
+                                  Entry{&kOpen, run_open},
+                                  Entry{&kFirst, run_first},
+                                  Entry{&kBroken, run_broken},
+                                  Entry{&kLargeTask, run_large},
+                                  Entry{&kMember, run_member},
+                                  Entry{&kCall, run_call},
+                                  Entry{&kKeep, run_keep},
+                                  Entry{&kGive, run_give},
+                                  Entry{&kDrive, run_drive},
+                                  Entry{&kFan, run_fan},
+                                  Entry{&kSpray, run_spray},
+                                  Entry{&kLadder, run_ladder},
+                                  Entry{&kSlow, run_slow},
+                                  Entry{&kFlaky, run_flaky},
+                                  Entry{&kPack, run_pack},
+                                  Entry{&kReadAll, run_read_all},
+                                  Entry{&kAwaitSome, run_await_some},
+                                  Entry{&kFickle, run_fickle},
+                                  Entry{&kRelay, run_relay},
+                                  Entry{&kFold, run_fold},
+                                  Entry{&kFoldLarge, run_fold_large},
+                                  Entry{&kReduced, run_reduced},
+                                  Entry{&kGivesReduced, run_gives_reduced}};
   for (const Entry& entry : entries) {
     if (entry.function == task.run.body->function) return entry.act(task);
   }

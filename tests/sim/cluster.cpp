@@ -32,13 +32,14 @@ void Cluster::add_rank(RankId r) {
   Rank& rank = ranks_[r];
   rank.transport = std::make_unique<transport::Transport>(wire(r));
   Store::Settings memory;
-  const std::size_t size = (6 + random(60)) << 12;
-  rank.memory = std::make_unique_for_overwrite<std::byte[]>(size);
-  memory.memory = {rank.memory.get(), size};
+  rank.memory_size = (6 + random(60)) << 12;
+  rank.memory = std::make_unique_for_overwrite<std::byte[]>(rank.memory_size);
+  memory.memory = {rank.memory.get(), rank.memory_size};
   memory.spills = random(8) != 0;
   memory.commit = [this](std::span<std::byte>) { return random(16) != 0; };
   memory.segment_of = [this, r](RankId other) {
-    return node_of(other) == node_of(r) ? static_cast<const std::byte*>(ranks_[other].memory.get()) : nullptr;
+    const Rank& owner = ranks_[other];
+    return node_of(other) == node_of(r) ? ByteView(owner.memory.get(), owner.memory_size) : ByteView();
   };
   rank.store = std::make_unique<Store>(std::move(memory));
   rank.objects = std::make_unique<store::ObjectTable>(r, *rank.store);
@@ -158,7 +159,7 @@ void Cluster::settle(RankId r) {
     for (Store::Order& order : rank.store->take_orders()) carry_out(r, std::move(order));
     if (rank.transport->has_own()) more = true;
   }
-  if (options_.check_each_step) check_step(*this, r);
+  if (options_.check_each_step && rank.alive) check_step(*this, r);
   end_if_dismissed(rank);
 }
 
@@ -184,18 +185,19 @@ void Cluster::carry_out(RankId r, Store::Order order) {
 void Cluster::finish_order(Rank& here, Store::Order& order) {
   if (auto* write = std::get_if<Store::Write>(&order)) {
     const bool good = random(200) != 0;
-    if (good) here.files[write->id] = Buffer(write->value->view());
+    if (good) here.files[write->file] = Buffer(write->value->view());
     write->value.reset();
-    here.store->written(write->id, good ? "" : "the disk is full");
+    here.store->written(write->id, write->file, good ? "" : "the disk is full");
   } else if (auto* read = std::get_if<Store::Read>(&order)) {
     Store::Room room{std::move(*read->into), read->cold};
     here.store->settle(room, read->cold.empty() || here.store->commit()(read->cold));
     *read->into = std::move(room.buffer);
-    const auto file = here.files.find(read->id);
+    const auto file = here.files.find(read->file);
     if (file != here.files.end()) read->into->append(file->second.data(), file->second.size());
-    here.store->was_read(read->id, std::move(read->into), file != here.files.end() ? "" : "there is no such file");
+    here.store->was_read(read->id, read->file, std::move(read->into),
+                         file != here.files.end() ? "" : "there is no such file");
   } else if (const auto* remove = std::get_if<Store::Remove>(&order)) {
-    here.files.erase(remove->id);
+    here.files.erase(remove->file);
   } else {
     const auto& prepare = std::get<Store::Prepare>(order);
     here.worker->prepared(prepare.token, here.store->commit()(prepare.cold));

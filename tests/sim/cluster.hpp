@@ -64,8 +64,9 @@ class Cluster final : public Network {
   };
   struct Rank {
     std::unique_ptr<std::byte[]> memory;
+    std::size_t memory_size = 0;
     std::unique_ptr<Store> store;
-    std::map<ObjectId, Buffer> files;
+    std::map<Store::FileNumber, Buffer> files;
     Time files_busy = 0;  // until then
     std::unique_ptr<transport::Transport> transport;
     std::unique_ptr<store::ObjectTable> objects;
@@ -143,6 +144,8 @@ class Cluster final : public Network {
   detail::BatchHandle submit_batch(RankId rank, bool in_task, const Items& items);
   detail::BatchHandle submit_gang(RankId rank, std::uint32_t members, const FunctionInfo& function,
                                   const Arguments& arguments, Deps deps, const TaskOptions& options);
+  // Of the leaves of n seeds, as one batch.
+  Handle reduce_leaves(RankId rank, bool in_task, std::uint64_t seed, std::uint64_t n);
   Handle call(RankId rank, const detail::ActorBase& actor, const FunctionInfo& method, ObjectId caller,
               const Arguments& arguments, Deps deps = {});
   detail::ActorBase make_actor(RankId rank, const FunctionInfo& constructor, const ActorOptions& options);
@@ -195,6 +198,7 @@ class Cluster final : public Network {
   void carry_out(RankId rank, Store::Order order);
   void finish_order(Rank& rank, Store::Order& order);
   void plan_losses();
+  bool is_orphan(const core::ErrorRecord& error) const;
   Body drive(std::function<Body()> driver);
 
   Options options_;

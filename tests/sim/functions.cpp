@@ -32,6 +32,27 @@ std::uint64_t spray(std::uint64_t seed, std::uint64_t n) {
   return sum;
 }
 
+std::uint64_t reduced(std::vector<std::uint64_t> values) {
+  while (values.size() > 1) {
+    std::vector<std::uint64_t> above;
+    for (std::size_t i = 0; i + 1 < values.size(); i += 2) above.push_back(join(values[i], values[i + 1]));
+    if (values.size() % 2 != 0) above.push_back(values.back());
+    values = std::move(above);
+  }
+  return values.front();
+}
+
+std::vector<std::uint64_t> leaves(std::uint64_t seed, std::uint64_t n) {
+  std::vector<std::uint64_t> values;
+  for (std::uint64_t i = 0; i < n; ++i) values.push_back(leaf(seed + i));
+  return values;
+}
+
+Numbers join_numbers(Numbers a, const Numbers& b) {
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = join(a[i], b[i]);
+  return a;
+}
+
 std::uint64_t Tally::call(std::uint64_t, std::uint64_t n, std::uint64_t value) { return called(n, value); }
 
 std::uint64_t driven(std::uint64_t caller, std::uint64_t n) {
@@ -48,7 +69,8 @@ std::uint64_t relayed(std::uint64_t caller, std::uint64_t n) {
 
 namespace {
 
-using Numbers = std::vector<std::uint64_t>;
+std::uint64_t reduced_leaves(std::uint64_t, std::uint64_t) { return 0; }
+Ref<std::uint64_t> reduced_ref(std::uint64_t, std::uint64_t) { return {}; }
 std::uint64_t slow(std::uint64_t, std::uint64_t) { return 0; }
 std::uint64_t flaky(std::uint64_t, std::uint64_t) { return 0; }
 std::vector<Ref<Numbers>> pack_refs(std::uint64_t, std::uint64_t) { return {}; }
@@ -77,6 +99,10 @@ const FunctionInfo& kJoin = detail::Function<join>::info;
 const FunctionInfo& kNode = detail::Function<node>::info;
 const FunctionInfo& kFan = detail::Function<fan>::info;
 const FunctionInfo& kSpray = detail::Function<spray>::info;
+const FunctionInfo& kReduced = detail::Function<reduced_leaves>::info;
+const FunctionInfo& kGivesReduced = detail::Function<reduced_ref>::info;
+const FunctionInfo& kFold = Fold::info;
+const FunctionInfo& kFoldLarge = FoldLarge::info;
 const FunctionInfo& kLadder = detail::Function<ladder>::info;
 const FunctionInfo& kSlow = detail::Function<slow>::info;
 const FunctionInfo& kFlaky = detail::Function<flaky>::info;

@@ -26,6 +26,15 @@ std::uint64_t ladder(std::uint64_t seed, std::uint64_t n);
 // A task with many children, submitted one by one.
 std::uint64_t spray(std::uint64_t seed, std::uint64_t n);
 
+// What `reduce` gives, which says where its brackets are.
+std::uint64_t reduced(std::vector<std::uint64_t> values);
+std::vector<std::uint64_t> leaves(std::uint64_t seed, std::uint64_t n);
+// The same of large values, by each number.
+using Numbers = std::vector<std::uint64_t>;
+Numbers join_numbers(Numbers a, const Numbers& b);
+using Fold = detail::Fold<std::uint64_t, join>;
+using FoldLarge = detail::Fold<Numbers, join_numbers>;
+
 // An actor. The calls of each caller must come in order, each once; those that fail before they begin don't come.
 struct Tally {
   std::map<std::uint64_t, std::uint64_t> next;
@@ -53,23 +62,27 @@ extern const FunctionInfo& kNode;
 extern const FunctionInfo& kFan;
 extern const FunctionInfo& kLadder;
 extern const FunctionInfo& kSpray;
-extern const FunctionInfo& kBox;        // (seed): a Ref to leaf(seed)
-extern const FunctionInfo& kOpen;       // (Ref): what is behind it
-extern const FunctionInfo& kLargeTask;  // (seed): kLarge times mix(seed)
-extern const FunctionInfo& kFirst;      // (numbers): the first of them
-extern const FunctionInfo& kBroken;     // (seed): throws
-extern const FunctionInfo& kSlow;       // (seed, ns): leaf(seed), after that time
-extern const FunctionInfo& kFlaky;      // (seed, runs): leaf(seed), but throws in so many of its first runs
-extern const FunctionInfo& kPack;       // (seed, n): a vector of Refs to large values, each of mix(seed + i)
-extern const FunctionInfo& kReadAll;    // (Refs to large values): the first numbers of all, joined
-extern const FunctionInfo& kAwaitSome;  // (count, Refs to numbers): waits for so many, and then joins all
-extern const FunctionInfo& kFickle;     // (seed): leaf(seed); cancels a child of its own meanwhile
-extern const FunctionInfo& kMember;     // (seed): of a gang
-extern const FunctionInfo& kMake;       // a Tally
-extern const FunctionInfo& kCall;       // (caller, n, value): its n-th call
-extern const FunctionInfo& kKeep;       // (Ref)
-extern const FunctionInfo& kGive;       // the Ref that was kept last, or one to leaf(0)
-extern const FunctionInfo& kRelay;      // (Ref to a Tally, caller, n): the same, each call with the result of the last
-extern const FunctionInfo& kDrive;      // (Ref to a Tally, caller, n): calls it n times, as a caller of its own
+extern const FunctionInfo& kBox;           // (seed): a Ref to leaf(seed)
+extern const FunctionInfo& kOpen;          // (Ref): what is behind it
+extern const FunctionInfo& kLargeTask;     // (seed): kLarge times mix(seed)
+extern const FunctionInfo& kFirst;         // (numbers): the first of them
+extern const FunctionInfo& kBroken;        // (seed): throws
+extern const FunctionInfo& kSlow;          // (seed, ns): leaf(seed), after that time
+extern const FunctionInfo& kFlaky;         // (seed, runs): leaf(seed), but throws in so many of its first runs
+extern const FunctionInfo& kPack;          // (seed, n): a vector of Refs to large values, each of mix(seed + i)
+extern const FunctionInfo& kReadAll;       // (Refs to large values): the first numbers of all, joined
+extern const FunctionInfo& kAwaitSome;     // (count, Refs to numbers): waits for so many, and then joins all
+extern const FunctionInfo& kFickle;        // (seed): leaf(seed); cancels a child of its own meanwhile
+extern const FunctionInfo& kReduced;       // (seed, n): the leaves of n seeds, reduced
+extern const FunctionInfo& kGivesReduced;  // (seed, n): a Ref to that
+extern const FunctionInfo& kFold;
+extern const FunctionInfo& kFoldLarge;
+extern const FunctionInfo& kMember;  // (seed): of a gang
+extern const FunctionInfo& kMake;    // a Tally
+extern const FunctionInfo& kCall;    // (caller, n, value): its n-th call
+extern const FunctionInfo& kKeep;    // (Ref)
+extern const FunctionInfo& kGive;    // the Ref that was kept last, or one to leaf(0)
+extern const FunctionInfo& kRelay;   // (Ref to a Tally, caller, n): the same, each call with the result of the last
+extern const FunctionInfo& kDrive;   // (Ref to a Tally, caller, n): calls it n times, as a caller of its own
 
 }  // namespace mobula::sim

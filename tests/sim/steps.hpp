@@ -31,6 +31,12 @@ Body task_that_is_tried_again(Program& program, Draw draw);
 Body retry_of_an_input(Program& program, Draw draw);
 Body fickle_task(Program& program, Draw draw);
 
+// steps_reductions.cpp
+Body reduce_leaves(Program& program, Draw draw);
+Body reduce_any(Program& program, Draw draw);
+Body reduce_large(Program& program, Draw draw);
+Body reduction_that_is_given_on(Program& program, Draw draw);
+
 // steps_refs.cpp
 Body pack_of_refs(Program& program, Draw draw);
 Body wait_for_some(Program& program, Draw draw);
