@@ -9,7 +9,13 @@ void check_step(const Cluster& cluster, RankId r) {
   // Looking at all pieces after each step would make long queues cost their square.
   constexpr std::uint64_t kFew = 100;
   const bool looks = rank.head && (rank.head->unfinished() < kFew || cluster.outcome().events % 32 == 0);
-  if (looks) rank.head->check_invariants();
+  if (looks) {
+    rank.head->check_invariants();
+    const std::string sums = rank.head->why_not_sums();
+    if (!sums.empty()) cluster.wrong("what is counted is there: " + sums);
+    const std::string idle = rank.head->scheduler().what_stays_idle();
+    if (!idle.empty()) cluster.wrong("nothing that can run stays idle: " + idle);
+  }
   rank.store->check_invariants();
 }
 
@@ -24,13 +30,9 @@ void check_rank(const Cluster& cluster, RankId r) {
     cluster.wrong("no value outlives its refs" + where + ": " + rank.store->describe() +
                   std::to_string(rank.store->used()) + " bytes, " + std::to_string(rank.files.size()) + " files");
   }
-  const worker::Worker& worker = *rank.worker;
-  if (worker.interests() != 0) cluster.wrong("nobody waits for anything" + where + ": " + worker.describe());
-  if (worker.pending_calls() != 0) cluster.wrong("no call is pending" + where);
-  if (worker.actors() != 0) cluster.wrong("no actor outlives its handles" + where);
-  if (worker.members() != 0) cluster.wrong("no gang has a member" + where);
-  if (worker.loans() != 0) cluster.wrong("nothing is kept for others" + where);
-  if (worker.queued_tasks() != 0 || worker.running() != 0) cluster.wrong("nothing is queued" + where);
+  const std::string left = rank.worker->what_is_left();
+  if (!left.empty())
+    cluster.wrong("nothing is left, and everything is free" + where + ": " + left + rank.worker->describe());
 }
 
 // For what, and who has it.
@@ -57,11 +59,9 @@ void check_rest(const Cluster& cluster) {
   for (RankId r = 0; r < cluster.ranks().size(); ++r) {
     if (cluster.ranks()[r].alive) check_rank(cluster, r);
   }
-  if (head.entries() != 0) cluster.wrong("the head keeps no entry: " + head.describe_entries());
-  cluster.require(head.actors() == 0, "the head knows no actor that has ended");
-  cluster.require(head.groups() == 0, "no bundle is set aside for nobody");
+  const std::string left = head.what_is_left();
+  if (!left.empty()) cluster.wrong("nothing is left, and everything is free: " + left + head.describe_entries());
   cluster.require(!head.is_draining() || head.drained(), "a job that was told to end is at rest when all is done");
-  cluster.require(head.gangs() == 0 && head.stuck() == 0, "the head knows no gang that has ended");
 }
 
 }  // namespace mobula::sim
