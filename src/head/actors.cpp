@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "core/functions.hpp"
+#include "core/mark.hpp"
 #include "head/head.hpp"
 
 namespace mobula::head {
@@ -49,6 +50,7 @@ void Head::actor_made(Piece& piece) {
   scheduler_.stays(piece);
   unlist_assigned(piece);
   if (actor.state == Actor::State::ended) {  // killed meanwhile
+    MOBULA_MARK("head: an actor is made that was killed meanwhile");
     end_here(actor, id, std::exchange(actor.killing, 0));
   } else {
     actor.state = Actor::State::alive;
@@ -136,6 +138,7 @@ void Head::actors_lost(RankId rank) {
     if (actor.state == Actor::State::ended) continue;
     const bool moves = ranks_[rank].left && actor.traits.checkpoint_every != 0;
     if (actor.state == Actor::State::alive && (moves || actor.restarts < actor.traits.restarts)) {
+      MOBULA_MARK("head: an actor is made again");
       ++(moves ? actor.moves : actor.restarts);
       actor.state = Actor::State::pending;
       entry(id).stored = false;
@@ -251,11 +254,13 @@ void Head::kill(RankId from, std::uint64_t token, ObjectId id) {
   }
   Piece* piece = piece_with(id);
   if (piece != nullptr && piece->is_at_rank()) {
+    MOBULA_MARK("head: an actor is killed while it is made");
     actor->killing = next_token_++;
     kills_.emplace(actor->killing, Killing{from, token, piece->worker});
     return;
   }
   if (piece != nullptr) {
+    MOBULA_MARK("head: an actor is killed before it has a rank");
     fail(*piece, actor->error);
     settle();
   }

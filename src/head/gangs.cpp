@@ -1,6 +1,7 @@
 // The head's side of gangs.
 #include <algorithm>
 
+#include "core/mark.hpp"
 #include "head/head.hpp"
 
 namespace mobula::head {
@@ -48,6 +49,7 @@ std::uint64_t Head::take_communicator(const std::vector<RankId>& members, bool& 
   const auto spare = std::find_if(spares_.begin(), spares_.end(), [&](const Spare& s) { return s.members == members; });
   fresh = spare == spares_.end();
   if (fresh) return next_token_++;
+  MOBULA_MARK("head: a communicator is used again");
   const std::uint64_t communicator = spare->communicator;
   spares_.erase(spare);
   return communicator;
@@ -64,6 +66,7 @@ void Head::handle(RankId from, const core::Member& m) {
   if (m.state == MemberState::freed) {
     const auto stuck = stuck_.find({m.gang, m.place});
     if (stuck == stuck_.end()) return;
+    MOBULA_MARK("head: a stuck member has come back");
     scheduler_.left(stuck->second);
     stuck_.erase(stuck);
     return;
@@ -97,6 +100,7 @@ void Head::handle(RankId from, const core::Member& m) {
                    static_cast<int>(piece.attempt) <= options.retries;
     }
     if (!gang.broken) break_gang(m.gang, gang);
+    if (m.state == MemberState::timed_out) MOBULA_MARK("head: a member has timed out");
     if (m.state == MemberState::timed_out) return;  // it says more when it comes back
   }
   settle_member(m.gang, m.place, m.state);
@@ -120,6 +124,7 @@ void Head::settle_member(std::uint64_t id, std::uint32_t place, MemberState stat
   const ObjectId task{gang.span, gang.base + place};
   Piece& piece = *piece_with(task);
   if (state == MemberState::stuck) {
+    MOBULA_MARK("head: a member is stuck");
     const RankId rank = piece.worker;
     stuck_.emplace(std::pair(id, place), piece);
     scheduler_.stays(piece);
@@ -154,6 +159,7 @@ void Head::lose_member(Piece& piece) {
                             static_cast<int>(piece.attempt));
   }
   // One that had ended, of a gang that broke, is settled; this one is not.
+  if (gang.states[place] == MemberState::ended) MOBULA_MARK("head: a member is lost that had ended");
   if (gang.states[place] == MemberState::ended) gang.states[place] = MemberState::runs;
   if (!gang.broken) break_gang(id, gang);
   settle_member(id, place, MemberState::dropped);
@@ -170,10 +176,12 @@ void Head::close_gang(std::uint64_t id) {
   whole.missing = 0;
   whole.gang = 0;
   if (gang.again) {
+    MOBULA_MARK("head: a gang runs again");
     ++whole.attempt;
     retried_ += k;
     set_up(whole);
   } else {
+    MOBULA_MARK("head: a gang fails as a whole");
     fail(whole, gang.error);
   }
 }

@@ -1,6 +1,7 @@
 // The head's side of placement groups.
 #include <algorithm>
 
+#include "core/mark.hpp"
 #include "head/head.hpp"
 
 namespace mobula::head {
@@ -41,6 +42,7 @@ void Head::place_groups() {
       bool any = false;
       for (auto other = std::next(waiting_groups_.begin()); other != waiting_groups_.end(); ++other) {
         if (groups_.at(*other).ready) {
+          MOBULA_MARK("head: a group that lost a rank gives way to another");
           scheduler_.vacate_unused(groups_.at(*other).pools);
           any = true;
         }
@@ -66,6 +68,7 @@ bool Head::give_pool(Piece& piece) {
   const auto found = groups_.find(options.near);
   std::string why;
   if (found == groups_.end()) {
+    MOBULA_MARK("head: a task comes whose group is gone");
     why = "its placement group is gone";
   } else if (found->second.error != nullptr) {
     why = found->second.error->message;
@@ -90,6 +93,7 @@ void Head::groups_lost() {
                                    [this](const auto pool) { return scheduler_.is_placed(pool); });
     if (whole || group.error != nullptr) continue;
     if (const auto why = scheduler_.why_infeasible(group.bundles, group.strategy)) {
+      MOBULA_MARK("head: a group has lost its ranks for good");
       group.error = make_error(ErrorKind::infeasible, "ranks were lost: " + *why, "", id, kNoRank, 0);
       std::erase(waiting_groups_, id);
       std::vector<Piece*> queued;
@@ -103,6 +107,7 @@ void Head::groups_lost() {
         elements_ended({id.span, id.index, id.index + 1}, group.error);
       }
     } else if (std::find(waiting_groups_.begin(), waiting_groups_.end(), id) == waiting_groups_.end()) {
+      MOBULA_MARK("head: bundles are set aside anew");
       waiting_groups_.push_back(id);
     }
   }

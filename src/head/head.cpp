@@ -6,6 +6,7 @@
 
 #include "core/cluster.hpp"
 #include "core/functions.hpp"
+#include "core/mark.hpp"
 
 namespace mobula::head {
 
@@ -389,6 +390,7 @@ void Head::consider(Piece& piece) {
 
 void Head::drain(const std::string& why) {
   draining_ = why;
+  MOBULA_MARK("head: the job is told to end");
   std::vector<Piece*> pieces;
   for (auto& [id, span] : spans_) {
     for (auto& [begin, piece] : span.pieces) {
@@ -472,12 +474,14 @@ void Head::place_ahead(Piece& piece) {
   // less to do takes the task. Tasks between two parts of a graph move the border so.
   const auto idlest =
       std::min_element(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.load < b.load; });
+  if (best->load > idlest->load + 1) MOBULA_MARK("head: a task is sent ahead to a rank with less to do");
   if (best->load > idlest->load + 1) best = idlest;
   // Others have nothing to do, and that rank enough: once the inputs are there, whoever is free takes the task.
   if (best->unfollowed == nullptr && scheduler_.hungry() && best->load > 1) return;
   if (best->unfollowed != nullptr) best->unfollowed->followed = true;
   const RankId worker = best->rank;
   if (!scheduler_.has_room_ahead(worker)) {
+    MOBULA_MARK("head: a rank has no room for tasks that wait");
     piece.deferred_to = worker;
     deferred_[worker].push_back({piece.range.span, piece.range.begin});
     return;
@@ -494,6 +498,7 @@ bool Head::set_back(Piece& piece, const Inputs& inputs) {
     return input.entry == nullptr || !input.entry->gone || input.entry->error != nullptr;
   });
   if (has_all) return false;
+  MOBULA_MARK("head: an input of what was placed is to be made again first");
   unhook(piece);
   set_up(piece);
   return true;
@@ -729,10 +734,12 @@ void Head::handle(RankId from, const core::Done& m) {
       MOBULA_CHECK(piece.size() == 1, "tasks that retry exceptions run one by one");
       const ErrorRecord& error = *errors.begin()->second;
       if (error.failure.id == core::to_string({range.span, range.begin})) {
+        MOBULA_MARK("head: a task that threw runs again");
         ++piece.attempt;
         ++retried_;
         set_up(piece);
       } else {
+        MOBULA_MARK("head: an error of an input is not tried again");
         fail(piece, std::make_shared<ErrorRecord>(error));
       }
       return;
@@ -788,6 +795,7 @@ void Head::handle(RankId from, const core::Done& m) {
       deferred.pop_front();
       Piece* piece = piece_with(id);
       if (piece == nullptr || piece->deferred_to != from) continue;
+      MOBULA_MARK("head: a rank has room again for tasks that wait");
       piece->deferred_to = kNoRank;
       if (piece->state == sched::State::waiting && piece->missing != 0) to_place_ahead_.push_back(id);
     }
@@ -840,6 +848,7 @@ void Head::elements_ended(const Range& range, const ErrorPtr& error) {
         dependent->deferred_to = kNoRank;
         set_up(*dependent);
       } else if (dependent->unplaced != 0 && dependent->state == sched::State::waiting) {
+        MOBULA_MARK("head: an input has ended that had no place");
         // It ended without the head having placed it, or its place was not told: count it as placed.
         std::uint32_t unplaced = 0;
         for (const ObjectId& dep : dependent->work->deps()) {
@@ -1000,6 +1009,7 @@ void Head::free_queued() {
     }
     const std::vector<ObjectId> contains = std::exchange(of->contains, {});
     if (of->lineage != 0) {
+      MOBULA_MARK("head: a value is freed, and what made it kept");
       for (const ObjectId& held : contains) unhold(held);
       of->locators.clear();
       if (of->error == nullptr) forget_value(*of);
@@ -1061,6 +1071,7 @@ RankId Head::source_for(ObjectId id, RankId to, RankId not_at) {
     of->copies->change(not_at, [](Copy& copy) { ++copy.misses; });
     if (gone->misses < kMisses) return not_at;  // what it was told may not have come there yet
     fetched(*of, *gone);
+    MOBULA_MARK("head: a rank does not get the copy that others were sent to");
     of->erase_copy(not_at);
   }
   const std::uint32_t node = ranks_[to].node;
@@ -1070,6 +1081,7 @@ RankId Head::source_for(ObjectId id, RankId to, RankId not_at) {
   if (beside != nullptr) return beside->rank;
   if (mine != nullptr) {
     if (!mine->here) {  // what it was told before did not work out
+      MOBULA_MARK("head: what a rank was told to fetch has not come");
       fetched(*of, *mine);
       of->erase_copy(to);
     }
@@ -1119,8 +1131,10 @@ void Head::handle(RankId from, const core::Locate& m) {
     if (from != m.id.span.owner()) transport_.send(from, core::Located{m.id, m.id.span.owner(), {}});
   } else if (stands != Standing::ended) {
     of->locators.push_back(from);
+    MOBULA_MARK("head: somebody asks for what has no place yet");
     if (m.for_task) take_all_back(from);
   } else if (of != nullptr && of->gone && of->error == nullptr) {
+    MOBULA_MARK("head: somebody asks for a lost value");
     make_again(m.id);
     if (of->error == nullptr) {
       of->locators.push_back(from);
@@ -1146,6 +1160,7 @@ void Head::handle(RankId from, const core::Copied& m) {
   ++messages_;
   Entry* of = find_entry(m.id);
   if (of == nullptr) {
+    MOBULA_MARK("head: a copy comes of what was freed");
     free_at(from, m.id);  // freed while it was on its way
     return;
   }
@@ -1156,6 +1171,7 @@ void Head::handle(RankId from, const core::Copied& m) {
     if (m.adopted && leaving.moving.erase(m.id) != 0) leaving.moved[m.id] = from;
   }
   if (of->gone && standing(m.id) == Standing::ended) {  // it came there just before
+    MOBULA_MARK("head: a copy of a lost value came just before");
     of->gone = false;
     value_gone(m.id, *of, of->gone_with);
     to_free_.push_back(m.id);
@@ -1169,6 +1185,7 @@ void Head::handle(RankId from, const core::Uncopied& m) {
     if (of == nullptr) continue;
     of->erase_copy(from);
     // It was taken for the value itself since, and the word of that is still on its way.
+    if (of->stored && of->at == from) MOBULA_MARK("head: a copy was dropped as it became the value");
     if (of->stored && of->at == from) value_gone(id, *of, from);
   }
 }
@@ -1257,6 +1274,7 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
     return;
   }
   if (piece->is_at_rank()) {
+    MOBULA_MARK("head: what is to be cancelled is at a rank");
     cancels_.emplace(next_token_, Asked{from, token, id, piece->worker});
     transport_.send(piece->worker, core::CancelTask{next_token_++, id});
     return;
@@ -1275,6 +1293,7 @@ void Head::handle(RankId from, const core::CancelResult& m) {
   ++messages_;
   const auto asked = cancels_.find(m.token);
   if (m.cancelled) {
+    MOBULA_MARK("head: a rank has cancelled a task");
     for_each_part({m.id.span, m.id.index, m.id.index + 1}, from, [&](Piece& piece) {
       unassign(piece);
       fail(piece, make_error(ErrorKind::cancelled, "the task was cancelled", task_name(*piece.work), m.id, from,

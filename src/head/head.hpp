@@ -146,6 +146,9 @@ class Head {
   bool is_draining() const { return !draining_.empty(); }
   sched::Scheduler& scheduler() { return scheduler_; }
   void check_invariants() const;
+  // For tests, in checks.cpp; empty: all is well. What is not the sum that it should be; what is not gone at rest.
+  std::string why_not_sums() const;
+  std::string what_is_left() const;
   std::string describe_entries() const;  // for tests
   std::string describe_pieces() const;
 

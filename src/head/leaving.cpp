@@ -7,6 +7,7 @@
 // not come about by the end of its time is lost as with any rank.
 #include <algorithm>
 
+#include "core/mark.hpp"
 #include "head/head.hpp"
 
 namespace mobula::head {
@@ -85,6 +86,7 @@ bool Head::hand_over(RankId rank, Leaving& leaving) {
       if (copy != copies->end()) heir = copy->first;
     }
     if (heir == kNoRank) heir = next_heir();
+    MOBULA_MARK("head: a value of a rank that leaves is adopted");
     leaving.moving.emplace(id, heir);
     transport_.send(heir, core::Adopt{id, rank});
   }

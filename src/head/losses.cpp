@@ -9,6 +9,7 @@
 #include <limits>
 #include <unordered_set>
 
+#include "core/mark.hpp"
 #include "head/head.hpp"
 
 namespace mobula::head {
@@ -111,6 +112,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
       for (const std::uint32_t cut : {at.begin, at.end}) {
         Piece& piece = *pieces[i];
         if (at.span == piece.range.span && piece.range.begin < cut && cut < piece.range.end) {
+          MOBULA_MARK("head: a lost rank was at a part of a piece");
           pieces.push_back(&split(piece, cut));
         }
       }
@@ -185,6 +187,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
       // Runs elsewhere; its result is dropped. Gangs are not taken apart.
       if (piece->is_at_rank() || piece->work->is_gang()) continue;
       piece = &part_from(*piece, task.index);
+      MOBULA_MARK("head: a task is dropped that only a lost rank wanted");
       part_from(*piece, task.index + 1);
       had.erase(piece);
       fail(*piece, make_error(ErrorKind::cancelled, "the task that made it was lost", task_name(*piece->work), task,
@@ -209,6 +212,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
       of.gone = true;
       of.gone_with = lost;
       keep_maker(of, piece->work);
+      MOBULA_MARK("head: a member is lost after the good end of its gang");
       finish_tasks(*piece, 1);
       erase_piece(*piece);
       late_.push_back(id);
@@ -219,6 +223,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
     const int retries = piece->work->options ? piece->work->options->retries : core::WireOptions().retries;
     const bool is_cause = piece->crashes >= settings_.crash_limit;
     if (static_cast<int>(piece->attempt) > retries || is_cause) {
+      MOBULA_MARK("head: the retries of a lost task are used up");
       const std::string why = is_cause ? ", as others were before: it is taken for the cause"
                                        : ", and its " + std::to_string(retries) + " retries are used up";
       fail(*piece,
@@ -232,6 +237,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   }
   for (const ObjectId& id : deferred_[lost]) {
     if (Piece* piece = piece_with(id); piece != nullptr && piece->deferred_to == lost) {
+      MOBULA_MARK("head: the rank is lost that a task waited to be sent ahead to");
       piece->deferred_to = kNoRank;
       consider(*piece);
     }
@@ -250,6 +256,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   for (auto it = cancels_.begin(); it != cancels_.end();) {
     const Asked asked = it->second;
     it = asked.worker == lost ? cancels_.erase(it) : std::next(it);
+    if (asked.worker == lost) MOBULA_MARK("head: the rank is lost that was to cancel a task");
     if (asked.worker == lost && ranks_[asked.from].alive) cancel(asked.from, asked.token, asked.id);
   }
 }
@@ -264,6 +271,7 @@ void Head::value_gone(ObjectId id, Entry& of, RankId rank) {
     of.gone_with = rank;
     return;
   }
+  MOBULA_MARK("head: a copy takes the place of a lost value");
   of.stored = true;
   of.at = copy->rank;
   of.serving = copy->serving;
@@ -371,6 +379,7 @@ void Head::make_again(ObjectId wanted) {
     Entry* of = find_entry(id);
     if (of == nullptr || !of->gone || of->error != nullptr || piece_with(id) != nullptr) continue;
     if (const std::string why = why_not_again(*of); !why.empty()) {
+      MOBULA_MARK("head: a lost value can't be made again");
       const std::string where = of->gone_with == kNoRank
                                     ? " was freed, and is needed again since a rank was lost: it can't be made again, "
                                     : " was on rank " + std::to_string(of->gone_with) +
@@ -383,9 +392,11 @@ void Head::make_again(ObjectId wanted) {
     const Range range = work->is_gang() ? Range{id.span, work->base, work->base + work->options->gang}
                                         : Range{id.span, id.index, id.index + 1};
     if (any_unfinished(range)) {  // other members of the gang
+      MOBULA_MARK("head: a lost value waits for the end of its gang");
       late_.push_back(id);
       continue;
     }
+    MOBULA_MARK("head: a lost value is made again");
     revive(*work);
     Piece& piece = add_again(range, work, 2);
     retried_ += piece.size();
@@ -449,6 +460,7 @@ void Head::settle_again(ObjectId id, Entry& of) {
   const bool holds = std::any_of(of.ranks.begin(), of.ranks.end(),
                                  [owner](const auto& holder) { return holder.first == owner && holder.second > 0; });
   if ((holds || !of.freed) && ranks_[owner].alive) return;
+  MOBULA_MARK("head: what was made again is small, and has no owner");
   of.error = make_error(ErrorKind::object_lost,
                         "the value of object " + core::to_string(id) +
                             " was lost, and its task, run again, made a small one in place of a large one",
@@ -461,12 +473,15 @@ void Head::handle(RankId from, const core::Unheard& m) {
   const auto found = unheard_.extract({m.lost, from});
   for (const ObjectId& id : m.ids) {
     if (id.span.owner() != from) detail::throw_damaged("a rank misses results of another");
+    if (piece_with(id) != nullptr) MOBULA_MARK("head: a result that was lost on its way is made again already");
     if (piece_with(id) != nullptr) continue;  // it runs again anyway
     Entry& of = entry(id);
     if (of.error == nullptr && of.stored && !of.gone) {
+      MOBULA_MARK("head: a result was lost on its way, and is there");
       transport_.send(from, core::Located{id, of.at, {}});
       continue;
     }
+    MOBULA_MARK("head: a result was lost on its way");
     of.gone = true;
     of.gone_with = m.lost;
     if (of.maker == nullptr && !found.empty()) {

@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "core/mark.hpp"
 #include "sched/scheduler.hpp"
 
 namespace mobula::sched {
@@ -177,6 +178,7 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
     Members members = pick(klass, piece.preferred, idle);
     if (!members.empty()) {
       if (reserves) {
+        MOBULA_MARK("sched: those start for whom ranks were reserved");
         no_reserving_until_ = now_ + std::min(now_ - reserved_since_, kReserveRest);
         end_reservation();
       }
@@ -186,6 +188,7 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
   if (reserver_ != nullptr && !reserves && piece.priority <= reserver_priority_) return std::nullopt;
   if (reserves && give_up_reservation()) return std::nullopt;
   if (reserves && reserved_in_vain(klass, piece)) {
+    MOBULA_MARK("sched: ranks were reserved in vain");
     end_reservation();
     no_reserving_until_ = now_ + kReserveRest;
     return std::nullopt;
@@ -244,6 +247,7 @@ void Scheduler::reserve_for(const void* who, const std::vector<RankId>& workers,
   reserved_since_ = since;
   for (const RankId rank : workers) {
     reserved_.push_back(rank);
+    if (!before.contains(rank) && workers_[rank].tasks != 0) MOBULA_MARK("sched: a rank is reserved that has work");
     if (!before.contains(rank) && workers_[rank].tasks + workers_[rank].ahead != 0) fresh_reserved_.push_back(rank);
     workers_[rank].reserved = true;
     update(rank);

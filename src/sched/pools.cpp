@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "core/mark.hpp"
 #include "sched/scheduler.hpp"
 
 namespace mobula::sched {
@@ -184,6 +185,7 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
   const std::vector<RankId> chosen = arrange(bundles, strategy, sites(at_once), used);
   if (!chosen.empty()) {
     // Those who wait may be waiting for what the group holds already, so it may take what is kept free for them.
+    if (reserves || !used.empty()) MOBULA_MARK("sched: a group is placed that waited");
     if (reserves || !used.empty()) end_reservation();
     for (std::size_t i = 0; i < missing.size(); ++i) {
       Pool& pool = pools_.at(missing[i]);

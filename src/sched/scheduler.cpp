@@ -4,6 +4,8 @@
 #include <cmath>
 #include <set>
 
+#include "core/mark.hpp"
+
 namespace mobula::sched {
 namespace {
 
@@ -466,6 +468,7 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
   };
   if (++turn_ % kTurn == 0) {
     if (const auto [klass, priority] = longest_waiting(); klass != nullptr) {
+      MOBULA_MARK("sched: what has waited long has its turn");
       if (auto decision = place_in(*klass, priority)) return decision;
     }
   }
@@ -679,6 +682,7 @@ void Scheduler::gave_back(RankId rank, std::uint32_t tasks, Time now) {
   worker.taking = false;
   if (filling_ == rank) filling_ = detail::kNoRank;  // it takes longer than was thought
   // One that had nothing to give is left in peace for a while, longer each time.
+  if (tasks == 0) MOBULA_MARK("sched: a rank has nothing to give back");
   worker.rest = tasks != 0 ? 0 : std::clamp<Time>(worker.rest * 2, 100'000, 10'000'000);
   worker.rest_until = now + worker.rest;
   update(rank);

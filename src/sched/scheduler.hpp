@@ -180,6 +180,13 @@ class Scheduler {
   core::WireDemand total() const;
   core::WireDemand free() const;
   void check_invariants() const;
+  // For tests, in checks.cpp: what is not as it should be, for people; empty: nothing.
+  // Of the sums over what is at ranks, and what actors and stuck members hold.
+  std::string why_not_sums(const std::vector<const Piece*>& at_ranks, const std::vector<const Holding*>& held) const;
+  // Where nothing is at a rank or queued.
+  std::string what_is_held() const;
+  // After `place` has found nothing more.
+  std::string what_stays_idle();
 
  private:
   static constexpr std::uint32_t kAhead = 2048;        // tasks that a worker may hold ahead of their inputs
@@ -258,6 +265,7 @@ class Scheduler {
   void change_free(RankId rank, const core::WireDemand& by, double sign);
   void give_back(const Holding& holding, std::uint32_t tasks);
   void lend_rank(RankId rank, int times);
+  bool could_be_placed(const Class& klass, Piece& piece);
   bool allowed(const Class& klass, RankId rank) const;
   bool is_at(const Class& klass, RankId rank) const;
   bool may_lend(const Class& klass, RankId rank) const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.hpp"
+#include "core/mark.hpp"
 
 namespace mobula::store {
 
@@ -115,6 +116,7 @@ void Store::committed(std::span<std::byte> cold) {
 
 void Store::refused(Room&& room) {
   MOBULA_CHECK(contains(room.buffer.data()), "room is of the segment");
+  MOBULA_MARK("store: there are no pages");
   committed(room.cold);  // what lies before it is good; the room itself is kept back
   closed_.push_back(std::move(room.buffer));
 }
@@ -171,6 +173,7 @@ bool Store::evict(std::size_t n) {
     any = true;
     coming += footprint(entry.size);
     if (!entry.pins.empty()) {
+      MOBULA_MARK("store: pins are recalled");
       entry.recalled = true;
       for (const RankId rank : entry.pins) news_.recalls.emplace_back(rank, id);
       news_any_ = true;
@@ -221,6 +224,7 @@ Store::Entry& Store::insert(ObjectId id, ValuePtr value, std::size_t size, Role 
   entry.value = std::move(value);
   entry.size = size;
   entry.role = role;
+  if (role != Role::mapped && !contains(entry.value->data())) MOBULA_MARK("store: a value lies beside the segment");
   if (role != Role::mapped && !contains(entry.value->data())) beside_.push_back(id);
   return entry;
 }
@@ -254,6 +258,7 @@ void Store::add_mapped(ObjectId id, RankId from, std::uint64_t offset, std::size
     detail::throw_damaged("a value is to lie beyond the memory of its rank");
   }
   if (entries_.contains(id)) {  // it came twice: one pin is enough
+    MOBULA_MARK("store: a value of the node comes twice");
     news_.unpins.emplace_back(from, id);
     news_any_ = true;
     return;
@@ -323,6 +328,7 @@ void Store::give_up(Entries::iterator found) {
 
 void Store::drop_copy(Entries::iterator found) {
   ++counts_.evictions;
+  MOBULA_MARK("store: a copy is dropped");
   news_.dropped_copies.push_back(found->first);
   news_any_ = true;
   unlist(found->second);
@@ -383,6 +389,7 @@ void Store::erase(ObjectId id) {
       for (const RankId rank : entry.pins) news_.recalls.emplace_back(rank, id);
       news_any_ = true;
     }
+    MOBULA_MARK("store: a value is erased while others read it");
     Doomed& doomed = doomed_[id];
     doomed.values.push_back(std::move(entry.value));
     doomed.pins.insert(doomed.pins.end(), entry.pins.begin(), entry.pins.end());
@@ -445,6 +452,7 @@ void Store::written(ObjectId id, FileNumber file, const std::string& error) {
   ++changes_;
   const auto found = entries_.find(id);
   if (found == entries_.end() || found->second.writing != file) {  // its value is gone, and so may the file be
+    MOBULA_MARK("store: a value is erased while it is written");
     if (error.empty()) orders_.push_back(Remove{file});
     return;
   }
@@ -456,6 +464,7 @@ void Store::written(ObjectId id, FileNumber file, const std::string& error) {
     ++counts_.spills;
     if (entry.lent.expired() && entry.pins.empty()) entry.value.reset();
   } else {
+    MOBULA_MARK("store: a value can't be written");
     scratch_error_ = error;
   }
   list(id, entry);

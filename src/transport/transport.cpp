@@ -3,6 +3,8 @@
 #include <cstring>
 #include <utility>
 
+#include "core/mark.hpp"
+
 namespace mobula::transport {
 
 Transport::Peer& Transport::peer_of(RankId rank) {
@@ -62,6 +64,7 @@ void Transport::send_ready(Peer& peer) {
 void Transport::transmit(Peer& peer, Buffer frame) {
   Header header{peer.consumed, kMessages, peer.sent};
   if (frame.size() > Wire::kFrameMax) {
+    MOBULA_MARK("transport: a message is larger than a frame");
     header.kind = kOversize;
     auto whole = std::make_shared<Buffer>(std::move(frame));
     const Oversize oversize{whole->size(), send_block(peer.rank, whole->view(), whole)};
@@ -86,6 +89,7 @@ void Transport::flush() {
       if (peer.waiting.empty() && peer.sent - peer.acked < kWindow) {
         transmit(peer, std::move(peer.open));
       } else {
+        MOBULA_MARK("transport: a frame waits for credits");
         backlog_ += peer.open.size();
         peer.waiting.push_back(std::move(peer.open));
       }
@@ -183,6 +187,7 @@ void Transport::arrived(RankId from, ByteView frame, const Wire::OnFrame& on_fra
 void Transport::in_turn(Peer& peer, std::uint32_t kind, ByteView frame, const Wire::OnFrame& on_frame) {
   ++peer.arrived;
   if (peer.block_pending) {
+    MOBULA_MARK("transport: a frame waits for the one before it");
     peer.stalled.emplace_back(frame);
   } else {
     take_in(peer, kind, frame, on_frame);

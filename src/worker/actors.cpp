@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/functions.hpp"
+#include "core/mark.hpp"
 #include "worker/worker.hpp"
 
 namespace mobula::worker {
@@ -249,6 +250,7 @@ void Worker::end_call(std::map<ObjectId, PendingCall>::iterator place) {
     if (loan == loans_.end()) {
       loans_[{place->first, false}] = {call.at, std::move(call.refs), {}};
     } else {
+      MOBULA_MARK("worker: a loan was returned before its call ended");
       loans_.erase(loan);  // it was returned already
     }
   }
@@ -310,6 +312,7 @@ void Worker::actors_lost(RankId rank, bool left) {
     if (moves || call.retries > 0) {
       if (!moves) --call.retries;
       call.at = kUnsent;
+      MOBULA_MARK("worker: a pending call is made again");
       remotes_[call.actor].unsent.push_back(first);
     } else {
       fail_call(call, died(call.actor, "was on rank " + std::to_string(rank) +
@@ -407,6 +410,7 @@ void Worker::handle(RankId from, const core::Call& m) {
   const auto found = actors_.find(m.actor);
   if (found == actors_.end() || found->second->ending) {
     const ErrorPtr dead = found != actors_.end() ? found->second->dead : nullptr;
+    MOBULA_MARK("worker: a call comes for an actor that has ended");
     refuse_calls(m.range, m.holding, dead != nullptr ? dead : died(m.actor, "has ended"));
     return;
   }
@@ -580,6 +584,7 @@ void Worker::handle(RankId, const core::EndActor& m) {
     for (Run* run : running_) {
       if (run->body->actor != &actor || std::exchange(run->expired, true)) continue;
       run->task.stop.store(true, std::memory_order_relaxed);
+      MOBULA_MARK("worker: an actor is killed while it runs a call");
       refuse_calls(run->range, false, actor.dead);  // what its arguments hold is counted when it ends
     }
     end_actor(actor);

@@ -1,6 +1,7 @@
 // The worker's side of gangs.
 #include <algorithm>
 
+#include "core/mark.hpp"
 #include "worker/worker.hpp"
 
 namespace mobula::worker {
@@ -28,6 +29,7 @@ void Worker::member_ended(const Run& run, Report report) {
   auto& [gang, member] = *found;
   member.run = nullptr;
   if (member.broken_at != 0) {
+    MOBULA_MARK("worker: a member comes back whose gang is broken");
     tell_member(member, gang, member.stuck ? MemberState::freed : MemberState::dropped);
     members_.erase(found);
     redirect({run.range.span, run.range.begin});
@@ -64,6 +66,7 @@ void Worker::handle(RankId, const core::GangOver& m) {
   }
   const bool said = member.told || member.report;
   if (!said) {
+    MOBULA_MARK("worker: a member has not begun when its gang breaks");
     if (Piece* piece = piece_with(id)) erase_piece(*piece);
     tell_member(member, m.gang, MemberState::dropped);
   }
@@ -76,6 +79,7 @@ void Worker::handle(RankId, const core::GangOver& m) {
 void Worker::check_members(Time now) {
   for (auto& [gang, member] : members_) {
     if (member.broken_at == 0 || member.stuck || now - member.broken_at < settings_.gang_grace) continue;
+    MOBULA_MARK("worker: a member does not come back");
     member.stuck = true;
     lend(*member.run);
     settings_.give_way_inside();

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/mark.hpp"
 #include "sched/scheduler.hpp"
 #include "worker/worker.hpp"
 
@@ -179,6 +180,7 @@ void Worker::park() {
       value.reset();
       ++piece->missing;
     }
+    MOBULA_MARK("worker: a queued task gives up its inputs");
     piece->parked = true;
     parked_.push_back(piece);
   }
@@ -195,6 +197,7 @@ void Worker::unpark() {
 }
 
 void Worker::fail_piece(Piece& piece, const ErrorPtr& error) {
+  MOBULA_MARK("worker: a task fails before it begins");
   const Range range = piece.range;
   const bool announced = piece.announced;
   if (piece.body->actor != nullptr) {
@@ -673,6 +676,7 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
 
 // Queues what the run has not begun, from `from` on.
 void Worker::give_back_rest(Run& run, std::uint32_t from) {
+  MOBULA_MARK("worker: the rest of a run goes back into the queue");
   Piece& rest = add_piece({run.range.span, from, run.range.end}, run.body);
   run.range.end = from;
   rest.kept = run.kept;
@@ -750,6 +754,7 @@ void Worker::leave_alone(Run& run, Time now) {
     give_back_rest(run, task.next + 1);
   }
   if (task.next == run.range.begin) return;
+  MOBULA_MARK("worker: a task waits, and those before it in its run are reported");
   Report before = take_results(run, task.next, now);
   report(run, std::move(before));
   run.range.begin = task.next;
@@ -844,6 +849,7 @@ void Worker::send_report(Report report) {
   const auto is_odd = [&odd](std::uint32_t index) { return std::binary_search(odd.begin(), odd.end(), index); };
 
   if (lost_.contains(owner)) {
+    MOBULA_MARK("worker: results come whose owner is lost");
     // Nobody is there to take small results: they stay here, for those who were given the refs.
     for (std::uint32_t i = range.begin; i < range.end; ++i) {
       if (!is_odd(i)) report.stored.emplace_back(i, std::make_shared<Buffer>(value_at(i)));

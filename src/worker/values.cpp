@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "core/cluster.hpp"
+#include "core/mark.hpp"
 #include "worker/worker.hpp"
 
 namespace mobula::worker {
@@ -208,6 +209,7 @@ void Worker::retain(ObjectId id, ValuePtr value) {
     retained_order_.push_back(id);
     return;
   }
+  MOBULA_MARK("worker: an old small result is dropped");
   retained_.erase(retained_order_[retained_next_]);
   retained_order_[retained_next_] = id;
   retained_next_ = (retained_next_ + 1) % kRetained;
@@ -274,6 +276,7 @@ bool Worker::forget_if_unwanted(ObjectId id) {
     if (!record->ready(id.index)) return false;
     if (!objects_.is_here(*record, id.index)) return false;
   }
+  MOBULA_MARK("worker: what was asked for is not wanted any more");
   interests_.erase(found);
   return true;
 }
@@ -291,6 +294,7 @@ void Worker::handle(RankId, const core::Adopt& m) {
 void Worker::keep_adopted(ObjectId id, const ValuePtr& value) {
   if (adopting_.erase(id) == 0) return;
   if (!store_.has(id) || store_.is_mapped(id)) {
+    MOBULA_MARK("worker: an adopted value is copied");
     const bool is_small = value->size() <= settings_.inline_limit;
     ValuePtr copy = is_small ? std::make_shared<Buffer>(value->view()) : copy_of(value->view(), store_);
     store_.erase(id);
@@ -340,10 +344,12 @@ void Worker::handle(RankId from, const core::Fetch& m) {
   const store::Slot* slot = record != nullptr && record->ready(m.id.index) ? record->slot(m.id.index) : nullptr;
   if (slot != nullptr && record->mine) {
     if (slot->kind == store::Slot::Kind::error) {
+      MOBULA_MARK("worker: a rank asks for what has failed");
       send_failure(from, m.id, **slot->error);
       return;
     }
     if (slot->kind == store::Slot::Kind::large && slot->at != objects_.rank()) {
+      MOBULA_MARK("worker: a rank asks for what is elsewhere");
       transport_.send(from, core::Located{m.id, slot->at, {}, 0, true});
       return;
     }
@@ -355,6 +361,7 @@ void Worker::handle(RankId from, const core::Fetch& m) {
     interests_[m.id].ranks.push_back({from, m.word});
     return;
   }
+  MOBULA_MARK("worker: a rank asks for what is not here");
   transport_.send(from, core::NotHere{m.id});
 }
 
@@ -391,6 +398,7 @@ void Worker::handle(RankId from, const core::Data& m) {
   const Record* record = objects_.find(m.id);
   const bool waited_for = record != nullptr && store::ObjectTable::is_watched(*record, m.id.index);
   if (waited_for && transport_.can_receive(from, m.block)) {
+    MOBULA_MARK("worker: a value that a thread waits for comes first");
     incoming_.push_front(std::move(in));
   } else {
     incoming_.push_back(std::move(in));
@@ -413,6 +421,7 @@ void Worker::admit() {
     const Store::Verdict verdict = store_.take(next.size, next.room);
     // Where everything is in use, values that tasks wait for are better beside the segment than never here; but one
     // after the other, since others may become free meanwhile.
+    if (verdict != Store::Verdict::given) MOBULA_MARK("worker: a value that comes has to wait for room");
     if (verdict == Store::Verdict::later || (verdict == Store::Verdict::never && !receiving_.empty())) return;
     Incoming in = std::move(next);
     incoming_.pop_front();
@@ -467,6 +476,7 @@ void Worker::tell_store_news() {
                            "the value of object " + core::to_string(id) + " was in a file of rank " +
                                std::to_string(objects_.rank()) + ", which can't be read back: " + what,
                            "", id, objects_.rank(), 0, settings_.host);
+      MOBULA_MARK("worker: a value's file can't be read");
       store_.erase(id);
       if (Record* record = objects_.find(id)) objects_.set_error(*record, id.index, error);
       deliver(id, nullptr, error, kNoRank);

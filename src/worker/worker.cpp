@@ -6,6 +6,7 @@
 
 #include "core/cluster.hpp"
 #include "core/functions.hpp"
+#include "core/mark.hpp"
 #include "programs/container.hpp"
 
 // GCC takes the move of a small vector that lies in itself for one of any length.
@@ -474,6 +475,7 @@ void Worker::announce(Piece& piece) {
 void Worker::announce_run(Run& run) {
   run.announced = true;
   count_unused(run);
+  MOBULA_MARK("worker: a task is announced while it runs");
   announce_body(run.range, *run.body);
 }
 
@@ -644,6 +646,7 @@ void Worker::handle(RankId, const core::CancelTask& m) {
   }
   split_off(*piece, m.id.index);
   Piece& one = *piece_with(m.id);
+  MOBULA_MARK("worker: a task is cancelled before it begins");
   const ObjectId id = m.id;
   erase_piece(one);
   transport_.send(kHeadRank, core::CancelResult{m.token, id, true});
@@ -664,6 +667,7 @@ void Worker::redirect(ObjectId id) {
 }
 
 void Worker::send_away(ObjectId id, Interest& in) {
+  if (!in.ranks.empty()) MOBULA_MARK("worker: ranks that wait for a value are sent on");
   for (const Asker& asker : in.ranks) transport_.send(asker.rank, core::NotHere{id});
   in.ranks.clear();
 }
@@ -719,6 +723,7 @@ std::string Worker::describe() const {
 void Worker::handle(RankId, const core::RankLost& m) {
   constexpr Time kPatience = 2'000'000'000;
   if (m.left && transport_.is_behind(m.rank, m.frames)) {
+    MOBULA_MARK("worker: a rank has left, and its last words are on their way");
     late_losses_.push_back({m, now_ + kPatience});
   } else {
     rank_lost(m);
@@ -767,6 +772,7 @@ void Worker::rank_lost(const core::RankLost& m) {
       const ObjectId id{range.span, i};
       if (record->ready(i) || (!objects_.is_held(id) && !objects_.is_tracked(*record, i))) continue;
       objects_.track(*record, i);
+      MOBULA_MARK("worker: a lost rank has not sent all that it had made");
       unheard.ids.push_back(id);
     }
   }
@@ -785,6 +791,7 @@ void Worker::handle(RankId, const core::Result& m) {
   }
   Record* record = objects_.find({m.range.span, m.range.begin});
   if (record == nullptr || !record->mine) {
+    MOBULA_MARK("worker: results come that nobody holds");
     for (const ObjectId& id : interested_in(m.range)) redirect(id);
     return;
   }
@@ -862,9 +869,11 @@ void Worker::tick(Time now) {
     if (run->body->actor != nullptr && run->waiting != 0) tell_blocked(*run, now);
     if (now - run->started > kRunLimit) {
       if (!run->announced) announce_run(*run);
+      MOBULA_MARK("worker: a run takes long");
       end_early(*run);
     }
     if (run->deadline != 0 && now >= run->deadline && !run->expired) {
+      MOBULA_MARK("worker: a task has timed out");
       run->expired = true;
       if (!run->announced) announce_run(*run);
       ErrorRecord error;

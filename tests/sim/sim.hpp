@@ -2,29 +2,25 @@
 // which delays, reorders between pairs of ranks, and loses ranks, all by seed. Equal seeds give equal runs, step by
 // step.
 //
-// A task's body is a coroutine that is made from the numbers in the task's arguments, so that what it should return can
-// be computed beside.
+//   network   events in virtual time, and the wires between ranks
+//   cluster   ranks: messages, files and threads of each, and how they are lost
+//   client    what a program asks of a rank
+//   bodies    what tasks and methods do
+//   expect    what must become of each object
+//   program   the driver: draws steps from the table of all
+//   steps_*   the steps
+//   checks    what must hold after each step, and at the end
 #pragma once
 
-#include <coroutine>
 #include <cstdint>
-#include <functional>
-#include <map>
-#include <memory>
-#include <optional>
-#include <random>
-#include <set>
-#include <vector>
 
-#include "head/head.hpp"
-#include "sim/network.hpp"
-#include "store/objects.hpp"
-#include "transport/transport.hpp"
-#include "worker/worker.hpp"
+#include "core/trace.hpp"
+#include "mobula/detail/ids.hpp"
 
 namespace mobula::sim {
 
-using detail::Handle;
+using core::Time;
+using detail::RankId;
 
 struct Options {
   std::uint64_t seed = 1;
@@ -39,6 +35,7 @@ struct Options {
   // A worker that dies at its n-th boundary: after it has sent or handled its n-th message. 0: none does.
   RankId dies = 0;
   std::uint64_t dies_at = 0;
+  bool drains = false;   // the job is told to end while the program goes on
   bool crowded = false;  // many more tasks are queued than ranks have room for
   bool check_each_step = true;
 };
@@ -56,22 +53,8 @@ struct Outcome {
   std::uint64_t digest = 0;  // of everything that happened, in order
 };
 
-class Cluster;
-
-// One virtual thread: a coroutine that ends by itself, or is dropped with its rank.
-struct Body {
-  struct promise_type {
-    Cluster* cluster = nullptr;
-    Body get_return_object() { return {std::coroutine_handle<promise_type>::from_promise(*this)}; }
-    std::suspend_always initial_suspend() noexcept { return {}; }
-    std::suspend_always final_suspend() noexcept { return {}; }
-    void return_void() {}
-    void unhandled_exception() { throw; }
-  };
-  std::coroutine_handle<promise_type> handle;
-};
-
-// Runs the cluster to its end and checks everything. Throws std::runtime_error that names the seed and what is wrong.
+// Runs a random program on a cluster to its end, and checks everything. Throws std::runtime_error that names the seed
+// and what is wrong.
 Outcome run(const Options& options);
 
 }  // namespace mobula::sim

@@ -1,0 +1,333 @@
+#include "sim/bodies.hpp"
+
+#include <array>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "sim/task.hpp"
+
+namespace mobula::sim {
+namespace {
+
+constexpr Time kLate = 9'000'000;  // ns by which a late member ends after the others
+
+Body give_large(Task& task, const Numbers& numbers) {
+  Encoder value;
+  co_await task.cluster.until(task.rank, [&task, &value] {
+    return task.cluster.take_room(task.rank, (kLarge + 1) * sizeof(std::uint64_t), value.buffer);
+  });
+  detail::encode(value, numbers);
+  task.run.task.finish_large(std::move(value));
+  task.is_closed = true;
+}
+
+// The task's result is that of the object.
+Body result_of(Task& task, const Handle& handle) {
+  Seen seen;
+  const Body wait = get(task, handle, &seen);
+  co_await wait;
+  if (seen.value) {
+    task.result = *seen.value;
+  } else {
+    task.fail(*seen.error);
+  }
+}
+
+// ---- tasks -------------------------------------------------------------------------------------------------------
+
+Body run_leaf(Task& task) {
+  task.result = leaf(task.take(0));
+  co_return;
+}
+
+Body run_join(Task& task) {
+  const std::uint64_t a = task.take(0);
+  task.result = join(a, task.take(1));
+  co_return;
+}
+
+Body run_first(Task& task) {
+  const auto numbers = task.take<std::vector<std::uint64_t>>(0);
+  task.result = numbers.empty() ? 0 : numbers[0];
+  co_return;
+}
+
+Body run_broken(Task& task) {
+  task.failure = std::make_exception_ptr(std::runtime_error(std::to_string(task.take(0))));
+  co_return;
+}
+
+Body run_node(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const auto depth = task.take<std::uint32_t>(1);
+  TaskOptions wide;
+  wide.retries = 1000;
+  wide.cpus = task.cluster.some_cpus();
+  task.result = depth == 0 ? leaf(seed) : seed;
+  std::vector<Handle> children;
+  for (std::uint64_t i = 0; depth != 0 && i < children_of(seed); ++i) {
+    const auto arguments = [s = mix(seed + i), d = depth - 1](Encoder& out) {
+      out.put(s);
+      out.put(d);
+    };
+    children.push_back(
+        task.cluster.submit(task.rank, true, kNode, arguments, {}, task.random(16) == 0 ? &wide : nullptr));
+  }
+  const Body wait = join_all(task, children);
+  co_await wait;
+}
+
+Body run_fan(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const std::uint64_t n = task.take(1);
+  const Handle shared = task.submit_leaf(seed);
+  const auto item = [&](std::uint32_t i, Encoder& out) {
+    if (has_own_input(i)) return Deps{{1, task.submit_leaf(seed + i)}};
+    out.put(seed + i);
+    return Deps{};
+  };
+  const Cluster::Items items{kJoin, static_cast<std::uint32_t>(n), {{0, shared}}, item};
+  const detail::BatchHandle batch = task.cluster.submit_batch(task.rank, true, items);
+  task.result = seed;
+  std::vector<Handle> children;
+  for (std::uint32_t i = 0; i < batch.count(); ++i) children.push_back(batch.element(i));
+  const Body wait = join_all(task, children);
+  co_await wait;
+}
+
+Body run_spray(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const std::uint64_t n = task.take(1);
+  task.result = seed;
+  std::vector<Handle> children;
+  for (std::uint64_t i = 0; i < n; ++i) children.push_back(task.submit_leaf(seed + i));
+  const Body wait = join_all(task, children);
+  co_await wait;
+}
+
+Body run_ladder(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const std::uint64_t n = task.take(1);
+  task.result = seed;
+  std::vector<Handle> last{task.submit_leaf(seed)};
+  for (std::uint64_t i = 0; i < n; ++i) {
+    last[0] = task.submit(kJoin, [&](Encoder& out) { out.put(seed + i); }, {{0, last[0]}});
+  }
+  const Body wait = join_all(task, last);
+  co_await wait;
+}
+
+Body run_slow(Task& task) {
+  task.result = leaf(task.take(0));
+  co_await task.delay(static_cast<Time>(task.take(1)));
+}
+
+Body run_flaky(Task& task) {
+  task.result = leaf(task.take(0));
+  if (task.run.body->attempt <= task.take(1)) task.failure = std::make_exception_ptr(std::runtime_error("not yet"));
+  co_return;
+}
+
+// ---- reductions --------------------------------------------------------------------------------------------------
+
+Body run_fold(Task& task) {
+  task.result = Fold::apply(task.run.task);
+  co_return;
+}
+
+Body run_fold_large(Task& task) {
+  const Numbers numbers = FoldLarge::apply(task.run.task);
+  const Body give = give_large(task, numbers);
+  co_await give;
+}
+
+Body run_reduced(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const Handle reduction = task.cluster.reduce_leaves(task.rank, true, seed, task.take(1));
+  const Body wait = result_of(task, reduction);
+  co_await wait;
+}
+
+Body run_gives_reduced(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  task.run.task.out.ref(task.cluster.reduce_leaves(task.rank, true, seed, task.take(1)));
+  task.finish();
+  co_return;
+}
+
+// ---- Refs in values, and waits ------------------------------------------------------------------------------------
+
+Body run_pack(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const std::uint64_t n = task.take(1);
+  Encoder& out = task.run.task.out;
+  out.put(n);
+  for (std::uint64_t i = 0; i < n; ++i) {
+    out.ref(task.submit(kLargeTask, [&](Encoder& argument) { argument.put(seed + i); }));
+  }
+  task.finish();
+  co_return;
+}
+
+Body run_read_all(Task& task) {
+  const std::vector<Handle> all = task.take_refs(0);
+  const Body wait = join_all(task, all);
+  co_await wait;
+}
+
+Body run_await_some(Task& task) {
+  const std::uint64_t count = task.take(0);
+  const std::vector<Handle> all = task.take_refs(1);
+  const Body some = await_some(task, all, count);
+  co_await some;
+  const Body wait = join_all(task, all);
+  co_await wait;
+}
+
+// What is told of the cancelled child agrees with how it ends, and so does what depends on it.
+Body run_fickle(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const Handle child = task.submit_leaf(seed);
+  const Handle dependent = task.submit(kJoin, [&](Encoder& out) { out.put(seed); }, {{0, child}});
+  task.worker().make_known(child);
+  core::Answer answer;
+  task.worker().lend(task.run);
+  const Body ask = task.cluster.ask(task.rank, core::Question::cancel, child.id(), {}, &answer);
+  co_await ask;
+  const Body resume = take_cpus_back(task);
+  co_await resume;
+  for (const Handle* handle : {&child, &dependent}) {
+    Seen seen;
+    const Body wait = get(task, *handle, &seen);
+    co_await wait;
+    const bool is_right = answer.yes ? !seen.value && seen.kind == core::ErrorKind::cancelled : seen.value.has_value();
+    if (!is_right && !task.cluster.may_miss()) task.cluster.wrong("a child was cancelled, and has run, or the reverse");
+  }
+  task.result = leaf(seed);
+}
+
+// ---- large values ------------------------------------------------------------------------------------------------
+
+Body run_large(Task& task) {
+  const Numbers numbers(kLarge, mix(task.take(0)));
+  const Body give = give_large(task, numbers);
+  co_await give;
+}
+
+Body run_box(Task& task) {
+  task.run.task.out.ref(task.submit_leaf(task.take(0)));
+  task.finish();
+  co_return;
+}
+
+Body run_open(Task& task) {
+  const Handle inside = task.take_ref(0);
+  const Body wait = result_of(task, inside);
+  co_await wait;
+}
+
+// ---- gangs -------------------------------------------------------------------------------------------------------
+
+bool fails_here(const Task& task, std::uint64_t seed) {
+  const bool is_one = task.run.body->gang->place == seed / 8 % task.run.body->options->gang;
+  const Fails how = gang_fails(seed);
+  return is_one &&
+         (how == Fails::before || how == Fails::after || (how == Fails::at_first && task.run.body->attempt == 1));
+}
+
+Body run_member(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  const core::GangPart& part = *task.run.body->gang;
+  const std::uint32_t k = task.run.body->options->gang;
+  task.result = member_gives(seed, part.place);
+  const bool is_bad = fails_here(task, seed);
+  if (gang_fails(seed) == Fails::before && is_bad) {
+    task.failure = std::make_exception_ptr(std::runtime_error("before they met"));
+    co_return;
+  }
+  std::uint32_t& met = task.cluster.met()[part.gang];
+  ++met;
+  co_await task.cluster.until(task.rank, [&met, k, &task] { return met == k || task.run.broken; });
+  // Blocked in MPI, if the others never come.
+  co_await task.delay(static_cast<Time>(task.random(met == k ? 500'000 : 2 * kGangGrace)));
+  if (gang_fails(seed) == Fails::late && part.place == seed / 8 % k) co_await task.delay(kLate);
+  if (met != k || is_bad) task.failure = std::make_exception_ptr(std::runtime_error("after they met"));
+}
+
+// ---- all of them -------------------------------------------------------------------------------------------------
+
+struct Entry {
+  const FunctionInfo* function;
+  Body (*act)(Task&);
+};
+
+Body act(Task& task) {
+  static const std::array entries{Entry{&kLeaf, run_leaf},
+                                  Entry{&kJoin, run_join},
+                                  Entry{&kNode, run_node},
+                                  Entry{&kBox, run_box},
+                                  Entry{&kOpen, run_open},
+                                  Entry{&kFirst, run_first},
+                                  Entry{&kBroken, run_broken},
+                                  Entry{&kLargeTask, run_large},
+                                  Entry{&kMember, run_member},
+                                  Entry{&kCall, run_call},
+                                  Entry{&kKeep, run_keep},
+                                  Entry{&kGive, run_give},
+                                  Entry{&kDrive, run_drive},
+                                  Entry{&kFan, run_fan},
+                                  Entry{&kSpray, run_spray},
+                                  Entry{&kLadder, run_ladder},
+                                  Entry{&kSlow, run_slow},
+                                  Entry{&kFlaky, run_flaky},
+                                  Entry{&kPack, run_pack},
+                                  Entry{&kReadAll, run_read_all},
+                                  Entry{&kAwaitSome, run_await_some},
+                                  Entry{&kFickle, run_fickle},
+                                  Entry{&kRelay, run_relay},
+                                  Entry{&kFold, run_fold},
+                                  Entry{&kFoldLarge, run_fold_large},
+                                  Entry{&kReduced, run_reduced},
+                                  Entry{&kGivesReduced, run_gives_reduced}};
+  for (const Entry& entry : entries) {
+    if (entry.function == task.run.body->function) return entry.act(task);
+  }
+  task.cluster.wrong("a function has no body: " + task.run.body->function->name);
+}
+
+}  // namespace
+
+Body run_tasks(Cluster& cluster, RankId rank, std::unique_ptr<Run> run, bool* done) {
+  detail::TaskRun& tasks = run->task;
+  const FunctionInfo& function = *run->body->function;
+  if (function.kind == FunctionInfo::Kind::constructor || function.kind == FunctionInfo::Kind::destructor) {
+    co_await cluster.delay(rank, static_cast<Time>(100 + cluster.random(500'000)));
+    function.invoke(tasks);
+  }
+  for (; tasks.next != tasks.end; tasks.advance()) {
+    if (tasks.stop.load()) break;
+    tasks.begin();
+    co_await cluster.delay(rank, static_cast<Time>(100 + cluster.random(200'000)));
+    Task task{cluster, rank, *run};
+    const Body body = act(task);
+    co_await body;
+    if (task.is_closed) continue;
+    if (task.failure) {
+      try {
+        std::rethrow_exception(task.failure);
+      } catch (...) {
+        tasks.fail();
+      }
+    } else {
+      tasks.out.put(task.result);
+      task.finish();
+    }
+  }
+  cluster.happened();
+  cluster.worker(rank).finish(std::move(run), cluster.now());
+  if (done != nullptr) *done = true;
+}
+
+}  // namespace mobula::sim
