@@ -24,7 +24,12 @@ std::string Head::what_is_left() const {
     if (n != 0) text += std::to_string(n) + " " + what + ", ";
   };
   name(unfinished_, "unfinished tasks");
-  name(spans_.size(), "spans");
+  // Of each rank the one in which its next single tasks will be may be known.
+  std::map<RankId, std::size_t> spans;
+  for (const auto& [id, span] : spans_) {
+    const bool is_open = span.pieces.empty() && span.entries.empty() && !span.owner_gone && spans[id.owner()]++ == 0;
+    name(is_open ? 0 : 1, "span");
+  }
   name(entries_.size(), "entries");
   name(actors_.size(), "actors");
   name(names_.size(), "names");

@@ -167,6 +167,7 @@ Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
 }
 
 void Head::unhook(Piece& piece) {
+  undefer(piece);
   if (piece.state == sched::State::queued) scheduler_.dequeue(piece);
   if (piece.missing != 0) {
     for (const ObjectId& dep : piece.work->deps()) {
@@ -174,6 +175,13 @@ void Head::unhook(Piece& piece) {
     }
     piece.missing = 0;
   }
+}
+
+// The piece does not wait for room at a rank any more.
+void Head::undefer(Piece& piece) {
+  if (piece.deferred_to == kNoRank) return;
+  deferred_[piece.deferred_to].erase(piece);
+  piece.deferred_to = kNoRank;
 }
 
 void Head::list_assigned(Piece& piece) {
@@ -483,7 +491,7 @@ void Head::place_ahead(Piece& piece) {
   if (!scheduler_.has_room_ahead(worker)) {
     MOBULA_MARK("head: a rank has no room for tasks that wait");
     piece.deferred_to = worker;
-    deferred_[worker].push_back({piece.range.span, piece.range.begin});
+    deferred_[worker].push_back(piece);
     return;
   }
   if (set_back(piece, inputs)) return;
@@ -632,23 +640,13 @@ void Head::step(Time now) {
   if (!late_.empty()) make_late_again();
   if (!waiting_groups_.empty()) place_groups();
   if (!leaving_.empty()) let_leave();
-  while (auto decision = scheduler_.place(now)) {
-    auto& piece = static_cast<Piece&>(*decision->piece);
-    const Inputs inputs = inputs_of(piece);
-    if (set_back(piece, inputs)) continue;
-    if (!decision->members.empty()) {
-      scheduler_.dequeue(piece);
-      start_gang(piece, decision->members);
-    } else if (decision->tasks < piece.size()) {
-      // The front goes; the rest stays at the head of its queue.
-      Piece& front = add_front(piece, decision->tasks);
-      assign(front, decision->worker, decision->demand, inputs, {}, std::move(decision->lenders));
-    } else {
-      scheduler_.dequeue(piece);
-      assign(piece, decision->worker, decision->demand, inputs, {}, std::move(decision->lenders));
-    }
-  }
-  settle();
+  // What follows from a decision may be that something else can run.
+  std::size_t queued = 0;
+  do {
+    while (const auto decision = scheduler_.place(now)) carry_out(*decision);
+    queued = scheduler_.queued_tasks();
+    settle();
+  } while (scheduler_.queued_tasks() > queued);
   if (!waits_.empty()) find_deadlocks();
   for (const RankId rank : scheduler_.take_reserved()) take_all_back(rank);
   if (scheduler_.may_rebalance()) {
@@ -666,6 +664,23 @@ void Head::step(Time now) {
     }
   }
   to_tell_.clear();
+}
+
+void Head::carry_out(const sched::Scheduler::Decision& decision) {
+  auto& piece = static_cast<Piece&>(*decision.piece);
+  const Inputs inputs = inputs_of(piece);
+  if (set_back(piece, inputs)) return;
+  if (!decision.members.empty()) {
+    scheduler_.dequeue(piece);
+    start_gang(piece, decision.members);
+  } else if (decision.tasks < piece.size()) {
+    // The front goes; the rest stays at the head of its queue.
+    Piece& front = add_front(piece, decision.tasks);
+    assign(front, decision.worker, decision.demand, inputs, {}, decision.lenders);
+  } else {
+    scheduler_.dequeue(piece);
+    assign(piece, decision.worker, decision.demand, inputs, {}, decision.lenders);
+  }
 }
 
 void Head::forget_recent() {
@@ -788,17 +803,12 @@ void Head::handle(RankId from, const core::Done& m) {
   if (work != nullptr && m.elapsed_ns != 0) {
     scheduler_.measured(last_function_, m.elapsed_ns, m.range.end - m.range.begin);
   }
-  if (from < deferred_.size()) {
-    auto& deferred = deferred_[from];
-    while (!deferred.empty() && scheduler_.has_room_ahead(from)) {
-      const ObjectId id = deferred.front();
-      deferred.pop_front();
-      Piece* piece = piece_with(id);
-      if (piece == nullptr || piece->deferred_to != from) continue;
-      MOBULA_MARK("head: a rank has room again for tasks that wait");
-      piece->deferred_to = kNoRank;
-      if (piece->state == sched::State::waiting && piece->missing != 0) to_place_ahead_.push_back(id);
-    }
+  sched::Queue& deferred = deferred_[from];
+  for (std::size_t room = scheduler_.room_ahead(from); room != 0 && !deferred.empty(); --room) {
+    auto& piece = static_cast<Piece&>(*deferred.front());
+    MOBULA_MARK("head: a rank has room again for tasks that wait");
+    undefer(piece);
+    to_place_ahead_.push_back({piece.range.span, piece.range.begin});
   }
   settle();
 }
@@ -845,7 +855,7 @@ void Head::elements_ended(const Range& range, const ErrorPtr& error) {
       } else if (--dependent->missing == 0 && dependent->state == sched::State::ahead) {
         scheduler_.inputs_came(*dependent);
       } else if (dependent->missing == 0 && dependent->state == sched::State::waiting) {
-        dependent->deferred_to = kNoRank;
+        undefer(*dependent);
         set_up(*dependent);
       } else if (dependent->unplaced != 0 && dependent->state == sched::State::waiting) {
         MOBULA_MARK("head: an input has ended that had no place");

@@ -347,11 +347,13 @@ class Head {
   void set_up(Piece& piece);
   void kept_at(Piece& piece, RankId rank);
   void unhook(Piece& piece);
+  void undefer(Piece& piece);
   void consider(Piece& piece);
   ErrorPtr too_few_ranks(const Piece& piece) const;
   bool is_drained(const Piece& piece) const { return !draining_.empty() && !piece.work->nested; }
   ErrorPtr not_begun(const Piece& piece) const;
   void place_ahead(Piece& piece);
+  void carry_out(const sched::Scheduler::Decision& decision);
   bool set_back(Piece& piece, const Inputs& inputs);
   void assign(Piece& piece, RankId worker, std::uint32_t demand, const Inputs& inputs, core::GangPart part = {},
               std::vector<RankId> lenders = {});
@@ -431,7 +433,7 @@ class Head {
   std::list<Work*> lineage_;                                          // the oldest first
   std::size_t lineage_bytes_ = 0;
   std::vector<ObjectId> late_;                  // to be made again once the rest of their gangs has ended
-  std::vector<std::deque<ObjectId>> deferred_;  // by rank: first tasks of pieces that wait for room there
+  std::vector<sched::Queue> deferred_;          // by rank: pieces that wait for room there
   std::vector<core::Free> frees_;               // by rank: what it is to be told at the end of the step
   std::vector<RankId> to_tell_;                 // of them, those with anything
   std::vector<ObjectId> to_free_;

@@ -235,14 +235,12 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
       set_up(*piece);
     }
   }
-  for (const ObjectId& id : deferred_[lost]) {
-    if (Piece* piece = piece_with(id); piece != nullptr && piece->deferred_to == lost) {
-      MOBULA_MARK("head: the rank is lost that a task waited to be sent ahead to");
-      piece->deferred_to = kNoRank;
-      consider(*piece);
-    }
+  while (!deferred_[lost].empty()) {
+    MOBULA_MARK("head: the rank is lost that a task waited to be sent ahead to");
+    auto& piece = static_cast<Piece&>(*deferred_[lost].front());
+    undefer(piece);
+    consider(piece);
   }
-  deferred_[lost].clear();
   groups_lost();
   actors_lost(lost);
   gangs_lost(lost);

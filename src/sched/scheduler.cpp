@@ -616,7 +616,7 @@ void Scheduler::stays(const Piece& piece) {
   Worker& worker = workers_[piece.worker];
   worker.held += cpus_of(piece);
   ++worker.actors;
-  update(piece.worker);
+  look_at_again(piece.worker);
 }
 
 void Scheduler::left(Holding holding) {

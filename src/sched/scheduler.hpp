@@ -115,9 +115,12 @@ class Scheduler {
   static constexpr std::uint32_t kTurn = 8;
 
   // Whether tasks that still wait for others may be sent ahead to the worker.
-  bool has_room_ahead(RankId rank) const {
+  bool has_room_ahead(RankId rank) const { return room_ahead(rank) != 0; }
+  std::size_t room_ahead(RankId rank) const {  // tasks
     const Worker& worker = workers_[rank];
-    return worker.alive && !worker.closed && !worker.reserved && worker.ahead + worker.tasks < kAhead;
+    if (!worker.alive || worker.closed || worker.reserved) return 0;
+    const std::size_t has = std::size_t{worker.ahead} + worker.tasks;
+    return has < kAhead ? kAhead - has : 0;
   }
 
   // The rank has the piece, and all its inputs are there: it holds what it asks for. Sets the piece's fields.

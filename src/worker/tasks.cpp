@@ -611,6 +611,7 @@ void Worker::release(Run& run) {
     const double cpus = held_cpus(run);
     free_.cpus -= cpus;
     lent_ -= cpus;
+    borrowed_ = std::min(borrowed_, lent_);
   }
   count_unused(run);
   if (!run.holds) return;
@@ -826,6 +827,7 @@ bool Worker::resume(Run& of, bool force) {
     return true;
   }
   free_.cpus -= cpus;
+  borrowed_ = std::min(borrowed_, lent_);
   if (cpus != 0) take_slots(run, run.lent_slots);
   return true;
 }
