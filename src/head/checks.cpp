@@ -1,4 +1,6 @@
 // What tests ask of the head: whether all that it knew of is gone, and what the scheduler counts is there.
+#include <algorithm>
+
 #include "head/head.hpp"
 
 namespace mobula::head {
@@ -24,7 +26,12 @@ std::string Head::what_is_left() const {
     if (n != 0) text += std::to_string(n) + " " + what + ", ";
   };
   name(unfinished_, "unfinished tasks");
-  name(spans_.size(), "spans");
+  // Of each rank the one in which its next single tasks will be may be known.
+  std::map<RankId, std::size_t> spans;
+  for (const auto& [id, span] : spans_) {
+    const bool is_open = span.pieces.empty() && span.entries.empty() && !span.owner_gone && spans[id.owner()]++ == 0;
+    name(is_open ? 0 : 1, "span");
+  }
   name(entries_.size(), "entries");
   name(actors_.size(), "actors");
   name(names_.size(), "names");
@@ -36,7 +43,13 @@ std::string Head::what_is_left() const {
   name(queued_bytes_, "bytes of arguments");
   for (RankId rank = 0; rank < ranks_.size(); ++rank) {
     name(assigned_[rank].size(), "pieces at ranks");
-    name(deferred_[rank].size(), "pieces that wait for a rank");
+    // Those that went elsewhere are dropped from the list when the rank says something next.
+    const auto waits = [&](ObjectId id) {
+      const Piece* piece = piece_with(id);
+      return piece != nullptr && piece->deferred_to == rank;
+    };
+    name(static_cast<std::size_t>(std::count_if(deferred_[rank].begin(), deferred_[rank].end(), waits)),
+         "pieces that wait for a rank");
     name(owned_pieces_[rank], "pieces of spans");
   }
   return text + scheduler_.what_is_held();
