@@ -148,6 +148,19 @@ Body copies_on_nodes(Cluster& cluster, std::uint32_t n) {
   }
 }
 
+// Nothing but tasks: what more ranks cost the simulator by themselves.
+Body plain_tasks(Cluster& cluster, std::uint32_t n) {
+  std::vector<Handle> all;
+  for (std::uint64_t i = 0; i < 4 * n; ++i) {
+    all.push_back(cluster.submit(0, false, kJoin, [i](Encoder& out) {
+      out.put(i);
+      out.put(i);
+    }));
+  }
+  const Body wait = await_all(cluster, all);
+  co_await wait;
+}
+
 // A placement group waits for what another one has, while n tasks run.
 Body waiting_group(Cluster& cluster, std::uint32_t n) {
   core::WireOptions bundles;
@@ -193,9 +206,33 @@ INSTANTIATE_TEST_SUITE_P(Clusters, Cost,
                                          Scenario{"ChildrenOfOneTask", 20'000, children_of_one_task},
                                          Scenario{"CancelOfAll", 8'000, cancel_of_all},
                                          Scenario{"Classes", 1'000, classes}, Scenario{"Chain", 10'000, chain},
-                                         Scenario{"LossOfARank", 20'000, loss_of_a_rank},
-                                         Scenario{"CopiesOnNodes", 300, copies_on_nodes, 300, true},
-                                         Scenario{"WaitingGroup", 8'000, waiting_group, 200, true}),
+                                         Scenario{"LossOfARank", 20'000, loss_of_a_rank}),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+// More ranks cost the simulator more by themselves: so beside as many plain tasks on as many ranks.
+class CostOfRanks : public testing::TestWithParam<Scenario> {};
+
+TEST_P(CostOfRanks, GrowsAsThatOfPlainTasks) {
+  const Scenario& scenario = GetParam();
+  const Scenario plain{"plain tasks", scenario.n, plain_tasks, scenario.ranks, true};
+  constexpr double kMost = 1.4;  // twice, if it looked at all ranks each time
+  double once = 0;
+  double twice = 0;
+  const auto best_of_3 = [](const Scenario& of, std::uint32_t n) {
+    return std::min({seconds_for(of, n), seconds_for(of, n), seconds_for(of, n)});
+  };
+  for (int i = 0; i < 4; ++i) {
+    once = best_of_3(scenario, scenario.n) / best_of_3(plain, scenario.n);
+    twice = best_of_3(scenario, 2 * scenario.n) / best_of_3(plain, 2 * scenario.n);
+    if (twice < kMost * once) break;
+  }
+  std::printf("%s: %.2f of plain tasks with %u, %.2f with twice as many\n", scenario.name, once, scenario.n, twice);
+  EXPECT_LT(twice, kMost * once);
+}
+
+INSTANTIATE_TEST_SUITE_P(Clusters, CostOfRanks,
+                         testing::Values(Scenario{"CopiesOnNodes", 300, copies_on_nodes, 300, true},
+                                         Scenario{"WaitingGroup", 4'000, waiting_group, 200, true}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
