@@ -188,9 +188,9 @@ void Head::close_gang(std::uint64_t id) {
 
 // After the scheduler knows that the rank is lost.
 void Head::gangs_lost(RankId lost) {
-  std::erase_if(stuck_, [&](const auto& entry) {
+  std::erase_if(stuck_, [this, lost](const auto& entry) {
     if (entry.second.worker != lost) return false;
-    scheduler_.left(entry.second);
+    scheduler_.left(entry.second);  // what it had of its node
     return true;
   });
   for (auto spare = spares_.begin(); spare != spares_.end();) {

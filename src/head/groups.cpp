@@ -68,7 +68,6 @@ bool Head::give_pool(Piece& piece) {
   const auto found = groups_.find(options.near);
   std::string why;
   if (found == groups_.end()) {
-    MOBULA_MARK("head: a task comes whose group is gone");
     why = "its placement group is gone";
   } else if (found->second.error != nullptr) {
     why = found->second.error->message;

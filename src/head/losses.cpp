@@ -458,7 +458,6 @@ void Head::settle_again(ObjectId id, Entry& of) {
   const bool holds = std::any_of(of.ranks.begin(), of.ranks.end(),
                                  [owner](const auto& holder) { return holder.first == owner && holder.second > 0; });
   if ((holds || !of.freed) && ranks_[owner].alive) return;
-  MOBULA_MARK("head: what was made again is small, and has no owner");
   of.error = make_error(ErrorKind::object_lost,
                         "the value of object " + core::to_string(id) +
                             " was lost, and its task, run again, made a small one in place of a large one",

@@ -50,8 +50,8 @@ void Scheduler::vacate(PoolId id) {
   Worker& worker = workers_[rank];
   worker.held -= pool.all.cpus;
   if (worker.held < 1e-9) worker.held = 0;
-  change_free(rank, pool.all, 1);  // also of a lost rank, for what the ranks of its node have together
-  if (worker.alive) look_at_again(rank);
+  change_free(rank, pool.all, 1);
+  look_at_again(rank);
 }
 
 void Scheduler::vacate_unused(const std::vector<PoolId>& pools) {

@@ -61,6 +61,10 @@ void Scheduler::remove_worker(RankId rank) {
   Worker& worker = workers_[rank];
   MOBULA_CHECK(worker.tasks == 0 && worker.ahead == 0, "a worker is removed with tasks assigned to it");
   slots_ -= worker.slots;
+  // What its bundles have of the node's goes back to the other ranks there.
+  for (auto& [id, pool] : pools_) {
+    if (pool.worker == rank) vacate(id);
+  }
   worker.alive = false;
   std::erase(members_, rank);
   std::erase(nodes_[worker.node], rank);
@@ -69,9 +73,6 @@ void Scheduler::remove_worker(RankId rank) {
   }
   ranks_changed();
   if (worker.reserved) end_reservation();
-  for (auto& [id, pool] : pools_) {
-    if (pool.worker == rank) vacate(id);
-  }
   update(rank);
 }
 
@@ -616,7 +617,7 @@ void Scheduler::stays(const Piece& piece) {
   Worker& worker = workers_[piece.worker];
   worker.held += cpus_of(piece);
   ++worker.actors;
-  look_at_again(piece.worker);
+  look_at_again(piece.worker);  // there may be room, since one without cpus is no load
 }
 
 void Scheduler::left(Holding holding) {

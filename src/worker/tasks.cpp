@@ -468,11 +468,11 @@ void Worker::actor_takes(double cpus) {
   borrowed_ += std::clamp(lent_ - free_.cpus, 0.0, cpus);
 }
 
-// An actor is gone, or was not made after all.
+// An actor is gone, or was not made after all. No more is borrowed than those hold that are left.
 void Worker::actor_left(double cpus) {
   actor_cpus_ -= cpus;
   if (actor_cpus_ < 1e-9) actor_cpus_ = 0;
-  borrowed_ = std::min(borrowed_, std::max(0.0, lent_ - free_.cpus));
+  borrowed_ = std::min({borrowed_, std::max(0.0, lent_ - free_.cpus), actor_cpus_});
 }
 
 // Those first that are near its GPUs.

@@ -476,7 +476,6 @@ void Worker::tell_store_news() {
                            "the value of object " + core::to_string(id) + " was in a file of rank " +
                                std::to_string(objects_.rank()) + ", which can't be read back: " + what,
                            "", id, objects_.rank(), 0, settings_.host);
-      MOBULA_MARK("worker: a value's file can't be read");
       store_.erase(id);
       if (Record* record = objects_.find(id)) objects_.set_error(*record, id.index, error);
       deliver(id, nullptr, error, kNoRank);

@@ -757,8 +757,15 @@ void Worker::rank_lost(const core::RankLost& m) {
       it->second.asked = kNoRank;
       it->second.receiving = false;
       again.push_back(it->first);
+      ++it;
+      continue;
     }
-    ++it;
+    // Only the lost rank had asked for what this one owns, and nobody here waits for it.
+    const Record* record = objects_.find(it->first);
+    const bool is_wanted = !it->second.pieces.empty() || !it->second.ranks.empty() || it->second.asked != kNoRank ||
+                           it->second.receiving || adopting_.contains(it->first);
+    const bool is_ours = record == nullptr || record->mine;
+    it = !is_wanted && is_ours ? interests_.erase(it) : std::next(it);
   }
   for (const ObjectId& id : again) ask_for(id, kNoRank);
   callers_lost(m.rank);

@@ -15,9 +15,9 @@ constexpr Time kLate = 9'000'000;  // ns by which a late member ends after the o
 
 Body give_large(Task& task, const Numbers& numbers) {
   Encoder value;
-  co_await task.cluster.until(task.rank, [&task, &value] {
-    return task.cluster.take_room(task.rank, (kLarge + 1) * sizeof(std::uint64_t), value.buffer);
-  });
+  const std::size_t size = (numbers.size() + 1) * sizeof(std::uint64_t);
+  co_await task.cluster.until(task.rank,
+                              [&task, &value, size] { return task.cluster.take_room(task.rank, size, value.buffer); });
   detail::encode(value, numbers);
   task.run.task.finish_large(std::move(value));
   task.is_closed = true;
@@ -119,6 +119,15 @@ Body run_ladder(Task& task) {
   co_await wait;
 }
 
+Body run_moody(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  task.result = leaf(seed);
+  if (seed % 4 != 0) co_return;
+  const Handle child = task.submit_leaf(seed);
+  const Body wait = result_of(task, child);
+  co_await wait;
+}
+
 Body run_slow(Task& task) {
   task.result = leaf(task.take(0));
   co_await task.delay(static_cast<Time>(task.take(1)));
@@ -211,7 +220,8 @@ Body run_fickle(Task& task) {
 // ---- large values ------------------------------------------------------------------------------------------------
 
 Body run_large(Task& task) {
-  const Numbers numbers(kLarge, mix(task.take(0)));
+  const std::uint64_t seed = task.take(0);
+  const Numbers numbers(size_of_large(seed), mix(seed));
   const Body give = give_large(task, numbers);
   co_await give;
 }
@@ -288,6 +298,7 @@ Body act(Task& task) {
                                   Entry{&kFickle, run_fickle},
                                   Entry{&kRelay, run_relay},
                                   Entry{&kFold, run_fold},
+                                  Entry{&kMoody, run_moody},
                                   Entry{&kFoldLarge, run_fold_large},
                                   Entry{&kReduced, run_reduced},
                                   Entry{&kGivesReduced, run_gives_reduced}};

@@ -1,5 +1,6 @@
 #include "sim/functions.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -49,6 +50,7 @@ std::vector<std::uint64_t> leaves(std::uint64_t seed, std::uint64_t n) {
 }
 
 Numbers join_numbers(Numbers a, const Numbers& b) {
+  a.resize(std::min(a.size(), b.size()));
   for (std::size_t i = 0; i < a.size(); ++i) a[i] = join(a[i], b[i]);
   return a;
 }
@@ -71,6 +73,7 @@ namespace {
 
 std::uint64_t reduced_leaves(std::uint64_t, std::uint64_t) { return 0; }
 Ref<std::uint64_t> reduced_ref(std::uint64_t, std::uint64_t) { return {}; }
+std::uint64_t moody(std::uint64_t) { return 0; }
 std::uint64_t slow(std::uint64_t, std::uint64_t) { return 0; }
 std::uint64_t flaky(std::uint64_t, std::uint64_t) { return 0; }
 std::vector<Ref<Numbers>> pack_refs(std::uint64_t, std::uint64_t) { return {}; }
@@ -98,6 +101,7 @@ const FunctionInfo& kLeaf = detail::Function<leaf>::info;
 const FunctionInfo& kJoin = detail::Function<join>::info;
 const FunctionInfo& kNode = detail::Function<node>::info;
 const FunctionInfo& kFan = detail::Function<fan>::info;
+const FunctionInfo& kMoody = detail::Function<moody>::info;
 const FunctionInfo& kSpray = detail::Function<spray>::info;
 const FunctionInfo& kReduced = detail::Function<reduced_leaves>::info;
 const FunctionInfo& kGivesReduced = detail::Function<reduced_ref>::info;

@@ -11,7 +11,10 @@
 
 namespace mobula::sim {
 
-inline constexpr std::size_t kLarge = 900;  // numbers in a large value: more than goes inline
+// Numbers in a large value: more than goes inline, and some more than goes into a message.
+inline constexpr std::size_t kLarge = 900;
+inline constexpr std::size_t kVeryLarge = 3'500;
+inline std::size_t size_of_large(std::uint64_t seed) { return seed % 4 == 0 ? kVeryLarge : kLarge; }
 
 inline std::uint64_t leaf(std::uint64_t seed) { return mix(seed); }
 inline std::uint64_t join(std::uint64_t a, std::uint64_t b) { return mix(a * 3 + b); }
@@ -62,9 +65,10 @@ extern const FunctionInfo& kNode;
 extern const FunctionInfo& kFan;
 extern const FunctionInfo& kLadder;
 extern const FunctionInfo& kSpray;
+extern const FunctionInfo& kMoody;         // (seed): leaf(seed); some wait for a child meanwhile, of most batches a few
 extern const FunctionInfo& kBox;           // (seed): a Ref to leaf(seed)
 extern const FunctionInfo& kOpen;          // (Ref): what is behind it
-extern const FunctionInfo& kLargeTask;     // (seed): kLarge times mix(seed)
+extern const FunctionInfo& kLargeTask;     // (seed): mix(seed), many times
 extern const FunctionInfo& kFirst;         // (numbers): the first of them
 extern const FunctionInfo& kBroken;        // (seed): throws
 extern const FunctionInfo& kSlow;          // (seed, ns): leaf(seed), after that time

@@ -31,8 +31,8 @@ Plan plan_joins(Program& program, const Draw& draw, std::uint32_t n) {
   return plan;
 }
 
-Plan plan_leaves(const Draw& draw, std::uint32_t n) {
-  Plan plan{{kLeaf, n}, {}};
+Plan plan_leaves(Program& program, const Draw& draw, std::uint32_t n) {
+  Plan plan{{program.one_in(2) ? kLeaf : kMoody, n}, {}};
   for (std::uint32_t i = 0; i < n; ++i) plan.expected.push_back(gives(leaf(draw.seed + i)));
   plan.items.item = [seed = draw.seed](std::uint32_t i, Encoder& out) {
     out.put(seed + i);
@@ -46,7 +46,7 @@ Plan plan_leaves(const Draw& draw, std::uint32_t n) {
 Body batch(Program& program, Draw draw) {
   Cluster& cluster = program.cluster;
   const auto n = static_cast<std::uint32_t>(1 + program.random(program.one_in(16) ? 1000 : 60));
-  Plan plan = program.one_in(3) ? plan_leaves(draw, n) : plan_joins(program, draw, n);
+  Plan plan = program.one_in(3) ? plan_leaves(program, draw, n) : plan_joins(program, draw, n);
   if (program.one_in(2)) plan.items.options = &draw.options;
   if (program.one_in(2)) plan.items.most = static_cast<std::uint32_t>(1 + program.random(20));
   const detail::BatchHandle batch = cluster.submit_batch(0, false, plan.items);

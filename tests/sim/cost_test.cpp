@@ -1,0 +1,239 @@
+// What a cluster does for n of something takes a time that grows with n, and not with its square: twice as many may
+// take 2.5 times as long. Measured by the time of the processor, of the best of several runs.
+#include <gtest/gtest.h>
+#include <time.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "sim/cluster.hpp"
+#include "sim/functions.hpp"
+
+namespace mobula::sim {
+namespace {
+
+double seconds_of_this_thread() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
+}
+
+struct Scenario {
+  const char* name;
+  std::uint32_t n;
+  Body (*driver)(Cluster&, std::uint32_t n);
+  std::uint32_t ranks = 3;
+  bool ranks_grow = false;  // with n: so many for each
+};
+
+void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.name; }
+
+double seconds_for(const Scenario& scenario, std::uint32_t n) {
+  Options options;
+  options.seed = 3;
+  options.ranks = scenario.ranks_grow ? scenario.ranks * (n / scenario.n) : scenario.ranks;
+  options.slots_most = 2;
+  options.slow_part = 0;
+  options.check_each_step = false;
+  const double before = seconds_of_this_thread();
+  {
+    Cluster cluster(options);
+    cluster.run([&] { return scenario.driver(cluster, n); });
+  }
+  return seconds_of_this_thread() - before;
+}
+
+// ---- what is done n times ----------------------------------------------------------------------------------------
+
+const Cluster::Arguments kNone = [](Encoder&) {};
+
+Body await_all(Cluster& cluster, const std::vector<Handle>& handles) {
+  for (const Handle& handle : handles) co_await cluster.here(0, handle);
+}
+
+// A task that holds all that there is of x for a while.
+Handle hold_x(Cluster& cluster, Time time) {
+  TaskOptions options;
+  options.resources["x"] = 1;
+  const auto arguments = [time](Encoder& out) {
+    out.put(std::uint64_t{0});
+    out.put(static_cast<std::uint64_t>(time));
+  };
+  return cluster.submit(0, false, kSlow, arguments, {}, &options);
+}
+
+Body dependents_of_a_failure(Cluster& cluster, std::uint32_t n) {
+  const Handle broken = cluster.submit(0, false, kBroken, [](Encoder& out) { out.put(std::uint64_t{1}); });
+  std::vector<Handle> all;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    all.push_back(cluster.submit(0, false, kJoin, [i](Encoder& out) { out.put(i); }, {{0, broken}}));
+  }
+  const Body wait = await_all(cluster, all);
+  co_await wait;
+}
+
+// One by one, on one rank: others take them back from the far end, and the task itself takes them from there.
+Body children_of_one_task(Cluster& cluster, std::uint32_t n) {
+  const auto arguments = [n](Encoder& out) {
+    out.put(std::uint64_t{1});
+    out.put(std::uint64_t{n});
+  };
+  const Handle handle = cluster.submit(0, false, kSpray, arguments);
+  co_await cluster.here(0, handle);
+}
+
+Body cancel_of_all(Cluster& cluster, std::uint32_t n) {
+  const Handle holder = hold_x(cluster, 20'000'000);
+  std::vector<Handle> all;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    all.push_back(cluster.submit(0, false, kJoin, [i](Encoder& out) { out.put(i); }, {{0, holder}}));
+  }
+  for (const Handle& handle : all) {
+    core::Answer answer;
+    cluster.worker(0).make_known(handle);
+    const Body ask = cluster.ask(0, core::Question::cancel, handle.id(), {}, &answer);
+    co_await ask;
+  }
+  const Body wait = await_all(cluster, all);
+  co_await wait;
+}
+
+Body classes(Cluster& cluster, std::uint32_t n) {
+  std::vector<Handle> all;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    TaskOptions options;
+    options.memory = 1 + i;
+    all.push_back(cluster.submit(
+        0, false, kLeaf, [i](Encoder& out) { out.put(i); }, {}, &options));
+  }
+  const Body wait = await_all(cluster, all);
+  co_await wait;
+}
+
+// Behind a resource that comes late.
+Body chain(Cluster& cluster, std::uint32_t n) {
+  Handle last = hold_x(cluster, 2'000'000);
+  for (std::uint64_t i = 0; i < n; ++i) {
+    last = cluster.submit(0, false, kJoin, [i](Encoder& out) { out.put(i); }, {{0, last}});
+  }
+  co_await cluster.here(0, last);
+}
+
+Body loss_of_a_rank(Cluster& cluster, std::uint32_t n) {
+  const Handle child = hold_x(cluster, 30'000'000);
+  const auto arguments = [n](Encoder& out) {
+    out.put(std::uint64_t{1});
+    out.put(std::uint64_t{n});
+  };
+  TaskOptions options;
+  options.placement = on_rank(2);
+  const Handle handle = cluster.submit(0, false, kSpray, arguments, {}, &options);
+  co_await cluster.delay(0, 1'500'000);
+  cluster.lose(2);
+  co_await cluster.here(0, handle);
+}
+
+// Each node has a copy of one value, and then tasks take it.
+Body copies_on_nodes(Cluster& cluster, std::uint32_t n) {
+  const Handle large = cluster.submit(0, false, kLargeTask, [](Encoder& out) { out.put(std::uint64_t{1}); });
+  for (int round = 0; round < 4; ++round) {
+    std::vector<Handle> all;
+    for (std::uint32_t i = 0; i < n; ++i) {
+      TaskOptions options;
+      options.placement = spread;
+      all.push_back(cluster.submit(0, false, kFirst, kNone, {{0, large}}, round == 0 ? &options : nullptr));
+    }
+    const Body wait = await_all(cluster, all);
+    co_await wait;
+  }
+}
+
+// Nothing but tasks: what more ranks cost the simulator by themselves.
+Body plain_tasks(Cluster& cluster, std::uint32_t n) {
+  std::vector<Handle> all;
+  for (std::uint64_t i = 0; i < 4 * n; ++i) {
+    all.push_back(cluster.submit(0, false, kJoin, [i](Encoder& out) {
+      out.put(i);
+      out.put(i);
+    }));
+  }
+  const Body wait = await_all(cluster, all);
+  co_await wait;
+}
+
+// A placement group waits for what another one has, while n tasks run.
+Body waiting_group(Cluster& cluster, std::uint32_t n) {
+  core::WireOptions bundles;
+  bundles.demands.assign(cluster.ranks().size() - 1, {1, 0, 0, {}});
+  Handle groups[2];
+  for (Handle& group : groups) {
+    group = cluster.worker(0).mint_actor();
+    core::Answer answer;
+    const Body ask = cluster.ask(0, core::Question::bundles, group.id(), bundles, &answer);
+    co_await ask;
+  }
+  std::vector<Handle> all;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    TaskOptions options;
+    options.cpus = 0.5;
+    options.placement = {Placement::Kind::bundle, static_cast<std::uint32_t>(i % bundles.demands.size()), groups[0]};
+    all.push_back(cluster.submit(
+        0, false, kLeaf, [i](Encoder& out) { out.put(i); }, {}, &options));
+  }
+  const Body wait = await_all(cluster, all);
+  co_await wait;
+}
+
+class Cost : public testing::TestWithParam<Scenario> {};
+
+TEST_P(Cost, GrowsWithWhatIsDone) {
+  const Scenario& scenario = GetParam();
+  constexpr double kMost = 2.5;
+  double once = std::numeric_limits<double>::max();
+  double twice = once;
+  for (int i = 0; i < 6; ++i) {
+    once = std::min(once, seconds_for(scenario, scenario.n));
+    twice = std::min(twice, seconds_for(scenario, 2 * scenario.n));
+    if (i > 0 && twice < kMost * once) break;
+  }
+  std::printf("%s: %.0f ms for %u, %.1f times that for twice as many\n", scenario.name, once * 1e3, scenario.n,
+              twice / once);
+  EXPECT_LT(twice, kMost * once);
+}
+
+INSTANTIATE_TEST_SUITE_P(Clusters, Cost,
+                         testing::Values(Scenario{"DependentsOfAFailure", 8'000, dependents_of_a_failure},
+                                         Scenario{"ChildrenOfOneTask", 20'000, children_of_one_task},
+                                         Scenario{"CancelOfAll", 8'000, cancel_of_all},
+                                         Scenario{"Classes", 1'000, classes}, Scenario{"Chain", 10'000, chain},
+                                         Scenario{"LossOfARank", 20'000, loss_of_a_rank}),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+// More ranks cost the simulator more by themselves: so beside as many plain tasks on as many ranks.
+class CostOfRanks : public testing::TestWithParam<Scenario> {};
+
+TEST_P(CostOfRanks, GrowsAsThatOfPlainTasks) {
+  const Scenario& scenario = GetParam();
+  const Scenario plain{"plain tasks", scenario.n, plain_tasks, scenario.ranks, true};
+  constexpr double kMost = 1.4;  // twice, if it looked at all ranks each time
+  double once = 0;
+  double twice = 0;
+  const auto best_of_3 = [](const Scenario& of, std::uint32_t n) {
+    return std::min({seconds_for(of, n), seconds_for(of, n), seconds_for(of, n)});
+  };
+  for (int i = 0; i < 4; ++i) {
+    once = best_of_3(scenario, scenario.n) / best_of_3(plain, scenario.n);
+    twice = best_of_3(scenario, 2 * scenario.n) / best_of_3(plain, 2 * scenario.n);
+    if (twice < kMost * once) break;
+  }
+  std::printf("%s: %.2f of plain tasks with %u, %.2f with twice as many\n", scenario.name, once, scenario.n, twice);
+  EXPECT_LT(twice, kMost * once);
+}
+
+INSTANTIATE_TEST_SUITE_P(Clusters, CostOfRanks,
+                         testing::Values(Scenario{"CopiesOnNodes", 300, copies_on_nodes, 300, true},
+                                         Scenario{"WaitingGroup", 4'000, waiting_group, 200, true}),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+}  // namespace
+}  // namespace mobula::sim
