@@ -403,6 +403,7 @@ void await_all(const BatchHandle& batch) {
   }
   exec::Waiter waiter;
   store::Watch watch(record, Record::kWhole, waiter);
+  watch.again();
   engine.wait_lending(
       lock, waiter, [&] { return record.ready_count.load(std::memory_order_relaxed) == batch.count(); },
       Engine::kNever);

@@ -541,6 +541,10 @@ bool Engine::wait(Lock& lock, Waiter& waiter, Condition met, Time deadline) {
       if (met()) return true;
       continue;
     }
+    if (!std::exchange(waiter.listens_, true)) {
+      waiter.listen();
+      if (met()) return true;
+    }
     // Woken for news that was not for this thread, or by a bell, it looks around, but does not start to spin anew.
     if (waiter.signalled_) continue;
     slept.yes = true;
@@ -679,24 +683,31 @@ bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline, s
   }
   // Told of the value, it looks at once, before that may be moved out again.
   struct Awaits final : Waiter {
-    explicit Awaits(Condition here) : here(here) {}
+    Awaits(Condition here, detail::Record& record, std::uint32_t index) : here(here), watch(record, index, *this) {}
     void ready(std::size_t) override {
       told = true;
       here();
       signal();
     }
+    void listen() override {
+      listens = true;
+      told = true;
+    }
     Condition here;
+    store::Watch watch;
+    bool listens = false;
     bool told = true;
-  } waiter(here);
-  store::Watch watch(record, index, waiter);
+    bool was_ready = false;
+  } waiter(here, record, index);
   worker::Run* const run = t_run;
   const auto met = [&] {
     if (here()) return true;
     if (run != nullptr && run->deadlock != nullptr) return true;
-    if (std::exchange(waiter.told, false)) {
-      // Large values stay where they are until somebody here wants them.
-      watch.again();
-      worker_->request(handle);
+    // While it only looks, a value that is ready elsewhere now is news.
+    const bool is_news = !waiter.listens && std::exchange(waiter.was_ready, record.ready(index)) != record.ready(index);
+    if (std::exchange(waiter.told, false) || is_news) {
+      if (waiter.listens) waiter.watch.again();
+      worker_->request(handle);  // large values stay where they are until somebody here wants them
     }
     return here();
   };

@@ -93,6 +93,9 @@ class Waiter : public store::Watcher {
     }
   }
   void ready(std::size_t) override { signal(); }
+  // Called before it sleeps for the first time: until then it looks by itself, and what must be known to be signalled
+  // need not be made known for it.
+  virtual void listen() {}
   // It is not to wait any longer: its wait throws an Error with this text.
   void refuse(std::string why) {
     refused_ = std::move(why);
@@ -102,6 +105,7 @@ class Waiter : public store::Watcher {
  private:
   friend class Engine;
   bool signalled_ = false;
+  bool listens_ = false;
   transport::Wire* wire_ = nullptr;  // on whose bell it sleeps
   transport::Doorbell bell_;
   Place sleeps_;  // among those that sleep on bells of their own

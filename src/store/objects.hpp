@@ -292,16 +292,14 @@ class ObjectTable {
   std::atomic<bool> dropped_any_{false};
 };
 
-// A watch that lasts as long as this.
+// A watch that begins with `again` and ends with this.
 class Watch {
  public:
-  Watch(Record& record, std::uint32_t index, Watcher& watcher) : record_(record), index_(index), watcher_(watcher) {
-    again();
-  }
+  Watch(Record& record, std::uint32_t index, Watcher& watcher) : record_(record), index_(index), watcher_(watcher) {}
   ~Watch() { ObjectTable::unwatch(record_, index_, watcher_); }
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
-  // After it was told.
+  // To be called anew after it was told.
   void again() {
     ObjectTable::unwatch(record_, index_, watcher_);
     ObjectTable::watch(record_, index_, watcher_);

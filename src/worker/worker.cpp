@@ -439,8 +439,9 @@ core::Ids Worker::pass_on_all(std::span<const Handle> handles) {
 
 void Worker::keep_piece(const Range& range, std::shared_ptr<Body> body, Time now) {
   constexpr std::size_t kBooks = sizeof(Piece) + sizeof(Body) + 128;  // bytes that a piece takes beside its arguments
-  body->share.reset(new Body::Share{kept_bytes_, body->args.size() + kBooks});
-  kept_bytes_ += body->share->bytes;
+  body->share.all = &kept_bytes_;
+  body->share.bytes = body->args.size() + kBooks;
+  kept_bytes_ += body->share.bytes;
   Piece& piece = add_piece(range, std::move(body));
   piece.kept = true;
   piece.announced = false;

@@ -87,11 +87,12 @@ struct Body {
   std::vector<Handle> keep;         // of a kept piece: what its tasks hold
   // Of a kept piece: its part of the memory that all of them take.
   struct Share {
-    ~Share() { all -= bytes; }
-    std::size_t& all;
-    std::size_t bytes;
-  };
-  std::unique_ptr<Share> share;
+    ~Share() {
+      if (all != nullptr) *all -= bytes;
+    }
+    std::size_t* all = nullptr;
+    std::size_t bytes = 0;
+  } share;
   std::uint32_t attempt = 1;
   LocalActor* actor = nullptr;  // of calls:
   ObjectId caller;
@@ -323,7 +324,7 @@ class Worker {
   std::uint64_t tasks_run() const { return tasks_run_; }
   std::uint64_t fetches() const { return fetches_; }  // values asked of other ranks
   std::string describe() const;                       // what it waits for, for people
-  std::string what_is_left() const;  // for tests, at rest; empty: nothing, and everything is free
+  std::string what_is_left() const;                   // for tests, at rest; empty: nothing, and everything is free
 
  private:
   struct Asker {

@@ -74,7 +74,8 @@ TEST_F(BlocksTest, WhatAThreadWaitsForComesFirst) {
   announce(3);
   const Handle wanted = objects_.handle_of(id(4));
   Ignorer ignorer;
-  const store::Watch watch(*wanted.record(), wanted.index(), ignorer);
+  store::Watch watch(*wanted.record(), wanted.index(), ignorer);
+  watch.again();
   announce(4);
   EXPECT_EQ(wire_.keys, (std::vector<std::uint64_t>{1}));
   wire_.complete();
