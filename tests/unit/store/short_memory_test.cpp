@@ -34,7 +34,7 @@ void without_memory(Act act) {
 
 class ShortMemory : public testing::Test {
  protected:
-  static constexpr std::size_t kSegment = kMany * 2 * kSize;
+  static constexpr std::size_t kSegment = std::size_t{kMany} << 11;
   ShortMemory()
       : segment_(static_cast<std::byte*>(std::aligned_alloc(4096, kSegment)), &std::free), store_(settings()) {}
   Store::Settings settings() const {

@@ -344,7 +344,7 @@ TEST(Store, AValueThatIsErasedTwiceWhilePinnedKeepsBoth) {
 
 TEST(Store, MakingRoomDoesNotLookAtWhatIsInUse) {
   constexpr std::size_t kValues = 5'000;
-  constexpr std::uint32_t kIdle = 10;
+  constexpr std::uint32_t kIdle = 12;
   Bench bench((kValues + kIdle) << 10, true);
   for (std::uint32_t n = 0; n < kIdle; ++n) bench.add(kValues + n, 900);
   const auto lent = bench.fill_with_lent(kValues);
