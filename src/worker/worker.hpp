@@ -323,7 +323,7 @@ class Worker {
   std::uint64_t tasks_run() const { return tasks_run_; }
   std::uint64_t fetches() const { return fetches_; }  // values asked of other ranks
   std::string describe() const;                       // what it waits for, for people
-  std::string what_is_left() const;  // for tests, at rest; empty: nothing, and everything is free
+  std::string what_is_left() const;                   // for tests, at rest; empty: nothing, and everything is free
 
  private:
   struct Asker {
