@@ -16,7 +16,7 @@ namespace random_programs {
 Killer::Killer(Number seed, std::vector<pid_t> processes, Number kills)
     : thread_([draw = Draw(seed), processes = std::move(processes), kills](const std::stop_token& stop) mutable {
         for (Number i = 0; i < kills && !processes.empty(); ++i) {
-          std::this_thread::sleep_for(std::chrono::milliseconds(draw.below(300)));
+          std::this_thread::sleep_for(std::chrono::milliseconds(draw.below(120)));
           if (stop.stop_requested()) return;
           const std::size_t chosen = draw.below(processes.size());
           std::fprintf(stderr, "random: process %d is killed\n", processes[chosen]);

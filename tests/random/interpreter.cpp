@@ -26,8 +26,8 @@ Interpreter::Interpreter(Role role, const Settings& settings, std::string path, 
 
 Interpreter::Interpreter(Role role, const Order& order)
     : Interpreter(role, order.settings, order.path, order.seed, order.holders) {
-  for (const auto& carried : order.numbers) numbers.push_back(known(carried));
-  for (const auto& carried : order.words) all_words.push_back(known(carried));
+  for (const auto& carried : order.numbers) numbers.push_back(known(carried, settings_.ranks_are_lost));
+  for (const auto& carried : order.words) all_words.push_back(known(carried, settings_.ranks_are_lost));
   for (const auto& carried : order.tallies) {
     // Calls are counted by what is known of an actor, so that is known once.
     const auto is_it = [&](const TallyPtr& tally) { return tally->actor == carried.actor; };
@@ -155,8 +155,8 @@ TallyPtr Interpreter::tally(Draw& draw) {
 }
 
 void Interpreter::add(const Parcel& parcel) {
-  for (const auto& carried : parcel.numbers) keep(numbers, known(carried));
-  for (const auto& carried : parcel.words) keep(all_words, known(carried));
+  for (const auto& carried : parcel.numbers) keep(numbers, known(carried, settings_.ranks_are_lost));
+  for (const auto& carried : parcel.words) keep(all_words, known(carried, settings_.ranks_are_lost));
 }
 
 // ---- comparing ------------------------------------------------------------------------------------------------------

@@ -61,8 +61,8 @@ run_setting() {
     threads_4_ranks) run "$setting" mpirun -n 4 "$binary" --threads "$@" ;;
     busy) run "$setting" "$binary" --busy "$@" ;;
     busy_4_ranks) run "$setting" mpirun -n 4 "$binary" --busy "$@" ;;
-    kills) run "$setting" mpirun --mca orte_allowed_exit_without_sync 1 -n 4 "$binary" --kills=1 "$@" ;;
-    kills_8_ranks) run "$setting" mpirun --mca orte_allowed_exit_without_sync 1 -n 8 "$binary" --kills=3 "$@" ;;
+    kills) run "$setting" mpirun --mca orte_allowed_exit_without_sync 1 -n 4 "$binary" --kills=1 --operations=60 "$@" ;;
+    kills_8_ranks) run "$setting" mpirun --mca orte_allowed_exit_without_sync 1 -n 8 "$binary" --kills=3 --operations=60 "$@" ;;
     all) for one in "${settings[@]}"; do run_setting "$one" "$@"; done ;;
     *) echo "many.sh: no setting is called $setting" >&2 && exit 2 ;;
   esac

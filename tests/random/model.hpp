@@ -51,8 +51,9 @@ Carried<T> carried(const Known<T>& known) {
 }
 
 template <class T>
-Known<T> known(const Carried<T>& carried) {
+Known<T> known(const Carried<T>& carried, bool ranks_are_lost) {
   Node node;
+  node.ranks_are_lost = ranks_are_lost;
   node.own = carried.outcomes;
   node.may_be_cancelled = carried.may_be_cancelled;
   return {carried.ref, std::make_shared<Node>(std::move(node))};

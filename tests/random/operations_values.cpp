@@ -65,7 +65,7 @@ void task_takes_parcel(Interpreter& here, Draw& draw, const Step&) {
   Number sum = 0;
   std::vector<NodePtr> nodes;
   const auto count_in = [&](const auto& carried) {
-    nodes.push_back(known(carried).node);
+    nodes.push_back(known(carried, here.settings().ranks_are_lost).node);
     sum = sum * 3 + here.digest_of(nodes.back());
   };
   for (const auto& carried : parcel.numbers) count_in(carried);
