@@ -432,10 +432,10 @@ class Head {
   std::map<std::pair<RankId, RankId>, std::vector<Recent>> unheard_;  // the same of lost ranks, by that and the owner
   std::list<Work*> lineage_;                                          // the oldest first
   std::size_t lineage_bytes_ = 0;
-  std::vector<ObjectId> late_;                  // to be made again once the rest of their gangs has ended
-  std::vector<sched::Queue> deferred_;          // by rank: pieces that wait for room there
-  std::vector<core::Free> frees_;               // by rank: what it is to be told at the end of the step
-  std::vector<RankId> to_tell_;                 // of them, those with anything
+  std::vector<ObjectId> late_;          // to be made again once the rest of their gangs has ended
+  std::vector<sched::Queue> deferred_;  // by rank: pieces that wait for room there
+  std::vector<core::Free> frees_;       // by rank: what it is to be told at the end of the step
+  std::vector<RankId> to_tell_;         // of them, those with anything
   std::vector<ObjectId> to_free_;
   bool freeing_ = false;
   struct Asked {
