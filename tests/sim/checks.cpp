@@ -28,7 +28,8 @@ void check_rank(const Cluster& cluster, RankId r) {
     cluster.wrong("no record outlives its handles" + where + ": " + rank.objects->describe());
   if (rank.store->size() != 0 || rank.store->used() != 0 || !rank.files.empty()) {
     cluster.wrong("no value outlives its refs" + where + ": " + rank.store->describe() +
-                  std::to_string(rank.store->used()) + " bytes, " + std::to_string(rank.files.size()) + " files");
+                  std::to_string(rank.store->used()) + " bytes, " + std::to_string(rank.files.size()) + " files; " +
+                  rank.worker->what_is_left() + rank.worker->describe());
   }
   const std::string left = rank.worker->what_is_left();
   if (!left.empty())

@@ -101,6 +101,7 @@ void SimWire::drop_all() {
 void SimWire::abandon(RankId rank) {
   std::erase_if(wanted_, [rank](const auto& w) { return w.first.first == rank; });
   std::erase_if(offered_, [rank](const auto& o) { return o.first.first == rank; });
+  std::erase_if(network_.wire(rank).offered_, [this](const auto& o) { return o.first.first == rank_; });
 }
 
 }  // namespace mobula::sim
