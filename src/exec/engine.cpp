@@ -200,7 +200,8 @@ void Engine::require_open() {
 // This thread is none of the runtime's, of a task's or of the driver's, as far as its name tells.
 bool Engine::is_strange() const {
   thread_local const std::string name = own_name();
-  return number_by_name() == 0 && name != driver_;
+  thread_local const bool is_numbered = number_by_name() != 0;
+  return !is_numbered && name != driver_;
 }
 
 // The process ends, and this thread is not to be unwound.
