@@ -42,7 +42,9 @@ std::string what_is_held() {
   if (stats.objects() != 0) text += "\n  " + std::to_string(stats.objects()) + " values are left";
   for (const auto& object : stats.largest) {
     text += "\n    " + object.id + " of " + std::to_string(object.size) + " bytes on rank " +
-            std::to_string(object.rank) + ", held by " + std::to_string(object.holders.size()) + " ranks and " +
+            std::to_string(object.rank) + ", held by";
+    for (const std::uint32_t holder : object.holders) text += " rank " + std::to_string(holder) + ",";
+    text += " " +
             std::to_string(object.inner_holders) + " tasks or values" + (object.in_use ? ", in use" : "");
   }
   return text;
