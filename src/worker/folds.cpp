@@ -290,6 +290,10 @@ void Folds::advance(Reduction& reduction) {
   const ObjectId id = reduction.result;
   if (!objects_.is_wanted(id)) {
     end(id);
+    // Ranks that asked for it in vain wait here.
+    submitter_.fail(id, false,
+                    core::make_error(core::ErrorKind::object_lost, "object " + core::to_string(id) + " was freed", "",
+                                     id, objects_.rank(), 0));
     return;
   }
   for (std::size_t level = reduction.levels.size(); level-- != 0;) {
