@@ -44,8 +44,7 @@ std::string what_is_held() {
     text += "\n    " + object.id + " of " + std::to_string(object.size) + " bytes on rank " +
             std::to_string(object.rank) + ", held by";
     for (const std::uint32_t holder : object.holders) text += " rank " + std::to_string(holder) + ",";
-    text += " " +
-            std::to_string(object.inner_holders) + " tasks or values" + (object.in_use ? ", in use" : "");
+    text += " " + std::to_string(object.inner_holders) + " tasks or values" + (object.in_use ? ", in use" : "");
   }
   return text;
 }

@@ -98,18 +98,6 @@ Body cancel_of_all(Cluster& cluster, std::uint32_t n) {
   co_await wait;
 }
 
-Body classes(Cluster& cluster, std::uint32_t n) {
-  std::vector<Handle> all;
-  for (std::uint64_t i = 0; i < n; ++i) {
-    TaskOptions options;
-    options.memory = 1 + i;
-    all.push_back(cluster.submit(
-        0, false, kLeaf, [i](Encoder& out) { out.put(i); }, {}, &options));
-  }
-  const Body wait = await_all(cluster, all);
-  co_await wait;
-}
-
 // Behind a resource that comes late.
 Body chain(Cluster& cluster, std::uint32_t n) {
   Handle last = hold_x(cluster, 2'000'000);
@@ -205,7 +193,7 @@ INSTANTIATE_TEST_SUITE_P(Clusters, Cost,
                          testing::Values(Scenario{"DependentsOfAFailure", 8'000, dependents_of_a_failure},
                                          Scenario{"ChildrenOfOneTask", 20'000, children_of_one_task},
                                          Scenario{"CancelOfAll", 8'000, cancel_of_all},
-                                         Scenario{"Classes", 1'000, classes}, Scenario{"Chain", 10'000, chain},
+                                         Scenario{"Chain", 10'000, chain},
                                          Scenario{"LossOfARank", 20'000, loss_of_a_rank}),
                          [](const auto& test) { return std::string(test.param.name); });
 
