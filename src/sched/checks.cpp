@@ -136,7 +136,7 @@ std::string Scheduler::what_stays_idle() {
       if (queue.empty()) continue;
       const auto& demands = classes_[queue.front()->klass].demands;
       const bool fits_in =
-          std::any_of(demands.begin(), demands.end(), [&](const auto& d) { return offers(pool.free, d); });
+          std::any_of(demands.begin(), demands.end(), [&has = pool.free](const auto& d) { return offers(has, d); });
       if (fits_in) return "its bundle has room for it: " + describe(*queue.front());
       break;
     }

@@ -142,11 +142,11 @@ bool Transport::poll_wire(const Wire::OnFrame& on_frame) {
   while (!landed_.empty()) {
     const std::vector<Landed> landed = std::move(landed_);
     landed_.clear();
-    for (const auto& [peer, frame] : landed) {
-      peer->block_pending = false;
-      guarded(peer->rank, [&] {
-        consume(*peer, frame->view().subspan(sizeof(Header)), on_frame);
-        drain_stalled(*peer, on_frame);
+    for (const Landed& one : landed) {
+      one.peer->block_pending = false;
+      guarded(one.peer->rank, [&] {
+        consume(*one.peer, one.frame->view().subspan(sizeof(Header)), on_frame);
+        drain_stalled(*one.peer, on_frame);
       });
     }
     happened = true;

@@ -233,8 +233,12 @@ TEST(Reduce, MayBeCancelled) {
   // By another rank.
   constexpr auto cancels = [](const std::vector<Ref<int>>& of) { return mobula::cancel(of.front()); };
   const auto again = reduce<plus>(remote<sleep_and_return>.map(std::vector<int>{500, 1, 1, 1}, numbers(0, 4)));
-  EXPECT_TRUE(get(remote<cancels>(std::vector{again})));
-  EXPECT_THROW(get(again), mobula::Cancelled);
+  // Where there is one slot in all, it runs behind the tasks that make the values.
+  if (get(remote<cancels>(std::vector{again}))) {
+    EXPECT_THROW(get(again), mobula::Cancelled);
+  } else {
+    EXPECT_EQ(get(again), 6);
+  }
 }
 
 TEST(Reduce, SaysWhatItWaitsFor) {

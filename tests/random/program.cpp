@@ -48,7 +48,7 @@ class Generator {
  private:
   static Number weight(const Operation& operation, Role role, int depth) {
     if ((operation.roles & bit(role)) == 0) return 0;
-    return operation.block && depth == kDepth ? 0 : operation.weight;
+    return operation.block && depth == kDepth ? 0 : static_cast<Number>(operation.weight);
   }
 
   Step step(const Operation& operation, Role role, int depth) {

@@ -67,7 +67,7 @@ TEST_P(Sim, RandomPrograms) {
 INSTANTIATE_TEST_SUITE_P(Clusters, Sim,
                          testing::Values(Case{1, 0, 300}, Case{2, 0, 500}, Case{3, 0, 500}, Case{4, 0, 500},
                                          Case{8, 0, 300}, Case{16, 0, 150}, Case{64, 0, 40}, Case{4, 1, 600},
-                                         Case{8, 3, 400}, Case{16, 8, 200}, Case{1000, 0, 30}, Case{1000, 20, 30},
+                                         Case{8, 3, 500}, Case{16, 8, 200}, Case{1000, 0, 30}, Case{1000, 20, 30},
                                          Case{10'000, 0, 10}, Case{10'000, 20, 1}, Case{4, 0, 300, 40, 2},
                                          Case{16, 0, 150, 40, 8}, Case{16, 4, 150, 40, 4}, Case{4, 1, 100, 40, 0, true},
                                          Case{8, 3, 100, 40, 0, true}, Case{1, 0, 100, 40, 0, false, true},
