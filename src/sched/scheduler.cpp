@@ -320,7 +320,9 @@ std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& w
   for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
     const auto& demand = klass.demands[i];
     if (klass.stays && !takes_lent && demand.cpus > 0 && demand.cpus > worker.lasting() + kSlack) continue;
-    if (demand.cpus <= worker.free.cpus + worker.lent + kSlack && offers_besides_cpus(worker.free, demand)) return i;
+    // What asks for no cpus has room beside any tasks, also where more are held for a while than there are.
+    const bool has_cpus = demand.cpus == 0 || demand.cpus <= worker.free.cpus + worker.lent + kSlack;
+    if (has_cpus && offers_besides_cpus(worker.free, demand)) return i;
   }
   return std::nullopt;
 }

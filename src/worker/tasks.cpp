@@ -245,7 +245,7 @@ bool Worker::fits(const Body& body) const {
     refused_place_ = true;
     return false;
   }
-  if (own_cpus(d) > free_.cpus + kSlack || d.gpus > free_.gpus + kSlack || d.memory > free_.memory) return false;
+  if ((d.cpus != 0 && own_cpus(d) > free_.cpus + kSlack) || d.gpus > free_.gpus + kSlack || d.memory > free_.memory) return false;
   if (d.gpus != 0) {  // enough of them, with enough left of each
     const auto n = std::count_if(free_gpus_.begin(), free_gpus_.end(),
                                  [&d](double free) { return free + kSlack >= std::min(d.gpus, 1.0); });
