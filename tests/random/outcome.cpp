@@ -102,7 +102,10 @@ Outcome outcome_of(const std::exception_ptr& exception, std::string* text) {
   } catch (const JobEnds&) {
     throw;
   } catch (const std::exception& e) {
-    if (std::string_view(e.what()).find("the job ended") != std::string_view::npos) throw JobEnds();
+    const std::string_view words = e.what();
+    for (const std::string_view end : {"the job ended", "the job has ended"}) {
+      if (words.find(end) != std::string_view::npos) throw JobEnds();
+    }
     if (text != nullptr) *text = e.what();
     const Kind kind = kind_of(e);
     const bool own = kind == Kind::task_error || (kind >= Kind::runtime_error && kind <= Kind::invalid_argument);
