@@ -17,7 +17,7 @@ template <class T>
 struct Listed {
   Listed() = default;
   Listed(const Listed&) {}
-  Listed& operator=(const Listed&) { return *this; }
+  Listed& operator=(const Listed&) { return *this; }  // NOLINT(bugprone-unhandled-self-assignment)
 
   List<T>* list = nullptr;  // in which it is; nullptr: in none
   T* before = nullptr;

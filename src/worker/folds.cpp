@@ -259,7 +259,7 @@ Handle Folds::start(FoldKind kind, FoldValues values) {
         values.elements.push_back(values.batch.element(i));
       }
     }
-    reduction.levels.push_back(std::make_unique<Level>(*this, reduction, std::move(values), bits, !is_first));
+    reduction.levels.push_back(std::make_unique<Level>(*this, reduction, std::move(values), bits, !is_first));  // NOLINT(bugprone-use-after-move)
     count = ((count - 1) >> bits) + 1;
   }
   note(reduction);

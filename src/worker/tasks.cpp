@@ -808,7 +808,7 @@ bool Worker::resume(Run& of, bool force) {
   const bool fits = free_.cpus + 1e-9 >= cpus && (cpus == 0 || free_slots_.size() >= run.lent_slots);
   const bool is_owed = !fits && borrowed_ + 1e-9 >= cpus && run.body->actor == nullptr;
   if (!fits && !force && !is_owed) return false;
-  if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});
+  if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});  // NOLINT(clang-analyzer-core.NonNullParamChecker)
   of.blocked = 0;
   --of.waiting;
   if (&run != &of) --run.waiting;

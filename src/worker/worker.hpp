@@ -189,6 +189,7 @@ struct Settings {
   Time gang_grace = 1'000'000'000;                // ns that a member has to come back once its gang is broken
 };
 
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding)
 class Worker {
  public:
   Worker(transport::Transport& transport, store::ObjectTable& objects, Settings settings);
