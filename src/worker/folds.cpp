@@ -259,7 +259,8 @@ Handle Folds::start(FoldKind kind, FoldValues values) {
         values.elements.push_back(values.batch.element(i));
       }
     }
-    reduction.levels.push_back(std::make_unique<Level>(*this, reduction, std::move(values), bits, !is_first));  // NOLINT(bugprone-use-after-move)
+    // NOLINTNEXTLINE(bugprone-use-after-move)
+    reduction.levels.push_back(std::make_unique<Level>(*this, reduction, std::move(values), bits, !is_first));
     count = ((count - 1) >> bits) + 1;
   }
   note(reduction);

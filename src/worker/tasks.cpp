@@ -245,7 +245,8 @@ bool Worker::fits(const Body& body) const {
     refused_place_ = true;
     return false;
   }
-  if ((d.cpus != 0 && own_cpus(d) > free_.cpus + kSlack) || d.gpus > free_.gpus + kSlack || d.memory > free_.memory) return false;
+  if ((d.cpus != 0 && own_cpus(d) > free_.cpus + kSlack) || d.gpus > free_.gpus + kSlack || d.memory > free_.memory)
+    return false;
   if (d.gpus != 0) {  // enough of them, with enough left of each
     const auto n = std::count_if(free_gpus_.begin(), free_gpus_.end(),
                                  [&d](double free) { return free + kSlack >= std::min(d.gpus, 1.0); });
@@ -808,7 +809,8 @@ bool Worker::resume(Run& of, bool force) {
   const bool fits = free_.cpus + 1e-9 >= cpus && (cpus == 0 || free_slots_.size() >= run.lent_slots);
   const bool is_owed = !fits && borrowed_ + 1e-9 >= cpus && run.body->actor == nullptr;
   if (!fits && !force && !is_owed) return false;
-  if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});  // NOLINT(clang-analyzer-core.NonNullParamChecker)
+  // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker)
+  if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});
   of.blocked = 0;
   --of.waiting;
   if (&run != &of) --run.waiting;
