@@ -13,12 +13,19 @@ fail() {
   tail -n 40 "$out"
   failed=1
 }
+traces() {
+  {
+    ls -d /dev/shm/mobula* /tmp/mobula-??????
+    pgrep -x chaos
+  } 2>/dev/null | sort
+}
+before=$(traces)
 # What ranks and keepers leave: nothing, a moment after the end. Of MPI's own files those of ranks that were killed may stay
-# until mpirun has swept up.
+# until mpirun has swept up. What was there before is another's.
 check_left() {
   local left
   for _ in $(seq 50); do
-    left=$(ls /dev/shm 2>/dev/null | grep -E '^mobula' || true)$(pgrep -x chaos || true)$(ls -d /tmp/mobula-?????? 2>/dev/null || true)
+    left=$(comm -13 <(echo "$before") <(traces))
     [ -z "$left" ] && return
     sleep 0.1
   done

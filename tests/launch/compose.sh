@@ -54,7 +54,7 @@ tar -C "$root" -c . | docker import -c 'ENV PATH=/usr/bin:/bin:/usr/sbin OMPI_MC
 
 mkdir "$DATA"
 zcat "$reads"/{reads_1,reads_2,longreads}.fq.gz >"$work/once.fq"
-for _ in $(seq 48); do cat "$work/once.fq"; done >"$DATA/reads.fq"
+for _ in $(seq 64); do cat "$work/once.fq"; done >"$DATA/reads.fq"
 cp "$work/once.fq" "$DATA/few.fq"
 
 # count READS: the job in the foreground; its counts go to $work/counts
@@ -74,18 +74,19 @@ cmp "$work/few.tsv" "$work/counts" || fail "the counts are others"
 echo "head and two workers: the same counts, $SECONDS s"
 
 # A worker's container goes once its ranks count: one that has not joined yet would take the job with it, and so may one to which
-# the launcher still has an ssh session.
+# the launcher still has an ssh session. Docker itself is asked for the container: compose takes seconds to start here.
 ranks_of() {
   local pid joined=0
   for pid in $(docker top "$1" -o pid,comm 2>/dev/null | awk '$2 == "kmers" {print $1}'); do
-    if grep -qs :slot "/proc/$pid"/task/*/comm; then joined=$((joined + 1)); fi
+    if grep -qs ":s[0-9]" "/proc/$pid"/task/*/comm; then joined=$((joined + 1)); fi
   done
   echo $joined
 }
 {
-  for _ in $(seq 600); do
+  while [ ! -e "$work/counted" ]; do
     sleep 0.1
-    victim=$("${compose[@]}" ps -q worker 2>/dev/null | head -n 1)
+    victim=$(docker ps -q --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
+      --filter label=com.docker.compose.service=worker | head -n 1)
     [ -n "$victim" ] && [ "$(ranks_of "$victim")" -ge 2 ] || continue
     sleep 1
     docker top head-$$ -o pid,comm | awk '$2 == "ssh"' >"$work/sessions"
@@ -96,6 +97,7 @@ ranks_of() {
 killer=$!
 SECONDS=0
 count /data/reads.fq
+touch "$work/counted"
 wait $killer || true
 killer=
 [ -s "$work/killed" ] || fail "no container was killed in time"

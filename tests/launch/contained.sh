@@ -24,6 +24,8 @@ bare_image "$root" sh echo cat sleep true
 { echo "$program"; ldd "$program" | grep -oE '/[^ ]+'; } | copy_into "$root"
 tar -C "$root" -cf "$work/image.tar" .
 
+scratch_folders() { ls -d /tmp/mobula-?????? 2>/dev/null | sort; }
+before=$(scratch_folders)
 tried=0
 for runtime in "${runtimes[@]}"; do
   runtime_up "$runtime" || { echo "SKIPPED: $runtime: $why_not"; continue; }
@@ -39,5 +41,5 @@ for runtime in "${runtimes[@]}"; do
 done
 [ $tried -gt 0 ] || { echo "SKIPPED: none of ${runtimes[*]} works here"; exit 77; }
 sleep 1
-left=$(ls -d /tmp/mobula-?????? 2>/dev/null || true)
+left=$(comm -13 <(echo "$before") <(scratch_folders))
 [ -z "$left" ] || { echo "FAILED: left behind: $left"; exit 1; }

@@ -4,7 +4,7 @@
 # COPIES: how often the reads are counted, so that the job lasts.
 set -eu
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-program=$1 times=${2:-1} ranks=${3:-8} left=${4:-3} between=${5:-0.3} copies=${6:-4}
+program=$1 times=${2:-1} ranks=${3:-8} left=${4:-3} between=${5:-0.3} copies=${6:-8}
 reads=/usr/share/doc/bowtie2/examples/reads
 [ -f "$reads/reads_1.fq.gz" ] || { echo "SKIPPED: bowtie2-examples is not installed"; exit 77; }
 work=$(mktemp -d)
@@ -27,8 +27,8 @@ for i in $(seq "$times"); do
     # mpirun's children are keepers, and theirs the ranks.
     for keeper in $(pgrep -P "$(pgrep -P $job -x mpirun || echo 0)" || true); do
       for rank in $(pgrep -P "$keeper" || true); do
-        # One that has not joined yet takes the job with it.
-        grep -qs :slot "/proc/$rank"/task/*/comm || continue
+        # One that has not joined yet, and so has no threads of slots, takes the job with it.
+        grep -qs ":s[0-9]" "/proc/$rank"/task/*/comm || continue
         [ "$(rank_of "$rank")" = 0 ] || victims+=("$rank")
       done
     done
@@ -41,5 +41,6 @@ for i in $(seq "$times"); do
   if [ $code != 0 ] || ! cmp -s alone.tsv counts.tsv; then
     echo "FAILED: round $i, code $code, $killed of $ranks ranks killed"; cat out; exit 1
   fi
+  [ "$killed" -gt 0 ] || { echo "FAILED: round $i: no rank was killed in time"; exit 1; }
   echo "round $i: $killed of $ranks ranks killed, the same counts, $((SECONDS - start)) s"
 done
