@@ -38,14 +38,14 @@ void Head::place_groups() {
     Group& group = groups_.at(id);
     if (!scheduler_.may_look_for(group.pools.front(), now_)) return;
     if (!scheduler_.place_pools(group.pools, group.strategy, now_)) {
-      // Groups that lost a rank must not wait for what others of them hold.
+      // Groups that lost a rank must not wait for what others of them hold, and one that has to be together or apart
+      // not for room beside what is left of it.
       bool any = false;
-      for (auto other = std::next(waiting_groups_.begin()); other != waiting_groups_.end(); ++other) {
-        if (groups_.at(*other).ready) {
-          MOBULA_MARK("head: a group that lost a rank gives way to another");
-          scheduler_.vacate_unused(groups_.at(*other).pools);
-          any = true;
-        }
+      for (const ObjectId other : waiting_groups_) {
+        if (!groups_.at(other).ready) continue;
+        MOBULA_MARK("head: a group that lost a rank gives way to another");
+        scheduler_.vacate_unused(groups_.at(other).pools);
+        any = true;
       }
       if (!any || !scheduler_.place_pools(group.pools, group.strategy, now_)) return;
     }
@@ -74,7 +74,7 @@ bool Head::give_pool(Piece& piece) {
   } else if (options.place_index >= found->second.pools.size()) {
     why = "its placement group has no such bundle";
   } else {
-    why = scheduler_.why_infeasible(piece.klass, found->second.bundles[options.place_index]).value_or("");
+    why = scheduler_.why_infeasible(piece, found->second.bundles[options.place_index]).value_or("");
   }
   if (!why.empty()) {
     fail(piece, make_error(ErrorKind::infeasible, why, task_name(*piece.work), {piece.range.span, piece.range.begin},

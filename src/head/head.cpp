@@ -254,7 +254,7 @@ void Head::handle(RankId from, const core::Submit& m) {
   Piece& piece = add_piece(m.range, std::move(work));
   Work& of = *piece.work;
   if (of.options && of.options->is_actor) actor_submitted(piece);
-  piece.klass = scheduler_.classify(of.options.get());
+  scheduler_.classify(piece, of.options.get());
   piece.bytes = static_cast<std::uint32_t>(of.args.size() / n);
   if (of.options && of.options->placement == Placement::Kind::near) {
     RankId worker = kNoRank;
@@ -271,8 +271,7 @@ void Head::handle(RankId from, const core::Submit& m) {
     settle();
     return;
   }
-  if (auto why =
-          piece.pool == 0 && !scheduler_.can_run(piece.klass) ? scheduler_.why_infeasible(piece.klass) : std::nullopt;
+  if (auto why = piece.pool == 0 && !scheduler_.can_run(piece) ? scheduler_.why_infeasible(piece) : std::nullopt;
       why || (why = short_of_time(of.options.get()))) {
     fail(piece, make_error(ErrorKind::infeasible, *why, task_name(of), {m.range.span, m.range.begin}, kNoRank, 0));
   } else {
@@ -384,7 +383,7 @@ void Head::consider(Piece& piece) {
     fail_later(piece, not_begun(piece));
     return;
   }
-  if (piece.missing == 0 && piece.pool == 0 && !scheduler_.can_run(piece.klass)) {
+  if (piece.missing == 0 && piece.pool == 0 && !can_run(piece)) {
     fail_later(piece, too_few_ranks(piece));
     return;
   }
@@ -440,9 +439,25 @@ ErrorPtr Head::not_begun(const Piece& piece) const {
                     {piece.range.span, piece.range.begin}, kNoRank, static_cast<int>(piece.attempt) - 1);
 }
 
+// Whether there is a rank that can ever run it, after ranks were lost perhaps in another way. It is not queued.
+bool Head::can_run(Piece& piece) {
+  if (scheduler_.can_run(piece)) return true;
+  scheduler_.classify(piece, piece.work->options.get());
+  return scheduler_.can_run(piece);
+}
+
+// After ranks were lost.
+void Head::fail_hopeless() {
+  for (sched::Piece* const queued : scheduler_.hopeless()) {
+    auto& piece = static_cast<Piece&>(*queued);
+    scheduler_.dequeue(piece);
+    consider(piece);
+  }
+}
+
 // Ranks were lost since it was submitted.
 ErrorPtr Head::too_few_ranks(const Piece& piece) const {
-  return make_error(ErrorKind::infeasible, "ranks were lost: " + scheduler_.why_infeasible(piece.klass).value_or(""),
+  return make_error(ErrorKind::infeasible, "ranks were lost: " + scheduler_.why_infeasible(piece).value_or(""),
                     task_name(*piece.work), {piece.range.span, piece.range.begin}, kNoRank,
                     static_cast<int>(piece.attempt) - 1);
 }
@@ -450,7 +465,7 @@ ErrorPtr Head::too_few_ranks(const Piece& piece) const {
 // All inputs that are missing have a rank that makes them: the piece goes to the rank with most of the inputs at once,
 // and the ranks pass the values on among themselves.
 void Head::place_ahead(Piece& piece) {
-  if (piece.klass != sched::kPlain) return;
+  if (piece.klass != nullptr) return;
   struct Place {
     RankId rank = kNoRank;
     std::uint32_t has = 0;        // of the inputs
@@ -1322,17 +1337,19 @@ std::string Head::task_name(const Work& work) const {
 }
 
 std::optional<std::string> Head::why_infeasible(const core::WireOptions& options) {
+  sched::Holding holding;
+  scheduler_.classify(holding, &options);
+  std::optional<std::string> why;
   if (options.placement == Placement::Kind::bundle) {
     const auto group = groups_.find(options.near);
     if (group == groups_.end() || options.place_index >= group->second.bundles.size()) {
       return "there is no such bundle";
     }
-    const auto why =
-        scheduler_.why_infeasible(scheduler_.classify(&options), group->second.bundles[options.place_index]);
-    return why ? why : short_of_time(&options);
+    why = scheduler_.why_infeasible(holding, group->second.bundles[options.place_index]);
+  } else {
+    why = scheduler_.why_infeasible(holding);
   }
-  if (auto why = scheduler_.why_infeasible(scheduler_.classify(&options))) return why;
-  return short_of_time(&options);
+  return why ? why : short_of_time(&options);
 }
 
 std::string Head::explain(ObjectId id) const {

@@ -381,6 +381,8 @@ class Head {
   void finish_tasks(Piece& piece, std::uint32_t n);
   void fail(Piece& piece, const ErrorPtr& error);
   void fail_later(Piece& piece, const ErrorPtr& error);
+  bool can_run(Piece& piece);
+  void fail_hopeless();
   void settle();
   template <class F>
   void for_each_part(const Range& range, RankId worker, F&& visit);

@@ -102,7 +102,7 @@ void Head::let_leave() {
       scheduler_.close(rank);
       take_all_back(rank);
       groups_lost();
-      while (auto* piece = static_cast<Piece*>(scheduler_.hopeless())) fail(*piece, too_few_ranks(*piece));
+      fail_hopeless();
       settle();
       news_.push_back("rank " + std::to_string(rank) + " on " + ranks_[rank].host +
                       " was told to end: it gets no more work, and leaves when what it has is done");

@@ -244,7 +244,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   groups_lost();
   actors_lost(lost);
   gangs_lost(lost);
-  while (auto* piece = static_cast<Piece*>(scheduler_.hopeless())) fail(*piece, too_few_ranks(*piece));
+  fail_hopeless();
   settle();
   for (auto it = surveys_.begin(); it != surveys_.end();) {
     it->second.missing.erase(lost);
@@ -409,7 +409,7 @@ Head::Piece& Head::add_again(const Range& range, const std::shared_ptr<Work>& wo
   Piece& piece = add_piece(range, work);
   piece.attempt = attempt;
   piece.again = true;
-  piece.klass = scheduler_.classify(work->options.get());
+  scheduler_.classify(piece, work->options.get());
   piece.bytes = static_cast<std::uint32_t>(work->args_of(range.begin, range.end).size() / piece.size());
   work->unfinished += piece.size();
   unfinished_ += piece.size();

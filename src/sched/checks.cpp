@@ -101,12 +101,11 @@ std::string Scheduler::what_is_held() const {
   return text;
 }
 
-// The first piece of a class, tried at every rank, whatever is remembered about those.
+// The first piece of a queue, tried at every rank, whatever is remembered about those.
 bool Scheduler::could_be_placed(const Class& klass, Piece& piece) {
-  if (klass.gang == 0 && !klass.wide) {
-    return std::any_of(members_.begin(), members_.end(), [&](RankId rank) {
-      return allowed(klass, rank) && !workers_[rank].closed && fits(klass, workers_[rank]);
-    });
+  if (!klass.is_together()) {
+    return std::any_of(members_.begin(), members_.end(),
+                       [&](RankId rank) { return allowed(klass, rank) && look_at(klass, rank, &piece); });
   }
   const bool reserves = reserver_ == &queue_of(piece);
   std::vector<RankId> ranks;
@@ -121,22 +120,23 @@ bool Scheduler::could_be_placed(const Class& klass, Piece& piece) {
 }
 
 std::string Scheduler::what_stays_idle() {
-  for (Class& klass : classes_) {
-    if (klass.tasks == 0) continue;
-    for (auto& [priority, queue] : klass.queues) {
+  for (const auto& [order, klass] : queued_) {
+    int levels = 0;
+    for (const auto& [level, queue] : klass->queues) {
       if (queue.empty()) continue;
-      if (could_be_placed(klass, *queue.front()))
+      if (could_be_placed(*klass, *queue.front()))
         return "it could be placed at once, and is not: " + describe(*queue.front());
-      break;
+      if (!klass->by_memory || ++levels == kLook) break;
     }
   }
   for (auto& [id, pool] : pools_) {
     if (pool.worker == detail::kNoRank || pool.closing) continue;
     for (auto& [priority, queue] : pool.queues) {
       if (queue.empty()) continue;
-      const auto& demands = classes_[queue.front()->klass].demands;
-      const bool fits_in =
-          std::any_of(demands.begin(), demands.end(), [&has = pool.free](const auto& d) { return offers(has, d); });
+      const auto& demands = class_of(*queue.front()).demands;
+      const bool fits_in = std::any_of(demands.begin(), demands.end(), [&](const auto& demand) {
+        return offers(pool.free, demand, queue.front()->memory);
+      });
       if (fits_in) return "its bundle has room for it: " + describe(*queue.front());
       break;
     }

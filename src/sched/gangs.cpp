@@ -80,9 +80,9 @@ bool Scheduler::may_lend(const Class& klass, RankId rank) const {
 
 void Scheduler::find_width(Class& klass) {
   klass.wide = false;
-  if (klass.ordinary || klass.gang != 0) return;
+  if (klass.ordinary || klass.gang != 0 || klass.by_memory) return;
   std::vector<RankId> ranks;
-  for (const RankId rank : members_) {
+  for (const RankId rank : ranks_of(klass)) {
     if (allowed(klass, rank)) return;
     if (may_lend(klass, rank)) ranks.push_back(rank);
   }
@@ -270,15 +270,17 @@ void Scheduler::end_reservation() {
   }
 }
 
-Piece* Scheduler::hopeless() {
-  for (ClassId id = 0; id < classes_.size(); ++id) {
-    const Class& klass = classes_[id];
-    if (klass.tasks == 0 || klass.feasible) continue;
-    for (const auto& [priority, queue] : klass.queues) {
-      if (!queue.empty()) return queue.front();
+std::vector<Piece*> Scheduler::hopeless() const {
+  std::vector<Piece*> found;
+  for (const auto& [order, klass] : queued_) {
+    for (const auto& [level, queue] : klass->queues) {
+      for (Piece& piece : queue) {
+        if (can_run(piece)) break;  // as all that is in that queue
+        found.push_back(&piece);
+      }
     }
   }
-  return nullptr;
+  return found;
 }
 
 }  // namespace mobula::sched

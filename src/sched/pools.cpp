@@ -12,8 +12,12 @@ namespace mobula::sched {
 void Scheduler::change(core::WireDemand& amount, const core::WireDemand& by, double sign) {
   amount.cpus += sign * by.cpus;
   amount.gpus += sign * by.gpus;
-  amount.memory += static_cast<std::uint64_t>(sign < 0 ? -sign : sign) * (sign < 0 ? -by.memory : by.memory);
+  change_memory(amount, by.memory, sign);
   for (const auto& [name, n] : by.resources) amount.resources[name] += sign * n;
+}
+
+void Scheduler::change_memory(core::WireDemand& amount, std::uint64_t by, double sign) {
+  amount.memory += static_cast<std::uint64_t>(sign < 0 ? -sign : sign) * (sign < 0 ? -by : by);
 }
 
 Scheduler::PoolId Scheduler::open_pool(const core::WireDemand& demand) {
@@ -24,9 +28,11 @@ Scheduler::PoolId Scheduler::open_pool(const core::WireDemand& demand) {
 }
 
 // Takes (`sign` > 0) or gives back what as many tasks hold.
-void Scheduler::change_pool(PoolId id, ClassId klass, std::uint32_t demand, double sign) {
+void Scheduler::change_pool(const Holding& holding, double sign) {
+  const PoolId id = holding.pool;
   Pool& pool = pools_.at(id);
-  change(pool.free, classes_[klass].demands[demand], -sign);
+  change(pool.free, class_of(holding).demands[holding.demand], -sign);
+  change_memory(pool.free, holding.memory, -sign);
   pool.holders += static_cast<std::uint32_t>(static_cast<std::int64_t>(sign));
   if (pool.holders == 0) pool.free = pool.all;  // whatever rounding has left
   if (sign < 0 && !pool.queues.empty()) eager_.insert(id);
@@ -193,7 +199,7 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
       worker.held += pool.all.cpus;
       change_free(chosen[i], pool.all, -1);
       if (!pool.queues.empty()) eager_.insert(missing[i]);
-      update(chosen[i]);
+      look_at_again(chosen[i]);  // an actor for which that rank was right may have to take what is lent
     }
     return true;
   }
@@ -212,30 +218,6 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
   return false;
 }
 
-std::optional<std::string> Scheduler::why_infeasible(const std::vector<core::WireDemand>& bundles,
-                                                     Strategy strategy) const {
-  std::vector<Site> sites;
-  for (const RankId rank : members_) {
-    if (workers_[rank].slots != 0 && !workers_[rank].closed) sites.push_back({rank, workers_[rank].offers});
-  }
-  std::vector<const core::WireDemand*> wanted;
-  wanted.reserve(bundles.size());
-  for (const auto& bundle : bundles) wanted.push_back(&bundle);
-  if (!arrange(wanted, strategy, std::move(sites), {}).empty()) return std::nullopt;
-  const bool strict = strategy == Strategy::strict_pack || strategy == Strategy::strict_spread;
-  return "the job can never set aside the " + std::to_string(bundles.size()) +
-         " bundles of the placement group at once" + (strict ? " in that way" : "") +
-         ": each bundle is on one rank, and what the ranks offer is in cluster()";
-}
-
-std::optional<std::string> Scheduler::why_infeasible(ClassId id, const core::WireDemand& bundle) const {
-  const auto& demands = classes_[id].demands;
-  if (std::any_of(demands.begin(), demands.end(), [&](const auto& demand) { return offers(bundle, demand); })) {
-    return std::nullopt;
-  }
-  return "the task asks for more than its bundle has";
-}
-
 std::optional<Scheduler::Decision> Scheduler::place_in_pools() {
   while (!eager_.empty()) {
     const PoolId id = *eager_.begin();
@@ -244,9 +226,9 @@ std::optional<Scheduler::Decision> Scheduler::place_in_pools() {
       for (auto& [priority, queue] : pool.queues) {
         if (queue.empty()) continue;
         Piece& piece = *queue.front();
-        const auto& demands = classes_[piece.klass].demands;
+        const auto& demands = class_of(piece).demands;
         for (std::uint32_t i = 0; i < demands.size(); ++i) {
-          if (offers(pool.free, demands[i])) return Decision{&piece, 1, pool.worker, i, {}, {}};
+          if (offers(pool.free, demands[i], piece.memory)) return Decision{&piece, 1, pool.worker, i, {}, {}};
         }
         break;  // what is first waits, and others behind it
       }

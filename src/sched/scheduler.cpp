@@ -10,31 +10,15 @@ namespace mobula::sched {
 namespace {
 
 constexpr double kSlack = 1e-9;
-constexpr int kLook = 64;           // candidates looked at for the emptiest
 constexpr std::size_t kLevels = 8;  // priorities that keep their queues
-
-std::string describe_demand(const core::WireDemand& d) {
-  std::string text;
-  const auto add = [&text](const std::string& name, double amount) {
-    if (amount == 0) return;
-    std::string number = std::to_string(amount);
-    number.erase(number.find_last_not_of('0') + 1);
-    if (number.ends_with('.')) number.pop_back();
-    text += (text.empty() ? "" : ", ") + number + " " + name;
-  };
-  add("cpus", d.cpus);
-  add("gpus", d.gpus);
-  add("bytes of memory", static_cast<double>(d.memory));
-  for (const auto& [name, amount] : d.resources) add(name, amount);
-  return text.empty() ? "nothing" : text;
-}
+constexpr int kLevelsLook = 16;     // queues looked at for what has waited longest
 
 }  // namespace
 
 Scheduler::Scheduler(std::uint32_t ranks, std::uint32_t functions) : workers_(ranks), estimates_(functions, 0) {
   for (BitSet* set : {&idle_, &hungry_, &low_, &rich_}) set->resize(ranks);
-  classes_.emplace_back();
-  classes_[kPlain].demands.emplace_back();
+  plain_.demands.emplace_back();
+  queued_.emplace(plain_.order, &plain_);
 }
 
 void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDemand& offer,
@@ -50,10 +34,7 @@ void Scheduler::add_worker(RankId rank, std::uint32_t node, const core::WireDema
   slots_ += offer.cpus;
   members_.push_back(rank);
   nodes_[node].push_back(rank);
-  for (Class& klass : classes_) {
-    if (klass.candidates.size() != 0) klass.candidates.set(rank, allowed(klass, rank));
-  }
-  ranks_changed();
+  rank_changed(rank);
   update(rank);
 }
 
@@ -68,10 +49,7 @@ void Scheduler::remove_worker(RankId rank) {
   worker.alive = false;
   std::erase(members_, rank);
   std::erase(nodes_[worker.node], rank);
-  for (Class& klass : classes_) {
-    if (klass.candidates.size() != 0) klass.candidates.reset(rank);
-  }
-  ranks_changed();
+  rank_changed(rank);
   if (worker.reserved) end_reservation();
   update(rank);
 }
@@ -79,19 +57,9 @@ void Scheduler::remove_worker(RankId rank) {
 void Scheduler::close(RankId rank) {
   Worker& worker = workers_[rank];
   worker.closed = true;
-  for (Class& klass : classes_) {
-    if (klass.candidates.size() != 0) klass.candidates.reset(rank);
-  }
-  ranks_changed();
+  rank_changed(rank);
   if (worker.reserved) end_reservation();
   update(rank);
-}
-
-void Scheduler::ranks_changed() {
-  for (ClassId id = 0; id < classes_.size(); ++id) {
-    find_width(classes_[id]);
-    classes_[id].feasible = !why_infeasible(id);
-  }
 }
 
 void Scheduler::set_lent(RankId rank, double cpus) {
@@ -120,151 +88,9 @@ void Scheduler::update(RankId rank) {
   rich_.set(rank, worker.alive && !worker.taking && worker.lends == 0 && worker.busy > worker.capacity() + kSlack);
 }
 
-ClassId Scheduler::classify(const core::WireOptions* options) {
-  if (core::is_plain(options)) return kPlain;
-  const auto& first = options->demands.front();
-  const bool ordinary = !options->is_actor && options->needs.empty() && options->gang == 0 &&
-                        options->demands.size() == 1 && first.cpus == 1 && first.gpus == 0 && first.memory == 0 &&
-                        first.resources.empty();
-  // `near` is a preference of the piece, and a bundle has its own queue.
-  const bool elsewhere = options->placement == Placement::Kind::near || options->placement == Placement::Kind::bundle;
-  const auto placement = elsewhere ? Placement::Kind::any : options->placement;
-  detail::Buffer key;
-  core::WireWriter write(key);
-  write(options->demands, placement, options->place_index, options->is_actor, options->gang, options->needs);
-  const std::string text(reinterpret_cast<const char*>(key.data()), key.size());
-  const auto [found, fresh] = class_ids_.emplace(text, static_cast<ClassId>(classes_.size()));
-  if (fresh) {
-    Class klass;
-    klass.demands = options->demands;
-    klass.placement = placement;
-    klass.place_index = options->place_index;
-    klass.gang = options->gang;
-    klass.needs = options->needs;
-    klass.ordinary = ordinary;
-    klass.stays = options->is_actor;
-    klass.candidates.resize(static_cast<std::uint32_t>(workers_.size()));
-    for (const RankId rank : members_) klass.candidates.set(rank, allowed(klass, rank));
-    find_width(klass);
-    classes_.push_back(std::move(klass));
-    classes_.back().feasible = !why_infeasible(found->second);
-  }
-  return found->second;
-}
-
-bool Scheduler::offers(const core::WireDemand& offer, const core::WireDemand& demand) {
-  return demand.cpus <= offer.cpus + kSlack && offers_besides_cpus(offer, demand);
-}
-
-bool Scheduler::offers_besides_cpus(const core::WireDemand& offer, const core::WireDemand& demand) {
-  if (demand.gpus > offer.gpus + kSlack || demand.memory > offer.memory) return false;
-  return std::all_of(demand.resources.begin(), demand.resources.end(), [&offer](const auto& entry) {
-    const auto found = offer.resources.find(entry.first);
-    return entry.second <= (found != offer.resources.end() ? found->second : 0) + kSlack;
-  });
-}
-
-// Whether the rank is where tasks of the class are to run.
-bool Scheduler::is_at(const Class& klass, RankId rank) const {
-  const auto& features = workers_[rank].features;
-  if (!klass.needs.empty() && std::find(features.begin(), features.end(), klass.needs) == features.end()) return false;
-  if (klass.placement == Placement::Kind::on_rank) return klass.place_index == rank;
-  if (klass.placement == Placement::Kind::on_node) return klass.place_index == workers_[rank].node;
-  return true;
-}
-
-// Whether the rank can ever run tasks of the class.
-bool Scheduler::allowed(const Class& klass, RankId rank) const {
-  const Worker& worker = workers_[rank];
-  if (!worker.alive || worker.closed || worker.slots == 0 || !is_at(klass, rank)) return false;
-  return std::any_of(klass.demands.begin(), klass.demands.end(),
-                     [&worker](const auto& demand) { return offers(worker.offers, demand); });
-}
-
-std::optional<std::string> Scheduler::why_infeasible(ClassId id) const {
-  const Class& klass = classes_[id];
-  if (klass.wide) return std::nullopt;
-  core::WireDemand largest;
-  largest.cpus = 0;
-  bool any_place = false;
-  std::map<std::uint32_t, double> cpus;  // by node
-  std::vector<RankId> fit;
-  std::set<std::uint32_t> nodes;  // of those
-  const bool by_node = klass.placement == Placement::Kind::one_per_node;
-  for (const RankId rank : members_) {
-    if (allowed(klass, rank)) {
-      fit.push_back(rank);
-      if (klass.gang == 0) return std::nullopt;
-    }
-    const Worker& worker = workers_[rank];
-    if (worker.slots == 0 || !is_at(klass, rank)) continue;
-    any_place = true;
-    cpus[worker.node] += worker.slots;
-    largest.cpus = std::max(largest.cpus, worker.offers.cpus);
-    largest.gpus = std::max(largest.gpus, worker.offers.gpus);
-    largest.memory = std::max(largest.memory, worker.offers.memory);
-    for (const auto& [name, amount] : worker.offers.resources) {
-      largest.resources[name] = std::max(largest.resources[name], amount);
-    }
-  }
-  if (members_.empty()) return "there is no worker rank";
-  fit = within_nodes(klass, std::move(fit), &Worker::offers);
-  for (const RankId rank : fit) nodes.insert(workers_[rank].node);
-  const std::size_t have = by_node ? nodes.size() : fit.size();
-  if (have != 0) {
-    if (have >= klass.gang) return std::nullopt;
-    return "a gang of " + std::to_string(klass.gang) + " needs as many " + (by_node ? "nodes" : "ranks") +
-           " with slots, each with " + describe_demand(klass.demands.front()) + "; there are " + std::to_string(have) +
-           (by_node ? "" : ": start the program with more, as in mpirun -n " + std::to_string(klass.gang + 1));
-  }
-  if (!any_place && !klass.needs.empty()) return "no rank where the task may run has " + klass.needs;
-  if (!any_place) {
-    const std::string place = klass.placement == Placement::Kind::on_rank ? "rank " : "node ";
-    return "the task is to run on " + place + std::to_string(klass.place_index) +
-           ", which is not there or has no slots";
-  }
-  std::string text = "no rank can ever meet the demand: asked for " + describe_demand(klass.demands.front());
-  for (std::size_t i = 1; i < klass.demands.size(); ++i) text += ", or " + describe_demand(klass.demands[i]);
-  text += "; of each, the largest rank has " + describe_demand(largest);
-  if (klass.gang != 0 || members_.size() == 1) return text;
-  core::WireDemand widest;
-  for (const auto& [node, sum] : cpus) widest.cpus = std::max(widest.cpus, sum);
-  return text + ", and the ranks of one node together " + describe_demand(widest);
-}
-
-std::string Scheduler::describe(const Piece& piece) const {
-  const Class& klass = classes_[piece.klass];
-  if (piece.pool != 0) {
-    return "it asks for " + describe_demand(klass.demands.front()) +
-           (is_placed(piece.pool) ? ", and others hold what its bundle has" : ", and its bundle is not set aside yet");
-  }
-  std::uint32_t busy = 0;
-  std::uint32_t unfit = 0;
-  for (const RankId rank : members_) {
-    if (workers_[rank].slots == 0) continue;
-    ++(allowed(klass, rank) ? busy : unfit);
-  }
-  if (klass.wide) {
-    return "it asks for " + describe_demand(klass.demands.front()) +
-           ", which no rank has alone: it waits until enough ranks of one node are idle at once";
-  }
-  std::string text = "it asks for " + describe_demand(klass.demands.front()) +
-                     (klass.gang != 0 ? " on each of " + std::to_string(klass.gang) + " ranks at once; " : "; ") +
-                     std::to_string(busy) + " ranks can run it and have no room now";
-  if (unfit != 0) text += ", " + std::to_string(unfit) + " ranks can never run it";
-  std::size_t ahead = 0;
-  for (const auto& [priority, queue] : klass.queues) {
-    for (const Piece& other : queue) {
-      if (&other == &piece) return text + "; " + std::to_string(ahead) + " tasks are before it in its queue";
-      ahead += other.size();
-    }
-  }
-  return text;
-}
-
 Queue& Scheduler::queue_of(const Piece& piece) {
-  auto& queues = piece.pool != 0 ? pools_.at(piece.pool).queues : classes_[piece.klass].queues;
-  return queues[piece.priority];
+  if (piece.pool != 0) return pools_.at(piece.pool).queues[piece.priority];
+  return class_of(piece).queues[{piece.priority, piece.memory}];
 }
 
 void Scheduler::count_queued(Piece& piece) {
@@ -272,9 +98,12 @@ void Scheduler::count_queued(Piece& piece) {
   queued_tasks_ += piece.size();
   if (piece.pool != 0) {
     eager_.insert(piece.pool);
-  } else {
-    classes_[piece.klass].tasks += piece.size();
+    return;
   }
+  Class& klass = class_of(piece);
+  klass.tasks += piece.size();
+  if (piece.memory <= klass.most_left) look_at_all_again(klass);
+  set_turn(klass);
 }
 
 void Scheduler::enqueue(Piece& piece, bool first) {
@@ -300,16 +129,17 @@ void Scheduler::dequeue(Piece& piece) {
   queued_tasks_ -= piece.size();
   piece.become(State::waiting);
   if (piece.pool != 0) return;
-  Class& klass = classes_[piece.klass];
+  Class& klass = class_of(piece);
   klass.tasks -= piece.size();
   if (!queue.empty()) return;
   if (&queue == reserver_) end_reservation();
-  // A level stays when it is empty: most are filled again at once.
-  if (klass.queues.size() > kLevels) klass.queues.erase(piece.priority);
+  // A level of plain tasks stays when it is empty: most are filled again at once.
+  if (&klass != &plain_ || klass.queues.size() > kLevels) klass.queues.erase({piece.priority, piece.memory});
+  set_turn(klass);
 }
 
 void Scheduler::resized(Piece& piece, std::int64_t change) {
-  if (piece.pool == 0) classes_[piece.klass].tasks += static_cast<std::size_t>(change);
+  if (piece.pool == 0) class_of(piece).tasks += static_cast<std::size_t>(change);
   queued_tasks_ += static_cast<std::size_t>(change);
 }
 
@@ -327,15 +157,35 @@ std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& w
   return std::nullopt;
 }
 
+// What of the class the rank can have now: the piece, or where that is nullptr the one of the highest priority that it
+// has room for, and of those the one that asks for most memory.
+std::optional<Scheduler::Choice> Scheduler::look_at(const Class& klass, RankId rank, Piece* only,
+                                                    bool takes_lent) const {
+  const Worker& worker = workers_[rank];
+  const auto demand = fits(klass, worker, takes_lent);
+  if (!demand) return std::nullopt;
+  const std::uint64_t left = worker.free.memory;
+  if (only != nullptr) {
+    return only->memory <= left ? std::optional(Choice{only, rank, *demand}) : std::nullopt;
+  }
+  auto level = klass.queues.begin();
+  for (int looked = 0; level != klass.queues.end() && looked < kLook; ++looked) {
+    const int priority = level->first.priority;
+    level = klass.queues.lower_bound({priority, left});
+    if (level != klass.queues.end() && level->first.priority == priority)
+      return Choice{level->second.front(), rank, *demand};
+  }
+  return std::nullopt;
+}
+
 // A rank for an actor that no rank can ever have beside the tasks that wait there: these may wait for just that actor.
 // The rank lets such a task go on even where the actor has its cpus.
-std::optional<std::pair<RankId, std::uint32_t>> Scheduler::choose_lent(const Class& klass) const {
-  std::optional<std::pair<RankId, std::uint32_t>> found;
-  for (const RankId rank : members_) {
+std::optional<Scheduler::Choice> Scheduler::choose_lent(const Class& klass, Piece* only) const {
+  std::optional<Choice> found;
+  for (const RankId rank : ranks_of(klass)) {
     if (!allowed(klass, rank)) continue;
     if (klass.demands.front().cpus <= workers_[rank].lasting() + kSlack) return std::nullopt;
-    if (found) continue;
-    if (const auto demand = fits(klass, workers_[rank], true)) found = {rank, *demand};
+    if (!found) found = look_at(klass, rank, only, true);
   }
   return found;
 }
@@ -368,46 +218,71 @@ std::optional<RankId> Scheduler::next_plain() {
   return found;
 }
 
-std::optional<std::pair<RankId, std::uint32_t>> Scheduler::choose(Class& klass, const Piece& piece) {
-  const RankId preferred = piece.preferred;
-  if (preferred < workers_.size()) {
+// Where the piece can go, or where that is nullptr, any that is queued.
+std::optional<Scheduler::Choice> Scheduler::choose(Class& klass, Piece* only) {
+  Piece& first = only != nullptr ? *only : *klass.first();
+  if (first.preferred < workers_.size()) {
     // That rank or one beside it, which reads the same memory: an idle one first.
-    const auto& beside = nodes_[workers_[preferred].node];
-    const auto at = static_cast<std::size_t>(std::find(beside.begin(), beside.end(), preferred) - beside.begin());
+    const auto& beside = nodes_[workers_[first.preferred].node];
+    const auto at = static_cast<std::size_t>(std::find(beside.begin(), beside.end(), first.preferred) - beside.begin());
     const std::size_t most = std::min<std::size_t>(beside.size(), kLook);
-    std::optional<std::pair<RankId, std::uint32_t>> first;
+    std::optional<Choice> any;
     for (std::size_t i = 0; i < most; ++i) {
       const RankId rank = beside[(at + i) % beside.size()];
       if (!allowed(klass, rank)) continue;
-      const auto demand = fits(klass, workers_[rank]);
-      if (demand && room(workers_[rank]) == Room::idle) return std::pair{rank, *demand};
-      if (demand && !first) first = {rank, *demand};
+      const auto found = look_at(klass, rank, &first);
+      if (found && room(workers_[rank]) == Room::idle) return found;
+      if (!any) any = found;
     }
-    if (first) return first;
+    if (any) return any;
   }
-  if (&klass == &classes_[kPlain]) {
-    const auto rank = choose_plain(piece);
-    return rank ? std::optional(std::pair{*rank, std::uint32_t{0}}) : std::nullopt;
+  if (&klass == &plain_) {
+    const auto rank = choose_plain(first);
+    return rank ? std::optional(Choice{&first, *rank, 0}) : std::nullopt;
   }
+  std::optional<Choice> best = klass.is_anywhere() ? choose_anywhere(klass, only) : choose_at_place(klass, only);
+  if (!best && klass.stays) best = choose_lent(klass, only);
+  if (best) cursor_ = best->rank + 1;
+  return best;
+}
+
+std::optional<Scheduler::Choice> Scheduler::choose_anywhere(Class& klass, Piece* only) {
   RankId from = klass.placement == Placement::Kind::pack ? 0 : cursor_;
-  std::optional<std::pair<RankId, std::uint32_t>> best;
+  std::optional<Choice> best;
   for (int looked = 0; looked < kLook; ++looked) {
     const auto rank = klass.candidates.next(from);
     if (!rank) break;
     if (best && *rank < from) break;  // once round
     from = *rank + 1;
-    const auto demand = fits(klass, workers_[*rank]);
-    if (!demand) {
-      klass.candidates.reset(*rank);
+    const auto found = look_at(klass, *rank, only);
+    if (!found) {
+      if (only == nullptr) has_no_room(klass, *rank);
       continue;
     }
-    if (!best || workers_[*rank].load() < workers_[best->first].load()) best = {*rank, *demand};
+    if (!best || workers_[*rank].load() < workers_[best->rank].load()) best = found;
     if (klass.placement == Placement::Kind::pack) break;
     if (klass.placement != Placement::Kind::spread && workers_[*rank].load() == 0) break;
   }
-  if (!best && klass.stays) best = choose_lent(klass);
-  if (best) cursor_ = best->first + 1;
   return best;
+}
+
+std::optional<Scheduler::Choice> Scheduler::choose_at_place(Class& klass, Piece* only) {
+  std::optional<Choice> best;
+  for (const RankId rank : ranks_of(klass)) {
+    if (!allowed(klass, rank)) continue;
+    const auto found = look_at(klass, rank, only);
+    if (!found && only == nullptr) has_no_room(klass, rank);
+    if (found && (!best || workers_[rank].load() < workers_[best->rank].load())) best = found;
+  }
+  return best;
+}
+
+// Nothing of the class that is queued fits there.
+void Scheduler::has_no_room(Class& klass, RankId rank) {
+  if (klass.is_anywhere()) klass.candidates.reset(rank);
+  if (klass.by_memory && fits(klass, workers_[rank])) {
+    klass.most_left = std::max(klass.most_left, workers_[rank].free.memory);
+  }
 }
 
 // How many tasks of the piece the worker gets now.
@@ -426,17 +301,34 @@ std::uint32_t Scheduler::share(const Class& klass, const Piece& piece, const Wor
   return static_cast<std::uint32_t>(std::min<std::uint64_t>({by_time, by_rest, by_size, piece.size()}));
 }
 
-// The class and level whose first piece was queued before all others, if that is kPatience ago.
-std::pair<Scheduler::Class*, int> Scheduler::longest_waiting() {
-  std::pair<Class*, int> found{nullptr, 0};
+// The piece that was queued before all others that are first in their queues, if that is kPatience ago. Where there are
+// very many queues, of those that it is the turn of.
+Piece* Scheduler::longest_waiting() {
+  Piece* found = nullptr;
   Time since = now_ - kPatience;
-  for (Class& klass : classes_) {
-    for (const auto& [priority, queue] : klass.queues) {
-      if (queue.empty() || queue.front()->queued_at > since) continue;
-      since = queue.front()->queued_at;
-      found = {&klass, priority};
+  auto klass = queued_.lower_bound(patience_class_);
+  if (klass == queued_.end()) klass = queued_.begin();
+  auto level = klass->second->queues.begin();
+  if (klass->first == patience_class_ && patience_level_) level = klass->second->queues.upper_bound(*patience_level_);
+  std::size_t rounds = 0;
+  for (int looked = 0; looked < kLevelsLook;) {
+    if (level == klass->second->queues.end()) {
+      if (++klass == queued_.end()) klass = queued_.begin();
+      if (++rounds > queued_.size()) break;  // all have been looked at
+      level = klass->second->queues.begin();
+      patience_level_.reset();
+      continue;
     }
+    Piece* const piece = level->second.front();
+    if (piece != nullptr && piece->queued_at <= since) {
+      since = piece->queued_at;
+      found = piece;
+    }
+    patience_level_ = level->first;
+    ++level;
+    ++looked;
   }
+  patience_class_ = klass->first;
   return found;
 }
 
@@ -446,63 +338,72 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
   if (!eager_.empty()) {
     if (auto decision = place_in_pools()) return decision;
   }
-  // Classes in order of what is first in their queues. There are few; most programs have one.
-  const auto place_in = [this](Class& klass, int priority) -> std::optional<Decision> {
-    const auto level = klass.queues.find(priority);
-    Piece& piece = *level->second.front();
-    if (klass.gang != 0 || klass.wide) {
-      auto members = choose_together(klass, piece);
-      if (!members) return std::nullopt;
-      if (klass.gang != 0) return Decision{&piece, piece.size(), detail::kNoRank, 0, std::move(*members), {}};
-      Decision one{&piece, 1, members->front().first, members->front().second, {}, {}};
-      for (auto lender = members->begin() + 1; lender != members->end(); ++lender) one.lenders.push_back(lender->first);
-      return one;
-    }
-    const auto chosen = choose(klass, piece);
-    if (!chosen) return std::nullopt;
-    Worker& worker = workers_[chosen->first];
-    const std::uint32_t tasks = share(klass, piece, worker);
-    if (stays_little(worker, piece.function, tasks)) worker.rest_until = std::max(worker.rest_until, now_ + kSettle);
-    return Decision{&piece, tasks, chosen->first, chosen->second, {}, {}};
-  };
-  const auto first_level = [](const Class& klass) {
-    return std::find_if(klass.queues.begin(), klass.queues.end(),
-                        [](const auto& level) { return !level.second.empty(); });
-  };
   if (++turn_ % kTurn == 0) {
-    if (const auto [klass, priority] = longest_waiting(); klass != nullptr) {
+    if (Piece* const piece = longest_waiting(); piece != nullptr) {
       MOBULA_MARK("sched: what has waited long has its turn");
-      if (auto decision = place_in(*klass, priority)) return decision;
+      if (auto decision = place_in(class_of(*piece), piece)) return decision;
     }
   }
-  if (classes_.size() == 1) {
-    if (classes_[kPlain].tasks == 0) return std::nullopt;
-    return place_in(classes_[kPlain], first_level(classes_[kPlain])->first);
-  }
-  std::vector<std::pair<int, ClassId>> order;
-  for (ClassId id = 0; id < classes_.size(); ++id) {
-    // Scarce resources first where priorities are equal: a plain task fits anywhere.
-    if (classes_[id].tasks == 0) continue;
-    order.emplace_back(-first_level(classes_[id])->first, static_cast<ClassId>(classes_.size() - id));
-  }
-  std::sort(order.begin(), order.end());
-  for (const auto& [priority, reversed] : order) {
-    if (auto decision = place_in(classes_[classes_.size() - reversed], -priority)) return decision;
+  return place_first();
+}
+
+// Classes in order of what is first in their queues.
+std::optional<Scheduler::Decision> Scheduler::place_first() {
+  constexpr int kRounds = 4;
+  for (int round = 0; round < kRounds; ++round) {
+    news_ = false;
+    const Piece* const plain = plain_.tasks != 0 ? plain_.first() : nullptr;
+    bool plain_is_next = plain != nullptr;
+    for (auto turn = turns_.begin(); turn != turns_.end();) {
+      // Trying one may give others a turn; only its own may go.
+      Class& klass = *(turn++)->second;
+      if (plain_is_next && plain->priority > klass.queues.begin()->first.priority) {
+        plain_is_next = false;
+        if (auto decision = place_in(plain_)) return decision;
+      }
+      if (auto decision = place_in(klass)) return decision;
+      park(klass);
+    }
+    if (plain_is_next) {
+      if (auto decision = place_in(plain_)) return decision;
+    }
+    if (!news_) break;  // no reservation has ended meanwhile
   }
   return std::nullopt;
 }
 
+// The piece, or where that is nullptr, one of the class that it is the turn of.
+std::optional<Scheduler::Decision> Scheduler::place_in(Class& klass, Piece* only) {
+  if (klass.is_together()) {
+    Piece& piece = only != nullptr ? *only : *klass.first();
+    auto members = choose_together(klass, piece);
+    if (!members) return std::nullopt;
+    if (klass.gang != 0) return Decision{&piece, piece.size(), detail::kNoRank, 0, std::move(*members), {}};
+    Decision one{&piece, 1, members->front().first, members->front().second, {}, {}};
+    for (auto lender = members->begin() + 1; lender != members->end(); ++lender) one.lenders.push_back(lender->first);
+    return one;
+  }
+  const auto choice = choose(klass, only);
+  if (!choice) return std::nullopt;
+  Worker& worker = workers_[choice->rank];
+  const Piece& piece = *choice->piece;
+  const std::uint32_t tasks = share(klass, piece, worker);
+  if (stays_little(worker, piece.function, tasks)) worker.rest_until = std::max(worker.rest_until, now_ + kSettle);
+  return Decision{choice->piece, tasks, choice->rank, choice->demand, {}, {}};
+}
+
 // What it holds of its worker's cpus.
 double Scheduler::cpus_of(const Holding& holding) const {
-  return std::min(classes_[holding.klass].demands[holding.demand].cpus, workers_[holding.worker].slots);
+  return std::min(class_of(holding).demands[holding.demand].cpus, workers_[holding.worker].slots);
 }
 
 // Takes what as many tasks hold from what their worker has free, or, if negative, gives it back.
 void Scheduler::charge(const Holding& holding, double tasks) {
-  const Class& klass = classes_[holding.klass];
+  const Class& klass = class_of(holding);
   if (klass.ordinary) return;
   const core::WireDemand& demand = klass.demands[holding.demand];
   change_free(holding.worker, demand, -tasks);
+  change_memory(workers_[holding.worker].free, holding.memory, -tasks);
   workers_[holding.worker].free.cpus += tasks * (demand.cpus - cpus_of(holding));
 }
 
@@ -549,7 +450,7 @@ void Scheduler::load(Piece& piece) {
   const std::uint64_t known = estimates_[piece.function];
   piece.estimate_ns = known != 0 ? known : kUnknown;
   if (piece.pool != 0) {
-    change_pool(piece.pool, piece.klass, piece.demand, piece.size());
+    change_pool(piece, piece.size());
     return;
   }
   Worker& worker = workers_[piece.worker];
@@ -587,7 +488,7 @@ void Scheduler::set_waits(Holding& holding, bool waits) {
   for (const RankId lender : holding.lenders) lend_rank(lender, waits ? -1 : 1);
   if (holding.pool == 0) return;
   Pool& pool = pools_.at(holding.pool);
-  const double cpus = classes_[holding.klass].demands[holding.demand].cpus;
+  const double cpus = class_of(holding).demands[holding.demand].cpus;
   pool.free.cpus += waits ? cpus : -cpus;
   if (!pool.queues.empty()) eager_.insert(holding.pool);
 }
@@ -603,7 +504,7 @@ void Scheduler::ended(Piece& piece) {
   piece.become(State::waiting);
   set_waits(piece, false);
   if (piece.pool != 0) {
-    change_pool(piece.pool, piece.klass, piece.demand, -static_cast<double>(tasks));
+    change_pool(piece, -static_cast<double>(tasks));
     return;
   }
   unload(piece, tasks);
@@ -625,7 +526,7 @@ void Scheduler::stays(const Piece& piece) {
 void Scheduler::left(Holding holding) {
   set_waits(holding, false);
   if (holding.pool != 0) {
-    change_pool(holding.pool, holding.klass, holding.demand, -1);
+    change_pool(holding, -1);
     return;
   }
   Worker& worker = workers_[holding.worker];
@@ -647,13 +548,6 @@ void Scheduler::give_back(const Holding& holding, std::uint32_t tasks) {
   look_at_again(holding.worker);
 }
 
-// There may be room at the worker for classes that found none.
-void Scheduler::look_at_again(RankId rank) {
-  reserved_freed_ = reserved_freed_ || workers_[rank].reserved;
-  for (std::size_t i = 1; i < classes_.size(); ++i) classes_[i].candidates.set(rank, allowed(classes_[i], rank));
-  update(rank);
-}
-
 void Scheduler::measured(std::uint32_t function, std::uint64_t elapsed_ns, std::uint32_t tasks) {
   const std::uint64_t each = std::max<std::uint64_t>(elapsed_ns / std::max<std::uint32_t>(tasks, 1), 1);
   std::uint64_t& estimate = estimates_[function];
@@ -661,7 +555,7 @@ void Scheduler::measured(std::uint32_t function, std::uint64_t elapsed_ns, std::
 }
 
 std::optional<Scheduler::TakeBack> Scheduler::rebalance(Time now) {
-  if (!may_rebalance() || classes_[kPlain].tasks != 0) return std::nullopt;
+  if (!may_rebalance() || plain_.tasks != 0) return std::nullopt;
   const RankId first = rich_.next(rich_cursor_).value();
   RankId rank = first;
   do {
@@ -728,17 +622,23 @@ core::WireDemand Scheduler::free() const {
 
 void Scheduler::check_invariants() const {
   std::size_t queued = 0;
-  for (const Class& klass : classes_) {
+  const auto check = [&](const Class& klass) {
     std::size_t tasks = 0;
-    for (const auto& [priority, queue] : klass.queues) {
+    for (const auto& [level, queue] : klass.queues) {
+      MOBULA_CHECK(&klass == &plain_ || !queue.empty(), "a queue that is empty goes");
       for (const Piece& piece : queue) {
         MOBULA_CHECK(piece.state == State::queued, "a piece in a queue is in state queued");
+        MOBULA_CHECK((level == Level{piece.priority, piece.memory}), "a piece is in the queue that is its own");
         tasks += piece.size();
       }
     }
     MOBULA_CHECK(tasks == klass.tasks, "a class counts its queued tasks");
+    MOBULA_CHECK(&klass == &plain_ || klass.turn.has_value() == (tasks != 0 && !klass.parked),
+                 "a class that has something queued has its turn, or is parked");
     queued += tasks;
-  }
+  };
+  check(plain_);
+  for (const auto& [key, klass] : classes_) check(*klass);
   for (const auto& [id, pool] : pools_) {
     for (const auto& [priority, queue] : pool.queues) {
       for (const Piece& piece : queue) queued += piece.size();

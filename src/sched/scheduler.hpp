@@ -2,9 +2,10 @@
 // assigned and what ended, and answers with decisions, which the head carries out and reports back. It knows no
 // messages, no clock, no threads, and nothing of functions but how long they take.
 //
-// Tasks with equal demands and wishes form a class. Plain tasks (one cpu, anywhere) are sent ahead of need, so that a
-// worker always has about a millisecond of work; others go where what they need is free. Nothing here looks at all
-// workers or all tasks: workers with room are in bit sets, queued tasks in one queue per class and priority.
+// Tasks with equal demands and wishes form a class (classes.hpp). Plain tasks (one cpu, anywhere) are sent ahead of
+// need, so that a worker always has about a millisecond of work; others go where what they need is free. Nothing here
+// looks at all workers, all tasks or all classes: workers with room are in bit sets, queued tasks in the queues of
+// their class, and classes that found no room wait for news of a rank.
 //
 // A gang starts when as many ranks as it has members are idle; all its tasks are given out at once. A task that asks
 // for more cpus than any rank has starts when enough ranks of one node are idle: it runs on one of them, and the others
@@ -26,6 +27,7 @@
 #include "core/trace.hpp"
 #include "mobula/placement_group.hpp"
 #include "sched/bitset.hpp"
+#include "sched/classes.hpp"
 #include "sched/states.hpp"
 
 namespace mobula::sched {
@@ -34,13 +36,11 @@ using core::Range;
 using core::Time;
 using detail::RankId;
 
-using ClassId = std::uint32_t;
-inline constexpr ClassId kPlain = 0;
-
 // What an assigned task holds, and after it the actor that it made.
 struct Holding {
-  ClassId klass = kPlain;
+  ClassRef klass;
   std::uint32_t demand = 0;  // which of its class
+  std::uint64_t memory = 0;  // beside that demand's
   RankId worker = detail::kNoRank;
   std::uint64_t pool = 0;       // out of which it has that; 0: out of its worker
   std::vector<RankId> lenders;  // idle ranks of the same node, whose cores it has besides
@@ -69,8 +69,6 @@ struct Piece : Holding, core::Listed<Piece> {
   std::uint64_t estimate_ns = 0;  // of one task, when it was assigned
 };
 
-using Queue = core::List<Piece>;
-
 class Scheduler {
  public:
   explicit Scheduler(std::uint32_t ranks, std::uint32_t functions);
@@ -86,10 +84,11 @@ class Scheduler {
   void set_lent(RankId rank, double cpus);
   bool has_worker(RankId rank) const { return rank < workers_.size() && workers_[rank].alive; }
 
-  // The class of tasks with such options (nullptr: plain). `why_infeasible` says why no rank can ever run them.
-  ClassId classify(const core::WireOptions* options);
-  bool can_run(ClassId klass) const { return classes_[klass].feasible; }
-  std::optional<std::string> why_infeasible(ClassId klass) const;
+  // Sets the class, and the memory, of tasks with such options (nullptr: plain). `why_infeasible` says why no rank can
+  // ever run them. Which class that is may be another one after ranks were lost.
+  void classify(Holding& holding, const core::WireOptions* options);
+  bool can_run(const Holding& holding) const;
+  std::optional<std::string> why_infeasible(const Holding& holding) const;
   // What each kind of rank lacks at present, for people.
   std::string describe(const Piece& piece) const;
 
@@ -152,7 +151,7 @@ class Scheduler {
   void close_pool(PoolId pool);
   std::optional<std::string> why_infeasible(const std::vector<core::WireDemand>& bundles, Strategy strategy) const;
   // Why a pool with all of the bundle can never run tasks of the class.
-  std::optional<std::string> why_infeasible(ClassId klass, const core::WireDemand& bundle) const;
+  std::optional<std::string> why_infeasible(const Holding& holding, const core::WireDemand& bundle) const;
   std::size_t pools() const { return pools_.size(); }
   template <class F>
   void for_each_queued(PoolId pool, F&& visit) const {
@@ -174,8 +173,9 @@ class Scheduler {
   // Workers that were reserved since the last call: what they have not begun is to be taken back, so that it does not
   // wait there for work that has to wait for the gang.
   std::vector<RankId> take_reserved();
-  // A piece that is queued, and that the ranks that are left can never run; nullptr: none.
-  Piece* hopeless();
+  // The pieces that are queued, and that the ranks that are left can never run as tasks of their class.
+  std::vector<Piece*> hopeless() const;
+  std::size_t classes() const { return classes_.size(); }  // beside that of plain tasks
   // Some worker has nothing to do, and nothing that will follow.
   bool hungry() const { return !hungry_.empty(); }
   double slots() const { return slots_; }
@@ -198,6 +198,8 @@ class Scheduler {
   static constexpr double kTogether = 10'000;          // ns of work for which one message is worth it
   static constexpr Time kSettle = 100'000;             // ns in which so little work should be done: no TakeBack before
   static constexpr std::uint32_t kBytes = 32 << 10;    // of arguments in one assignment
+  static constexpr int kLook = 64;                     // candidates, levels and the like that one search looks at
+  static constexpr std::size_t kFewClasses = 64;
 
   // What each task changes comes first: of thousands of workers none is in a cache.
   struct Worker {
@@ -225,21 +227,6 @@ class Scheduler {
     // Cpus that may be held for good, once the tasks there have ended: who lends cpus while it waits wants them back.
     double lasting() const { return lends != 0 ? 0 : slots - held - lent; }
   };
-  struct Class {
-    std::vector<core::WireDemand> demands;
-    Placement::Kind placement = Placement::Kind::any;
-    std::uint32_t place_index = 0;
-    std::uint32_t gang = 0;                       // ranks of each; 0: tasks
-    std::string needs;                            // a feature of the rank; empty: none
-    bool ordinary = true;                         // the demand is that of a plain task
-    bool stays = false;                           // what it holds is held after it has ended: by an actor
-    bool wide = false;                            // no rank has as many cpus, but some ranks of one node have together
-    bool feasible = true;                         // on the ranks that there are
-    std::map<int, Queue, std::greater<>> queues;  // by priority
-    std::size_t tasks = 0;
-    BitSet candidates;  // workers that may fit; unset when found not to
-  };
-
   struct Pool {
     RankId worker = detail::kNoRank;
     core::WireDemand all;
@@ -255,9 +242,14 @@ class Scheduler {
   };
 
   enum class Room : std::uint8_t { none, low, idle };
+  // Where the first tasks of a piece can go.
+  struct Choice {
+    Piece* piece = nullptr;
+    RankId rank = detail::kNoRank;
+    std::uint32_t demand = 0;
+  };
   Room room(const Worker& worker) const;
   void update(RankId rank);
-  void look_at_again(RankId rank);
   void load(Piece& piece);
   void unload(const Piece& piece, std::uint32_t tasks);
   void ask_reserved(RankId rank);
@@ -268,21 +260,45 @@ class Scheduler {
   void change_free(RankId rank, const core::WireDemand& by, double sign);
   void give_back(const Holding& holding, std::uint32_t tasks);
   void lend_rank(RankId rank, int times);
-  bool could_be_placed(const Class& klass, Piece& piece);
+
+  // ---- classes.cpp
+  Class& class_of(const Holding& holding) { return holding.klass ? *holding.klass : plain_; }
+  const Class& class_of(const Holding& holding) const { return holding.klass ? *holding.klass : plain_; }
+  ClassRef class_with(const core::WireOptions& options, bool by_memory);
+  void list(Class& klass);
+  void drop_unused_classes();
+  template <class F>
+  void for_each_class_at(RankId rank, F&& visit);
+  const std::vector<RankId>& ranks_of(const Class& klass) const;
   bool allowed(const Class& klass, RankId rank) const;
   bool is_at(const Class& klass, RankId rank) const;
+  void find_ranks(Class& klass);
+  void find_most_memory(Class& klass);
+  std::optional<std::string> why_infeasible(const Class& klass, std::uint64_t memory) const;
+  void rank_changed(RankId rank);
+  void look_at_again(RankId rank);
+  void look_at_all_again(Class& klass);
+  void set_turn(Class& klass);
+  void park(Class& klass);
+
+  bool could_be_placed(const Class& klass, Piece& piece);
   bool may_lend(const Class& klass, RankId rank) const;
-  void ranks_changed();
   void find_width(Class& klass);
-  static bool offers(const core::WireDemand& offer, const core::WireDemand& demand);
+  static bool offers(const core::WireDemand& offer, const core::WireDemand& demand, std::uint64_t memory = 0);
   static bool offers_besides_cpus(const core::WireDemand& offer, const core::WireDemand& demand);
   std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker, bool takes_lent = false) const;
-  std::optional<std::pair<RankId, std::uint32_t>> choose_lent(const Class& klass) const;
-  std::pair<Class*, int> longest_waiting();
+  std::optional<Choice> look_at(const Class& klass, RankId rank, Piece* only, bool takes_lent = false) const;
+  std::optional<Choice> choose_lent(const Class& klass, Piece* only) const;
+  Piece* longest_waiting();
   bool stays_little(const Worker& worker, std::uint32_t function, std::uint32_t tasks) const;
   std::optional<RankId> choose_plain(const Piece& piece);
   std::optional<RankId> next_plain();
-  std::optional<std::pair<RankId, std::uint32_t>> choose(Class& klass, const Piece& piece);
+  std::optional<Choice> choose(Class& klass, Piece* only);
+  std::optional<Choice> choose_anywhere(Class& klass, Piece* only);
+  std::optional<Choice> choose_at_place(Class& klass, Piece* only);
+  void has_no_room(Class& klass, RankId rank);
+  std::optional<Decision> place_in(Class& klass, Piece* only = nullptr);
+  std::optional<Decision> place_first();
   using Members = std::vector<std::pair<RankId, std::uint32_t>>;
   std::optional<std::uint32_t> fits_now(const Class& klass, RankId rank) const;
   std::vector<RankId> within_nodes(const Class& klass, std::vector<RankId> ranks, core::WireDemand Worker::*has) const;
@@ -303,7 +319,8 @@ class Scheduler {
                               std::vector<Site> sites, const std::set<std::uint32_t>& used) const;
   // Adds `by` as many times as `sign` says.
   static void change(core::WireDemand& amount, const core::WireDemand& by, double sign);
-  void change_pool(PoolId pool, ClassId klass, std::uint32_t demand, double sign);
+  static void change_memory(core::WireDemand& amount, std::uint64_t by, double sign);
+  void change_pool(const Holding& holding, double sign);
   void vacate(PoolId id);
   void drop_unused(PoolId id);
   std::optional<Decision> place_in_pools();
@@ -313,8 +330,21 @@ class Scheduler {
   std::vector<RankId> members_;
   std::unordered_map<std::uint32_t, std::vector<RankId>> nodes_;
   std::set<std::string> node_resources_;
-  std::vector<Class> classes_;
-  std::map<std::string, ClassId> class_ids_;  // by the encoded demand and placement
+  Class plain_;
+  std::map<std::string, ClassRef> classes_;  // others, by the encoded demand and placement
+  std::size_t drop_at_ = kFewClasses;        // so many: those go that nothing is of
+  std::uint64_t next_order_ = 1;
+  // Of those, where they may run: any that are anywhere, and those of one rank or node.
+  std::vector<Class*> anywhere_;
+  std::unordered_map<std::uint32_t, std::vector<Class*>> at_rank_;
+  std::unordered_map<std::uint32_t, std::vector<Class*>> at_node_;
+  // Those with something queued: the ones that are to be tried, in order, but plain tasks; and all.
+  std::map<std::pair<std::int64_t, std::uint64_t>, Class*> turns_;
+  bool news_ = false;                       // something has been added to those since it was unset
+  std::map<std::uint64_t, Class*> queued_;  // by their order; that of plain tasks always
+  // Where the search for what has waited longest goes on: a class, and its level.
+  std::uint64_t patience_class_ = 0;
+  std::optional<Level> patience_level_;
   std::vector<std::uint64_t> estimates_;
   BitSet idle_;    // fewer tasks that can run than capacity
   BitSet hungry_;  // of those, the ones to which nothing was sent ahead

@@ -46,6 +46,7 @@ std::string who_waits(const Cluster& cluster) {
       continue;
     text += "rank " + std::to_string(r) + ": " + rank.worker->describe().substr(0, kMost) + "\n";
   }
+  text += "the head has: " + cluster.head().what_is_left() + "\n";
   return text + "entries: " + cluster.head().describe_entries().substr(0, kMost);
 }
 

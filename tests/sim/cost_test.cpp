@@ -98,6 +98,34 @@ Body cancel_of_all(Cluster& cluster, std::uint32_t n) {
   co_await wait;
 }
 
+// Each asks for another amount of memory.
+Body many_demands(Cluster& cluster, std::uint32_t n) {
+  std::vector<Handle> all;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    TaskOptions options;
+    options.memory = 1 + i * 7919 % n;
+    all.push_back(cluster.submit(
+        0, false, kLeaf, [i](Encoder& out) { out.put(i); }, {}, &options));
+  }
+  const Body wait = await_all(cluster, all);
+  co_await wait;
+}
+
+// Each is to run on a rank of its own, and is followed by another one there.
+Body many_places(Cluster& cluster, std::uint32_t n) {
+  std::vector<Handle> all;
+  const auto ranks = static_cast<std::uint32_t>(cluster.ranks().size());
+  for (std::uint32_t i = 0; i < 4 * n; ++i) {
+    TaskOptions options;
+    options.cpus = 0.5;
+    options.placement = on_rank(1 + i % (ranks - 1));
+    all.push_back(cluster.submit(
+        0, false, kLeaf, [i](Encoder& out) { out.put(std::uint64_t{i}); }, {}, &options));
+  }
+  const Body wait = await_all(cluster, all);
+  co_await wait;
+}
+
 // Behind a resource that comes late.
 Body chain(Cluster& cluster, std::uint32_t n) {
   Handle last = hold_x(cluster, 2'000'000);
@@ -193,7 +221,7 @@ INSTANTIATE_TEST_SUITE_P(Clusters, Cost,
                          testing::Values(Scenario{"DependentsOfAFailure", 8'000, dependents_of_a_failure},
                                          Scenario{"ChildrenOfOneTask", 20'000, children_of_one_task},
                                          Scenario{"CancelOfAll", 8'000, cancel_of_all},
-                                         Scenario{"Chain", 10'000, chain},
+                                         Scenario{"ManyDemands", 3'000, many_demands}, Scenario{"Chain", 10'000, chain},
                                          Scenario{"LossOfARank", 20'000, loss_of_a_rank}),
                          [](const auto& test) { return std::string(test.param.name); });
 
@@ -220,6 +248,7 @@ TEST_P(CostOfRanks, GrowsAsThatOfPlainTasks) {
 
 INSTANTIATE_TEST_SUITE_P(Clusters, CostOfRanks,
                          testing::Values(Scenario{"CopiesOnNodes", 300, copies_on_nodes, 300, true},
+                                         Scenario{"ManyPlaces", 1'000, many_places, 500, true},
                                          Scenario{"WaitingGroup", 4'000, waiting_group, 200, true}),
                          [](const auto& test) { return std::string(test.param.name); });
 

@@ -21,9 +21,14 @@ class SchedulerTest : public testing::Test {
     Piece& piece = pieces.emplace_back();
     piece.range = {detail::SpanId::make(0, pieces.size()), 0, n};
     piece.priority = priority;
-    piece.klass = scheduler.classify(options);
+    scheduler.classify(piece, options);
     scheduler.enqueue(piece);
     return piece;
+  }
+  std::optional<std::string> why_infeasible(const core::WireOptions& options) {
+    Holding holding;
+    scheduler.classify(holding, &options);
+    return scheduler.why_infeasible(holding);
   }
   // Carries out one decision; the part assigned is a new piece.
   Piece* place() {
@@ -375,9 +380,9 @@ TEST_F(SchedulerTest, WhatANodeHasIsTakenByItsRanksTogether) {
 
   auto gang = asks({0, 0, 0, {{"disk", 1}}});
   gang.gang = 4;
-  EXPECT_FALSE(scheduler.why_infeasible(scheduler.classify(&gang)).has_value());
+  EXPECT_FALSE(why_infeasible(gang).has_value());
   gang.gang = 5;
-  EXPECT_TRUE(scheduler.why_infeasible(scheduler.classify(&gang)).has_value()) << "six ranks, but disks for four";
+  EXPECT_TRUE(why_infeasible(gang).has_value()) << "six ranks, but disks for four";
   const core::WireDemand bundle{0, 0, 0, {{"disk", 1}}};
   EXPECT_FALSE(scheduler.why_infeasible(std::vector(4, bundle), Strategy::pack).has_value());
   EXPECT_TRUE(scheduler.why_infeasible(std::vector(5, bundle), Strategy::pack).has_value());
@@ -387,12 +392,12 @@ TEST_F(SchedulerTest, WhatANodeHasIsTakenByItsRanksTogether) {
 TEST_F(SchedulerTest, InfeasibleSaysWhatTheLargestHas) {
   worker(1, 2, {{"x", 2}});
   const auto options = asks({1, 0, 0, {{"x", 3}}});
-  const auto why = scheduler.why_infeasible(scheduler.classify(&options));
+  const auto why = why_infeasible(options);
   ASSERT_TRUE(why.has_value());
   EXPECT_NE(why->find("3 x"), std::string::npos) << *why;
   EXPECT_NE(why->find("2 x"), std::string::npos) << *why;
   const auto fine = asks({2, 0, 0, {{"x", 2}}});
-  EXPECT_FALSE(scheduler.why_infeasible(scheduler.classify(&fine)).has_value());
+  EXPECT_FALSE(why_infeasible(fine).has_value());
 }
 
 TEST_F(SchedulerTest, MoreCpusThanARankHasAreThoseOfItsNode) {
@@ -438,7 +443,7 @@ TEST_F(SchedulerTest, MoreCpusThanARankHasAreThoseOfItsNode) {
   ASSERT_NE(next, nullptr);
   EXPECT_EQ(next->worker, 3U) << "the rank that has what else is asked for";
   const auto four = asks({4, 0, 0, {}});
-  const auto why = scheduler.why_infeasible(scheduler.classify(&four));
+  const auto why = why_infeasible(four);
   ASSERT_TRUE(why.has_value()) << "no node has four";
   EXPECT_NE(why->find("together 3 cpus"), std::string::npos) << *why;
 }
@@ -474,8 +479,9 @@ TEST_F(SchedulerTest, ARankLostMakesWhatNeededItHopeless) {
   ASSERT_NE(wide = place(), nullptr);
   const Piece& waits = tasks(1, 0, &two);
   scheduler.remove_worker(wide->lenders.front());
-  EXPECT_EQ(scheduler.hopeless(), &waits);
-  EXPECT_FALSE(scheduler.can_run(waits.klass));
+  ASSERT_EQ(scheduler.hopeless().size(), 1U);
+  EXPECT_EQ(scheduler.hopeless().front(), &waits);
+  EXPECT_FALSE(scheduler.can_run(waits));
   scheduler.ended(*wide);
   scheduler.check_invariants();
 }
@@ -522,6 +528,167 @@ TEST_F(SchedulerTest, WorkIsTakenBackForIdleWorkers) {
   scheduler.gave_back(1, 0, 0);
   EXPECT_FALSE(scheduler.rebalance(0).has_value()) << "one that had nothing is left in peace";
   EXPECT_TRUE(scheduler.rebalance(1'000'000'000).has_value());
+}
+
+// ---- classes -----------------------------------------------------------------------------------------------------
+
+core::WireDemand with_memory(std::uint64_t memory, double cpus = 1) {
+  core::WireDemand demand;
+  demand.cpus = cpus;
+  demand.memory = memory;
+  return demand;
+}
+
+class ClassesTest : public SchedulerTest {
+ protected:
+  ClassesTest() : SchedulerTest(64) {}
+  void worker_with_memory(RankId rank, std::uint64_t memory, double cpus = 8) {
+    scheduler.add_worker(rank, 0, with_memory(memory, cpus));
+  }
+  Piece& asking(std::uint64_t memory, int priority = 0) {
+    const auto options = asks(with_memory(memory));
+    return tasks(1, priority, &options);
+  }
+};
+
+TEST_F(ClassesTest, WhatDiffersInMemoryAloneIsOneClass) {
+  worker_with_memory(1, 1'000);
+  for (std::uint64_t memory = 1; memory <= 1'000; ++memory) asking(memory);
+  EXPECT_EQ(scheduler.classes(), 1U);
+}
+
+TEST_F(ClassesTest, TheLargestThatFitsGoesFirst) {
+  worker_with_memory(1, 1'000);
+  Piece& first = asking(400);
+  asking(100);
+  asking(700);
+  EXPECT_EQ(place()->memory, 700U);
+  EXPECT_EQ(place()->memory, 100U);
+  EXPECT_EQ(place(), nullptr) << "400 are not left";
+  EXPECT_EQ(first.state, State::queued);
+  EXPECT_EQ(scheduler.what_stays_idle(), "");
+  EXPECT_EQ(scheduler.free().memory, 200U);
+}
+
+TEST_F(ClassesTest, HigherPrioritiesGoFirstAndDontBlockWhatFits) {
+  worker_with_memory(1, 1'000);
+  asking(900);
+  place();
+  Piece& large = asking(500, 3);
+  Piece& small = asking(50, -3);
+  asking(80, 1);
+  EXPECT_EQ(place()->memory, 80U);
+  EXPECT_EQ(place(), nullptr);
+  EXPECT_EQ(large.state, State::queued);
+  EXPECT_EQ(small.state, State::queued);
+}
+
+TEST_F(ClassesTest, WhatFoundNoRoomIsTriedAgainWhenSomethingSmallerComes) {
+  worker_with_memory(1, 1'000);
+  worker_with_memory(2, 1'000);
+  asking(950);
+  asking(900);
+  Piece* const one = place();
+  place();
+  asking(500);
+  EXPECT_EQ(place(), nullptr);
+  asking(200);
+  EXPECT_EQ(place(), nullptr);
+  asking(100);
+  EXPECT_EQ(place()->memory, 100U);
+  EXPECT_EQ(place(), nullptr);
+  scheduler.ended(*one);
+  EXPECT_EQ(place()->memory, 500U);
+  EXPECT_EQ(place()->memory, 200U);
+}
+
+TEST_F(ClassesTest, WhatNothingIsOfIsDropped) {
+  worker(1, 1, {{"x", 1'000'000}});
+  for (int i = 1; i <= 10'000; ++i) {
+    const auto options = asks({1, 0, 0, {{"x", i}}});
+    tasks(1, 0, &options);
+    Piece* const piece = place();
+    ASSERT_NE(piece, nullptr);
+    scheduler.ended(*piece);
+    pieces.clear();
+  }
+  EXPECT_LE(scheduler.classes(), 128U);
+  EXPECT_EQ(scheduler.what_is_held(), "");
+}
+
+TEST_F(ClassesTest, WhatIsHeldIsGivenBackAfterItsClassCouldBeDropped) {
+  worker(1, 1, {{"x", 1'000}});
+  auto options = asks({0, 0, 0, {{"x", 7}}});
+  options.is_actor = true;
+  tasks(1, 0, &options);
+  Piece* const made = place();
+  scheduler.stays(*made);
+  const Holding held = *made;
+  pieces.clear();
+  for (int i = 1; i <= 500; ++i) {
+    const auto other = asks({1, 0, 0, {{"x", i}}});
+    why_infeasible(other);
+  }
+  EXPECT_EQ(scheduler.free().resources.at("x"), 993);
+  scheduler.left(held);
+  EXPECT_EQ(scheduler.what_is_held(), "");
+}
+
+TEST_F(ClassesTest, AnAmountOfMemoryThatNoRankHasAnyMoreIsHopeless) {
+  worker_with_memory(1, 1'000);
+  worker_with_memory(2, 5'000);
+  asking(5'000);
+  Piece* const runs = place();
+  Piece& large = asking(4'000);
+  Piece& small = asking(900);
+  scheduler.ended(*runs);
+  scheduler.remove_worker(2);
+  ASSERT_EQ(scheduler.hopeless().size(), 1U);
+  EXPECT_EQ(scheduler.hopeless().front(), &large);
+  EXPECT_FALSE(scheduler.can_run(large));
+  EXPECT_TRUE(scheduler.can_run(small));
+  const std::string why = scheduler.why_infeasible(large).value_or("");
+  EXPECT_NE(why.find("the largest rank has 8 cpus, 1000 bytes"), std::string::npos) << why;
+  scheduler.dequeue(large);
+  EXPECT_EQ(place()->memory, 900U);
+}
+
+// A rank of the node has the memory, and another one the cpus.
+TEST_F(ClassesTest, WhatNoRankCanRunAloneStillRunsWide) {
+  scheduler.add_worker(1, 0, with_memory(100, 2));
+  scheduler.add_worker(2, 0, with_memory(5'000, 1));
+  const auto options = asks(with_memory(4'000, 2));
+  EXPECT_FALSE(why_infeasible(options).has_value());
+  tasks(1, 0, &options);
+  const Piece* const runs = place();
+  ASSERT_NE(runs, nullptr);
+  EXPECT_EQ(runs->worker, 2U);
+  EXPECT_EQ(runs->lenders, std::vector<RankId>{1});
+}
+
+// Tasks of as many places as there are ranks: each is placed once its rank has room, and others are not looked at.
+TEST_F(ClassesTest, EachPlaceIsLookedAtWhenItsRankHasRoom) {
+  for (RankId rank = 0; rank < 64; ++rank) scheduler.add_worker(rank, rank / 4, with_memory(100, 1));
+  std::vector<Piece*> running;
+  for (int round = 0; round < 2; ++round) {
+    for (RankId rank = 0; rank < 64; ++rank) {
+      auto options = asks(with_memory(100));
+      options.placement = Placement::Kind::on_rank;
+      options.place_index = rank;
+      tasks(1, 0, &options);
+    }
+  }
+  while (Piece* const piece = place()) running.push_back(piece);
+  EXPECT_EQ(running.size(), 64U);
+  EXPECT_EQ(scheduler.classes(), 64U);
+  for (Piece* const piece : running) {
+    const RankId rank = piece->worker;
+    scheduler.ended(*piece);
+    const Piece* const next = place();
+    ASSERT_NE(next, nullptr);
+    EXPECT_EQ(next->worker, rank);
+    EXPECT_EQ(place(), nullptr);
+  }
 }
 
 }  // namespace
