@@ -17,8 +17,6 @@ using detail::kNoRank;
 
 namespace {
 
-constexpr Time kBlockedAfter = 100'000'000;  // ns that a method waits for a call before the head is told
-
 ErrorPtr died(ObjectId actor, const std::string& why) {
   return core::make_error(ErrorKind::actor_died, "actor " + core::to_string(actor) + " " + why, "", actor, kNoRank, 0);
 }
@@ -581,7 +579,7 @@ void Worker::handle(RankId, const core::EndActor& m) {
     LocalActor& actor = *found->second;
     actor.dead = std::make_shared<ErrorRecord>(m.error);
     fail_calls(actor, actor.dead);
-    for (Run* run : running_) {
+    for (Run* run : running_.all()) {
       if (run->body->actor != &actor || std::exchange(run->expired, true)) continue;
       run->task.stop.store(true, std::memory_order_relaxed);
       MOBULA_MARK("worker: an actor is killed while it runs a call");
@@ -624,7 +622,7 @@ void Worker::tell_blocked(Run& run, Time now) {
 }
 
 void Worker::handle(RankId, const core::Deadlock& m) {
-  for (Run* run : running_) {
+  for (Run* run : running_.all()) {
     if (run->blocked != m.token) continue;
     run->deadlock = core::make_error(ErrorKind::deadlock, "deadlock: " + m.text, task_name(*run->body), run->awaits,
                                      objects_.rank(), 1, settings_.host);

@@ -60,11 +60,7 @@ Piece* Worker::piece_with(ObjectId id) {
 // task that has timed out or was cancelled may still run, but what it returns is nobody's.
 bool Worker::will_come(ObjectId id) const {
   if (const_cast<Worker*>(this)->piece_with(id) != nullptr || folds_.has(id)) return true;
-  return std::any_of(running_.begin(), running_.end(),
-                     [id](const Run* run) {
-                       return !run->broken && !run->expired && run->range.span == id.span &&
-                              run->range.begin <= id.index && id.index < run->range.end;
-                     }) ||
+  return running_.any_with(id, [](const Run& run) { return !run.broken && !run.expired; }) ||
          std::any_of(members_.begin(), members_.end(), [id](const auto& entry) {
            const Member& member = entry.second;  // one whose result is not given out yet
            return member.report && member.range.span == id.span && member.range.begin == id.index;
@@ -398,7 +394,7 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
       run->body->function = actor.klass;
       run->body->actor = &actor;
       run->started = now;
-      start_run(*run);
+      running_.add(*run);
       run->saves = actor.save_now;
       run->task.actor = run->saves ? actor.object : std::exchange(actor.object, nullptr);
     } else {
@@ -424,14 +420,9 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
   return nullptr;
 }
 
-void Worker::start_run(Run& run) {
-  run.running_at = running_.size();
-  running_.push_back(&run);
-}
-
 std::vector<Range> Worker::begun() const {
   std::vector<Range> ranges;
-  for (const Run* run : running_) {
+  for (const Run* run : running_.all()) {
     if (run->body->actor == nullptr) ranges.push_back(run->range);
   }
   return ranges;
@@ -555,7 +546,7 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, bool holds, Time n
   if (body.function->fixed_result != kVariable) {
     run->task.out.buffer.reserve(std::size_t{range.end - range.begin} * body.function->fixed_result);
   }
-  start_run(*run);
+  running_.add(*run);
 
   const std::uint32_t n = range.end - range.begin;
   if (range.end == piece.range.end) {
@@ -625,12 +616,10 @@ void Worker::release(Run& run) {
 }
 
 void Worker::finish(std::unique_ptr<Run> run, Time now) {
-  running_.back()->running_at = run->running_at;
-  running_[run->running_at] = running_.back();
-  running_.pop_back();
+  running_.remove(*run);
   give_up_place(*run);
   if (run->helped) {
-    for (Run* other : running_) {
+    for (Run* other : running_.all()) {
       if (other->lender != run.get()) continue;
       other->lender = nullptr;
       other->orphan = true;

@@ -24,7 +24,6 @@ using detail::kVariable;
 
 namespace {
 
-constexpr Time kRunLimit = 2'000'000;         // ns after which a run of several tasks is asked to end early
 constexpr Time kAnnounceAfter = 50'000;       // ns that a kept task may stay unknown to the head
 constexpr std::size_t kOpenBytes = 24 << 10;  // of arguments that gather before they are sent
 
@@ -419,11 +418,10 @@ void Worker::pass_on(const Handle& handle) {
     return;
   }
   if (Piece* piece = piece_with(id); piece != nullptr && !piece->announced) announce(*piece);
-  for (Run* run : running_) {
-    if (!run->announced && run->range.span == id.span && run->range.begin <= id.index && id.index < run->range.end) {
-      announce_run(*run);
-    }
-  }
+  running_.any_with(id, [this](Run& run) {
+    if (!run.announced) announce_run(run);
+    return false;
+  });
   objects_.track(record, id.index);
 }
 
@@ -608,7 +606,7 @@ void Worker::handle(RankId, const core::TakeBack& m) {
     }
   }
   if (back.ranges.empty()) {
-    for (Run* run : running_) {
+    for (Run* run : running_.all()) {
       if (run->range.end - run->range.begin > 1) run->task.stop.store(true, std::memory_order_relaxed);
     }
   }
@@ -619,7 +617,7 @@ void Worker::handle(RankId, const core::TakeBack& m) {
 }
 
 void Worker::stop_running() {
-  for (Run* run : running_) {
+  for (Run* run : running_.all()) {
     if (run->body->stops()) run->task.stop.store(true, std::memory_order_relaxed);
   }
 }
@@ -631,12 +629,13 @@ void Worker::handle(RankId, const core::CancelTask& m) {
     return;
   }
   Piece* piece = piece_with(m.id);
-  for (Run* run : running_) {
-    const bool is_it =
-        run->range.span == m.id.span && run->range.begin == m.id.index && run->range.end == m.id.index + 1;
-    if (!is_it || !run->body->stops() || run->expired) continue;
-    run->task.stop.store(true, std::memory_order_relaxed);
-    run->expired = true;
+  const bool stopped = running_.any_with(m.id, [](Run& run) {
+    if (run.range.end - run.range.begin != 1 || !run.body->stops() || run.expired) return false;
+    run.task.stop.store(true, std::memory_order_relaxed);
+    run.expired = true;
+    return true;
+  });
+  if (stopped) {
     transport_.send(kHeadRank, core::CancelResult{m.token, m.id, true});
     redirect(m.id);
     return;
@@ -713,7 +712,7 @@ std::string Worker::describe() const {
   for (const Incoming& in : incoming_) {
     text += core::to_string(in.id) + " from rank " + std::to_string(in.from) + " waits for room; ";
   }
-  for (const Run* run : running_) {
+  for (const Run* run : running_.all()) {
     text += task_name(*run->body) + " " + core::to_string({run->range.span, run->task.next}) + " runs" +
             (run->lends ? " and waits; " : "; ");
   }
@@ -867,39 +866,58 @@ void Worker::end_early(Run& run) {
   if (run.range.end - next > 1) give_back_rest(run, next + 1);
 }
 
+// A run that takes long. Returns when to look at it again; 0: never.
+Time Worker::look_at(Run& run, Time now) {
+  Time next = 0;
+  const auto again = [&next](Time time) { next = next == 0 ? time : std::min(next, time); };
+  if (now - run.started <= Runs::kRunLimit) {
+    again(run.started + Runs::kRunLimit + 1);
+  } else if (!run.is_long) {
+    run.is_long = true;
+    if (!run.announced) announce_run(run);
+    MOBULA_MARK("worker: a run takes long");
+    end_early(run);
+  }
+  if (run.deadline != 0 && !run.expired) {
+    if (now >= run.deadline) {
+      time_out(run);
+    } else {
+      again(run.deadline);
+    }
+  }
+  if (run.body->actor != nullptr) {
+    if (run.waiting != 0) tell_blocked(run, now);
+    again(now + kBlockedAfter);
+  }
+  return next;
+}
+
+void Worker::time_out(Run& run) {
+  MOBULA_MARK("worker: a task has timed out");
+  run.expired = true;
+  if (!run.announced) announce_run(run);
+  ErrorRecord error;
+  error.kind = ErrorKind::timed_out;
+  error.failure = where(run, run.range.begin);
+  error.message =
+      "the task ran longer than its timeout of " +
+      std::to_string(static_cast<double>(run.body->options->timeout_ns) / 1e9) +
+      (run.body->stops() ? " s" : " s; it goes on without a reader, since a task in a rank's process can't be stopped");
+  if (run.body->stops()) run.task.stop.store(true, std::memory_order_relaxed);
+  if (const auto& part = run.body->gang) {
+    tell_member(members_.at(part->gang), part->gang, core::MemberState::timed_out, error);
+  } else {
+    send_report(failed(run.range, error));  // tasks with a timeout run one by one
+  }
+}
+
 void Worker::tick(Time now) {
   now_ = now;
   if (!late_losses_.empty()) see_to_late_losses(now);
   if (leaves_) tell_saved();
   store_.step();
   admit();
-  for (Run* run : running_) {
-    if (run->body->actor != nullptr && run->waiting != 0) tell_blocked(*run, now);
-    if (now - run->started > kRunLimit) {
-      if (!run->announced) announce_run(*run);
-      MOBULA_MARK("worker: a run takes long");
-      end_early(*run);
-    }
-    if (run->deadline != 0 && now >= run->deadline && !run->expired) {
-      MOBULA_MARK("worker: a task has timed out");
-      run->expired = true;
-      if (!run->announced) announce_run(*run);
-      ErrorRecord error;
-      error.kind = ErrorKind::timed_out;
-      error.failure = where(*run, run->range.begin);
-      error.message =
-          "the task ran longer than its timeout of " +
-          std::to_string(static_cast<double>(run->body->options->timeout_ns) / 1e9) +
-          (run->body->stops() ? " s"
-                              : " s; it goes on without a reader, since a task in a rank's process can't be stopped");
-      if (run->body->stops()) run->task.stop.store(true, std::memory_order_relaxed);
-      if (const auto& part = run->body->gang) {
-        tell_member(members_.at(part->gang), part->gang, core::MemberState::timed_out, error);
-      } else {
-        send_report(failed(run->range, error));  // tasks with a timeout run one by one
-      }
-    }
-  }
+  running_.for_each_due(now, [&](Run& run) { return look_at(run, now); });
   if (!members_.empty()) check_members(now);
 }
 

@@ -24,6 +24,7 @@
 #include "store/objects.hpp"
 #include "transport/transport.hpp"
 #include "worker/folds.hpp"
+#include "worker/runs.hpp"
 
 namespace mobula::worker {
 
@@ -131,7 +132,7 @@ struct Piece : core::Listed<Piece> {
   bool may_go_back() const { return announced && body->actor == nullptr && body->gang == nullptr; }
 };
 
-struct Run {
+struct Run : core::Listed<Run> {
   Range range;
   std::shared_ptr<Body> body;
   bool announced = true;
@@ -148,6 +149,7 @@ struct Run {
   Time started = 0;
   Time deadline = 0;     // 0: none
   bool expired = false;  // its result was already given as TimedOut
+  bool is_long = false;  // it has taken longer than kRunLimit
   bool lends = false;    // waits for others, its cpus are free
   bool without = false;  // it goes on without cpus: an actor has those that it lent
   // Threads of its function that wait for others: the one that executes it, and those which that has started. Of a run
@@ -167,10 +169,13 @@ struct Run {
   std::uint32_t save_at = 0;  // and the one after which that is due; 0: not in this run
   bool saves = false;         // the actor, and nothing else
   std::optional<Encoder> saved;
-  std::uint64_t blocked = 0;   // the token by which the head knows that it waits for another actor
-  ErrorPtr deadlock;           // it would wait for ever
-  std::size_t running_at = 0;  // position in the list of runs
-  std::size_t in_store = 0;    // as of its body, when it began
+  std::uint64_t blocked = 0;  // the token by which the head knows that it waits for another actor
+  ErrorPtr deadlock;          // it would wait for ever
+  // Of the list of runs: its position, the begin of its range when it was listed, and when it is to be looked at.
+  std::size_t running_at = 0;
+  std::uint32_t began_at = 0;
+  Time due = 0;
+  std::size_t in_store = 0;  // as of its body, when it began
   detail::TaskRun task;
 };
 
@@ -315,7 +320,7 @@ class Worker {
            folds_.has_work();
   }
   std::size_t running() const { return running_.size(); }
-  const std::vector<Run*>& runs() const { return running_; }
+  const std::vector<Run*>& runs() const { return running_.all(); }
   std::vector<Range> begun() const;  // the tasks that threads are at
   double cpus_in_use() const { return settings_.slots - free_.cpus; }
   std::size_t queued_tasks() const { return queued_tasks_; }
@@ -413,7 +418,10 @@ class Worker {
   void erase_actor(LocalActor& actor);
   void tell_state(const Run& run);
   void tell_saved();
+  static constexpr Time kBlockedAfter = 100'000'000;  // ns that a method waits for a call before the head is told
   void tell_blocked(Run& run, Time now);
+  Time look_at(Run& run, Time now);
+  void time_out(Run& run);
   void actors_made(const Range& range);
   void dispatch_call(PendingCall& call, ByteView args, std::span<const std::uint32_t> ends);
   void set_placement(core::WireOptions& wire, const Placement& placement);
@@ -484,7 +492,6 @@ class Worker {
   std::unique_ptr<Run> carve(Piece& piece, Range range, bool holds, Time now);
   bool may_claim(const Piece& piece, const Run& waiter) const;
   std::unique_ptr<Run> run_for(Run& waiter, Piece& piece, const Range& range, Time now, bool executes);
-  void start_run(Run& run);
   void take_place(Run& run);
   void take_slots(Run& run, std::size_t n);
   void tell_waits(const Run& run, bool waits);
@@ -586,8 +593,8 @@ class Worker {
   std::uint32_t turn_ = 0;
   std::vector<Piece*> unannounced_;
   std::vector<Piece*> parked_;
-  std::size_t in_store_ = 0;   // bytes of the segment that are inputs of tasks that run
-  std::vector<Run*> running_;  // in no order
+  std::size_t in_store_ = 0;  // bytes of the segment that are inputs of tasks that run
+  Runs running_;
 
   core::WireDemand free_;          // what no run holds
   int resuming_ = 0;               // threads that want their cpus back
