@@ -7,64 +7,25 @@
 #include <mutex>
 
 #include "support.hpp"
+#include "waits.hpp"
 
 namespace {
 
 using namespace support;
+using namespace waits;
 using mobula::get;
 using mobula::on_rank;
 using mobula::Ref;
 using mobula::remote;
-using Value = std::vector<char>;
 
-enum class How { get, view, wait, completed, dependent };
 enum class Where { here, elsewhere, later };  // later: it waits for an input, and has no rank yet
 enum class Fate { ends, fails, times_out, cancelled };
-enum class Who { driver, task, method, thread_of_task, thread_of_method };
-
-std::size_t size_of(bool large) { return large ? 100'000 : 10; }
 
 Value make(bool large, Fate fate, int) {
   sleep_ms(fate == Fate::times_out ? 60 : 3);
   if (fate == Fate::fails) throw std::domain_error("as it is meant to");
   return Value(size_of(large), 'x');
 }
-std::size_t count(const Value& value) { return value.size(); }
-
-std::string read(How how, const Ref<Value>& ref) {
-  try {
-    const std::vector box{ref};
-    if (how == How::wait && mobula::wait(box).ready.size() != 1) return "wait returned without it";
-    if (how == How::completed) {
-      std::size_t n = 0;
-      for (const auto& done : mobula::as_completed(box)) n += done ? 1 : 0;
-      if (n != 1) return "as_completed gave another number";
-    }
-    std::size_t n = 0;
-    if (how == How::view) {
-      n = std::span<const char>(mobula::view(ref)).size();
-    } else if (how == How::dependent) {
-      n = get(remote<count>(ref));
-    } else {
-      n = get(ref).size();
-    }
-    return std::to_string(n);
-  } catch (const std::domain_error&) {
-    return "failed";
-  } catch (const mobula::TimedOut&) {
-    return "timed out";
-  } catch (const mobula::Cancelled&) {
-    return "cancelled";
-  } catch (const std::exception& e) {
-    return e.what();
-  }
-}
-
-std::string read_as(Who who, How how, const Ref<Value>& ref) {
-  if (who != Who::thread_of_task && who != Who::thread_of_method) return read(how, ref);
-  return std::async(std::launch::async, [&] { return read(how, ref); }).get();
-}
-
 // The Ref lies in a container: the task begins before the value is there.
 std::string read_in_task(Who who, How how, const std::vector<Ref<Value>>& box) { return read_as(who, how, box[0]); }
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Ranks are killed and stopped; the job goes on, ends with the driver's code, and leaves nothing behind.
-#   survive.sh PROGRAM
+#   survive.sh PROGRAM LOST_WAITS
 set -u
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 out=$(mktemp)
@@ -18,6 +18,7 @@ run() { # expected code, ranks, arguments
 }
 for _ in 1 2 3; do run 7 5 "$1" kill 2; done
 run 7 9 "$1" kill 6
+run 7 5 "$2"
 run 7 7 "$1" again
 run 7 4 "$1" state
 run 7 3 "$1" children
