@@ -29,6 +29,13 @@ void Runs::remove(Run& run) {
   old_.erase(std::find_if(first, last, [&run](const auto& entry) { return entry.second == &run; }));
 }
 
+void Runs::starts_anew(Run& run, core::Time now) {
+  run.started = now;
+  if (run.list != &young_) return;  // what is to be done with one that takes long is done
+  young_.erase(run);
+  young_.push_back(run);
+}
+
 bool Runs::contains(const Run& run, detail::ObjectId id) {
   return run.range.span == id.span && run.range.begin <= id.index && id.index < run.range.end;
 }

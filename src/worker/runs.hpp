@@ -27,6 +27,7 @@ class Runs {
   // REQUIRES: it has its range, and the times of its start and deadline.
   void add(Run& run);
   void remove(Run& run);
+  void starts_anew(Run& run, core::Time now);  // with what is left of its range
 
   // Calls `look(run)` for the runs whose time has come: first when kRunLimit or their deadline has passed, and then
   // when it says; 0: never. It must not add or remove runs.

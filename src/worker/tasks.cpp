@@ -749,7 +749,7 @@ void Worker::leave_alone(Run& run, Time now) {
   Report before = take_results(run, task.next, now);
   report(run, std::move(before));
   run.range.begin = task.next;
-  run.started = now;
+  running_.starts_anew(run, now);
 }
 
 // A task that waits gives others at once what it had from elsewhere: what it waits for may need just that. When it goes

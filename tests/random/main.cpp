@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
+#include "core/mark.hpp"
 #include "random/disturbance.hpp"
 #include "random/interpreter.hpp"
 #include "random/rounds.hpp"
@@ -23,6 +25,18 @@ void print_programs(const programs::Options& options) {
                   programs::text_of(programs::program_of(options, seed, round)).c_str());
     }
   }
+}
+
+// Which rare paths this rank has reached, to a file of its own in $RANDOM_MARKS.
+void tell_marks() {
+  const char* const folder = std::getenv("RANDOM_MARKS");
+  if (folder == nullptr) return;
+  std::FILE* const file = std::fopen((std::string(folder) + "/" + std::to_string(getpid())).c_str(), "we");
+  if (file == nullptr) return;
+  for (const auto& [name, times] : mobula::core::Mark::all()) {
+    if (times != 0) std::fprintf(file, "%s\n", name.c_str());
+  }
+  std::fclose(file);
 }
 
 std::string own_path() {
@@ -53,6 +67,8 @@ int main(int argc, char** argv) {
   programs::prepare_watch();
   mobula::Config config;
   config.resources = {{"license", 2}};
-  return mobula::run(
+  const int code = mobula::run(
       argc, argv, [&] { return programs::run_rounds(options, command_line); }, config);
+  tell_marks();
+  return code;
 }

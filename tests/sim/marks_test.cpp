@@ -1,4 +1,5 @@
-// Which rare paths the programs of this run have reached. With SIM_MARKS=strict it fails where one was not.
+// Which rare paths the programs of this run have reached; with SIM_MARKS=times, how often. scripts/soak fails where one
+// was reached neither here nor by random programs.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -21,9 +22,6 @@ class Marks final : public testing::Environment {
       if (times == 0) std::printf("  not reached: %s\n", name.c_str());
     }
     const char* mode = std::getenv("SIM_MARKS");
-    if (mode != nullptr && std::string_view(mode) == "strict" && reached != all.size()) {
-      ADD_FAILURE() << all.size() - reached << " rare paths were never reached";
-    }
     if (mode == nullptr || std::string_view(mode) != "times") return;
     for (const auto& [name, times] : all)
       std::printf("%12llu %s\n", static_cast<unsigned long long>(times), name.c_str());
