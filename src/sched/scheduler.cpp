@@ -247,16 +247,23 @@ std::optional<Scheduler::Choice> Scheduler::choose(Class& klass, Piece* only) {
 }
 
 std::optional<Scheduler::Choice> Scheduler::choose_anywhere(Class& klass, Piece* only) {
+  // That the ranks have no room for what comes first says nothing of a piece that has waited long behind it.
+  const BitSet& candidates = only != nullptr ? klass.allowed : klass.candidates;
   RankId from = klass.placement == Placement::Kind::pack ? 0 : cursor_;
   std::optional<Choice> best;
+  std::optional<RankId> first;
   for (int looked = 0; looked < kLook; ++looked) {
-    const auto rank = klass.candidates.next(from);
+    const auto rank = candidates.next(from);
     if (!rank) break;
-    if (best && *rank < from) break;  // once round
+    if (first == rank || (best && *rank < from)) break;  // once round
     from = *rank + 1;
     const auto found = look_at(klass, *rank, only);
     if (!found) {
-      if (only == nullptr) has_no_room(klass, *rank);
+      if (only == nullptr) {
+        has_no_room(klass, *rank);
+      } else if (!first) {
+        first = rank;
+      }
       continue;
     }
     if (!best || workers_[*rank].load() < workers_[best->rank].load()) best = found;

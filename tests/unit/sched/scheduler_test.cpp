@@ -602,6 +602,22 @@ TEST_F(ClassesTest, WhatFoundNoRoomIsTriedAgainWhenSomethingSmallerComes) {
   EXPECT_EQ(place()->memory, 200U);
 }
 
+// What an actor holds does not come back, and what waits for it has more priorities than one look sees.
+TEST_F(ClassesTest, WhatFitsHasItsTurnBehindAllThatDoesNot) {
+  worker_with_memory(1, 1'000);
+  auto holder = asks(with_memory(500, 0));
+  holder.is_actor = true;
+  tasks(1, 0, &holder);
+  scheduler.stays(*place());
+  for (int priority = 1; priority <= 200; ++priority) asking(900, priority);
+  const Piece& small = asking(100);
+  for (int turns = 0; turns < 2'000 && small.state == State::queued; ++turns) {
+    now += Scheduler::kPatience / 100;
+    place();
+  }
+  EXPECT_NE(small.state, State::queued);
+}
+
 TEST_F(ClassesTest, WhatNothingIsOfIsDropped) {
   worker(1, 1, {{"x", 1'000'000}});
   for (int i = 1; i <= 10'000; ++i) {
