@@ -58,6 +58,9 @@ inline const FunctionInfo kLarge{"F = tests::large", &give_large, 0, detail::kVa
 inline const FunctionInfo kMember{"F = tests::member", &give_zero, 0, 4, FunctionInfo::Kind::member};
 inline const FunctionInfo& kMakeCounter = detail::Constructor<std::tuple<>, Counter>::info;
 inline const FunctionInfo& kStep = detail::Method<Counter, &Counter::step>::info;
+inline const FunctionInfo kGiveLarge{
+    "F = tests::give_large",           &give_large, 0, detail::kVariable, FunctionInfo::Kind::method,
+    &detail::ActorClass<Counter>::info};
 inline const FunctionInfo& kGive = detail::Method<Other, &Other::give>::info;
 
 inline ObjectId object_of(RankId owner, std::uint64_t sequence, std::uint32_t index = 0) {
