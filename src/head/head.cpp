@@ -55,6 +55,7 @@ Head::~Head() = default;
 void Head::handle(RankId from, const core::Join& m) {
   RankState& rank = ranks_[from];
   if (rank.joined) return;
+  core::check_demands({&m.offers, 1});
   if (m.digest != settings_.digest || m.version != settings_.version) {
     if (join_error_.empty()) {
       join_error_ = "rank " + std::to_string(from) + " on " + m.host + " runs another program than rank 0 (Mobula " +
@@ -772,7 +773,8 @@ void Head::handle(RankId from, const core::Done& m) {
     const bool may_retry = options && options->retry_exceptions && static_cast<int>(piece.attempt) <= options->retries;
     const bool runs_again = !errors.empty() && may_retry;
     if (runs_again && piece.size() != 1) detail::throw_damaged("tasks that retry exceptions end one by one");
-    if (gangs_.contains(piece.gang)) detail::throw_damaged("a member is done before its gang is over");
+    if (piece.gang != 0 && gangs_.contains(piece.gang))
+      detail::throw_damaged("a member is done before its gang is over");
     if (options && options->is_actor && errors.empty()) {
       actor_made(piece);
     } else {
@@ -1248,7 +1250,7 @@ void Head::handle(RankId from, const core::Ask& m) {
     case core::Question::explain: answer(from, m.token, true, explain(m.id)); return;
     case core::Question::cluster: answer(from, m.token, true, cluster_bytes()); return;
     case core::Question::feasible: {
-      if (m.options.demands.empty()) detail::throw_damaged("a task has no demand");
+      core::check_demands(m.options.demands);
       const auto why = why_infeasible(m.options);
       answer(from, m.token, !why, why.value_or(""));
       return;

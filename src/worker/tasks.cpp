@@ -57,12 +57,12 @@ Piece* Worker::piece_with(ObjectId id) {
 }
 
 // Some task of the range waits or is queued here.
-bool Worker::any_piece(const Range& range) {
-  if (piece_with({range.span, range.begin}) != nullptr) return true;
+bool Worker::any_piece(const Range& range) const {
   const auto span = pieces_.find(range.span);
   if (span == pieces_.end()) return false;
   const auto next = span->second.lower_bound(range.begin);
-  return next != span->second.end() && next->first < range.end;
+  if (next != span->second.end() && next->first < range.end) return true;
+  return next != span->second.begin() && std::prev(next)->second->range.end > range.begin;
 }
 
 // The object will be made here, by a task that is queued or runs, or come here from one that this rank will submit. A

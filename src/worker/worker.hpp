@@ -464,7 +464,7 @@ class Worker {
                                        std::span<const core::DepSource> deps, FunctionInfo::Kind kind);
   Piece& add_piece(const Range& range, std::shared_ptr<Body> body);
   Piece* piece_with(ObjectId id);
-  bool any_piece(const Range& range);
+  bool any_piece(const Range& range) const;
   bool will_come(ObjectId id) const;
   void enqueue(Piece& piece, bool front);
   void dequeue(Piece& piece);

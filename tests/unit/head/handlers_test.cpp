@@ -157,6 +157,13 @@ HANDLER_TEST(HeadHandlers, Join, CountsOnce) {
   EXPECT_FALSE(head.all_joined());
 }
 
+HANDLER_TEST(HeadHandlers, Join, WithLessThanNothingIsDamaged) {
+  core::Join join3 = join(3, 1);
+  join3.offers.cpus = -1;
+  EXPECT_DAMAGED(head.handle(3, join3));
+  EXPECT_FALSE(head.all_joined());
+}
+
 HANDLER_TEST(HeadHandlers, Leave, IsFollowedByDrainAndDismiss) {
   const ObjectId value = made(1);
   EXPECT_EQ(on(1, core::Leave{1'000 * kMs}), "1: TakeBack, Drain");
@@ -326,6 +333,8 @@ HANDLER_TEST(HeadHandlers, Submit, ThatCannotBeIsDamaged) {
   unknown.body.function = 1'000'000;
   EXPECT_DAMAGED(head.handle(1, unknown));
   EXPECT_DAMAGED(head.handle(1, gang(2).from(0, 3).submit())) << "of another number than members";
+  EXPECT_DAMAGED(head.handle(1, tasks().demand({-1, 0, 0, {}}).submit())) << "of less than nothing";
+  EXPECT_DAMAGED(head.handle(1, tasks().demand({1, 0, 0, {{"lamp", std::nan("")}}}).submit()));
   EXPECT_DAMAGED(head.handle(1, tasks().holding(object_of(4, 1)).submit())) << "of a ref to nowhere";
   EXPECT_EQ(head.what_is_left(), "") << head.describe_entries();
 }
@@ -588,6 +597,14 @@ HANDLER_TEST(HeadGangs, Member, ThatIsStuckKeepsWhatItHoldsUntilItIsFreed) {
   EXPECT_EQ(head.stuck(), 0U);
   EXPECT_EQ(on(2, member(2, MemberState::freed)), "");
   EXPECT_EQ(head.what_is_left(), "");
+}
+
+HANDLER_TEST(HeadGangs, Member, ThatIsStuckMayTimeOut) {
+  ASSERT_EQ(on(1, member(1, MemberState::timed_out)), "1: GangOver; 2: GangOver");
+  ASSERT_EQ(on(2, member(2, MemberState::stuck)), "");
+  EXPECT_EQ(on(2, member(2, MemberState::timed_out)), "");
+  EXPECT_EQ(on(1, member(1, MemberState::dropped)), "1: Result");
+  EXPECT_EQ(head.stuck(), 1U);
 }
 
 HANDLER_TEST(HeadGangs, Member, OfAGangThatIsOverIsPassedOver) {
@@ -860,12 +877,13 @@ HANDLER_TEST(HeadHandlers, Ask, ForTheCluster) {
 }
 
 HANDLER_TEST(HeadHandlers, Ask, WhetherItIsFeasible) {
-  EXPECT_EQ(on(1, ask(Question::feasible, {}, Tasks(tests::kTwice).demand({1, 0, 0, {}}).options())), "1: Answer");
+  EXPECT_EQ(on(1, ask(Question::feasible, {}, tasks().demand({1, 0, 0, {}}).options())), "1: Answer");
   EXPECT_TRUE(sent<core::Answer>().yes);
-  EXPECT_EQ(on(1, ask(Question::feasible, {}, Tasks(tests::kTwice).demand({9, 0, 0, {}}).options())), "1: Answer");
+  EXPECT_EQ(on(1, ask(Question::feasible, {}, tasks().demand({9, 0, 0, {}}).options())), "1: Answer");
   EXPECT_FALSE(sent<core::Answer>().yes);
   EXPECT_NE(sent<core::Answer>().text.find("asked for 9 cpus"), std::string::npos);
   EXPECT_DAMAGED(head.handle(1, ask(Question::feasible))) << "of no demand";
+  EXPECT_DAMAGED(head.handle(1, ask(Question::feasible, {}, tasks().demand({1, 1.5, 0, {}}).options())));
 }
 
 HANDLER_TEST(HeadHandlers, Ask, ForANameOfAnActor) {
@@ -907,8 +925,7 @@ HANDLER_TEST(HeadHandlers, Ask, ForBundles) {
   EXPECT_DAMAGED(head.handle(1, ask(Question::bundles, object_of(1, 1), bundles))) << "twice";
   EXPECT_EQ(on(1, core::Holds{{}, {object_of(1, 1)}, {}}), "1: Free");
   EXPECT_EQ(head.scheduler().free().cpus, 2);
-  EXPECT_EQ(on(1, ask(Question::bundles, object_of(1, 2), Tasks(tests::kTwice).demand({9, 0, 0, {}}).options())),
-            "1: Answer");
+  EXPECT_EQ(on(1, ask(Question::bundles, object_of(1, 2), tasks().demand({9, 0, 0, {}}).options())), "1: Answer");
   EXPECT_FALSE(sent<core::Answer>().yes) << "there is no such room";
   EXPECT_DAMAGED(head.handle(1, ask(Question::bundles, object_of(1, 3)))) << "none";
 }
