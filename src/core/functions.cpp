@@ -84,13 +84,27 @@ std::string short_name(std::string_view signature) {
   return result;
 }
 
-void check_demand(const WireDemand& d) {
+namespace {
+
+bool is_sound(const WireDemand& d) {
   bool sound = std::isfinite(d.cpus) && d.cpus >= 0 && std::isfinite(d.gpus) && d.gpus >= 0;
   sound = sound && (d.gpus <= 1 || d.gpus == std::floor(d.gpus));
   for (const auto& [name, amount] : d.resources) sound = sound && std::isfinite(amount) && amount >= 0;
-  if (!sound)
-    throw std::invalid_argument(
-        "mobula: cpus, gpus and resources must be finite and not negative, and gpus above 1 whole");
+  return sound;
+}
+
+}  // namespace
+
+void check_demand(const WireDemand& d) {
+  if (is_sound(d)) return;
+  throw std::invalid_argument(
+      "mobula: cpus, gpus and resources must be finite and not negative, and gpus above 1 whole");
+}
+
+void check_demands(std::span<const WireDemand> demands) {
+  if (demands.empty() || !std::all_of(demands.begin(), demands.end(), is_sound)) {
+    detail::throw_damaged("a demand makes no sense");
+  }
 }
 
 CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t deps, detail::FunctionInfo::Kind kind) {
@@ -108,7 +122,7 @@ CheckedTasks check_tasks(const TaskBody& body, const Range& range, std::size_t d
   if (deps != static_cast<std::size_t>(std::popcount(body.dep_mask))) {
     detail::throw_damaged("a task's dependencies are not those of its arguments");
   }
-  if (body.has_options && body.options.demands.empty()) detail::throw_damaged("a task has no demand");
+  if (body.has_options) check_demands(body.options.demands);
   return {*function, fixed};
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "core/messages.hpp"
@@ -34,6 +35,8 @@ inline detail::FunctionInfo::Kind kind_of(const TaskBody& body) {
 
 // Throws std::invalid_argument for what makes no sense.
 void check_demand(const WireDemand& demand);
+// The same of those in a message, of which there is one at least. Throws ProtocolError.
+void check_demands(std::span<const WireDemand> demands);
 
 // Equal on ranks that run the same binary, and different, as far as 64 bits go, on others.
 std::uint64_t function_digest();

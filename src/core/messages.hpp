@@ -7,7 +7,7 @@
 //   head    rank 0: knows every task and every object that is known beyond one rank
 //   worker  a rank with slots
 //
-// To add a message: its struct here, a line in kMessages, a `handle` overload in the role that receives it.
+// To add a message: its struct here, its name in Messages, `handle` in the role that receives it, a HANDLER_TEST.
 #pragma once
 
 #include <string>

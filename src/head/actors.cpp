@@ -32,7 +32,6 @@ std::string Head::actor_name(ObjectId id, const Actor& actor) const {
 
 void Head::actor_submitted(const Piece& piece) {
   const ObjectId id{piece.range.span, piece.range.begin};
-  if (piece.size() != 1) detail::throw_damaged("an actor is made by one task");
   const core::ActorTraits& traits = piece.work->options->actor;
   Actor& actor = actors_[id];
   actor.state = Actor::State::pending;
@@ -99,6 +98,7 @@ void Head::handle(RankId from, const core::Checkpoint& m) {
   Actor* actor = find_actor(m.id);
   const bool lives = actor != nullptr && actor->state == Actor::State::alive && !actor->forgotten;
   if (!lives || actor->holding.worker != from) return;
+  check_ids(m.refs);
   for (const ObjectId& id : m.refs) hold(id);
   drop_checkpoint(*actor);
   actor->checkpoint = Buffer(m.state);
@@ -110,6 +110,8 @@ void Head::handle(RankId from, const core::ActorEnded& m) {
   ++messages_;
   Actor* actor = find_actor(m.id);
   if (actor == nullptr || actor->holding.worker != from) return;
+  if (actor->state == Actor::State::alive && !actor->forgotten)
+    detail::throw_damaged("an actor ends that nobody has ended");
   scheduler_.left(std::exchange(actor->holding, {}));
   waits_.erase(m.id);
   if (actor->forgotten) actors_.erase(m.id);
@@ -274,9 +276,9 @@ void Head::killed(std::uint64_t key) {
   kills_.erase(found);
 }
 
-void Head::handle(RankId, const core::KillDone& m) {
+void Head::handle(RankId from, const core::KillDone& m) {
   ++messages_;
-  killed(m.token);
+  if (const auto found = kills_.find(m.token); found != kills_.end() && found->second.worker == from) killed(m.token);
 }
 
 // ---- what goes past the head -------------------------------------------------------------------------------------
@@ -291,6 +293,7 @@ void Head::handle(RankId from, const core::Promised& m) {
   ++messages_;
   const detail::FunctionInfo* method = core::function_at(m.function);
   if (m.id.span.owner() != from || method == nullptr) detail::throw_damaged("a rank promises what is not its own");
+  if (piece_with(m.id) != nullptr) detail::throw_damaged("a rank promises what is being made");
   auto work = std::make_shared<Work>();
   work->function = m.function;
   work->base = m.id.index;

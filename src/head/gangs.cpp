@@ -77,7 +77,14 @@ void Head::handle(RankId from, const core::Member& m) {
   if (m.place >= gang.members.size() || gang.members[m.place] != from) {
     detail::throw_damaged("a rank speaks for a member of a gang that it is not");
   }
+  // Each says once how it stands; that it was dropped or is stuck, only of a gang that it knows is broken. The time of
+  // one that is stuck may be up as well.
   MemberState& state = gang.states[m.place];
+  if (state == MemberState::stuck && m.state == MemberState::timed_out) return;
+  const bool is_of_broken = m.state == MemberState::dropped || m.state == MemberState::stuck;
+  if (state != MemberState::runs || m.state == MemberState::runs || (is_of_broken && !gang.broken)) {
+    detail::throw_damaged("a member of a gang does not stand so");
+  }
   if (m.state == MemberState::ended && !gang.broken) {
     state = MemberState::ended;
     if (++gang.ended < gang.members.size()) return;

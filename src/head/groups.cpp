@@ -1,6 +1,7 @@
 // The head's side of placement groups.
 #include <algorithm>
 
+#include "core/functions.hpp"
 #include "core/mark.hpp"
 #include "head/head.hpp"
 
@@ -13,7 +14,8 @@ using detail::kNoRank;
 using detail::kVariable;
 
 void Head::reserve_bundles(RankId from, const core::Ask& ask) {
-  if (ask.id.span.owner() != from || groups_.contains(ask.id) || ask.options.demands.empty() ||
+  core::check_demands(ask.options.demands);
+  if (ask.id.span.owner() != from || groups_.contains(ask.id) ||
       ask.options.place_index > static_cast<std::uint32_t>(Strategy::strict_spread)) {
     detail::throw_damaged("a placement group makes no sense");
   }

@@ -55,6 +55,7 @@ Head::~Head() = default;
 void Head::handle(RankId from, const core::Join& m) {
   RankState& rank = ranks_[from];
   if (rank.joined) return;
+  core::check_demands({&m.offers, 1});
   if (m.digest != settings_.digest || m.version != settings_.version) {
     if (join_error_.empty()) {
       join_error_ = "rank " + std::to_string(from) + " on " + m.host + " runs another program than rank 0 (Mobula " +
@@ -222,7 +223,24 @@ void Head::handle(RankId from, const core::Submit& m) {
   ++messages_;
   const auto [function, fixed] = core::check_tasks(m.body, m.range, m.deps.size(), core::kind_of(m.body));
   if (m.range.span.owner() != from) detail::throw_damaged("a rank submits tasks of another");
+  check_ids(m.deps);
+  check_ids(m.refs);
   const std::uint32_t n = m.range.end - m.range.begin;
+  const ObjectId first{m.range.span, m.range.begin};
+  const core::WireOptions* options = m.body.has_options ? &m.body.options : nullptr;
+  if (options != nullptr && options->gang != 0 && options->gang != n)
+    detail::throw_damaged("a gang has not as many members as tasks");
+  if (options != nullptr && options->is_actor) {
+    if (n != 1) detail::throw_damaged("an actor is made by one task");
+    const Actor* actor = find_actor(first);
+    if (actor != nullptr && actor->state != Actor::State::reserved) detail::throw_damaged("an actor is made twice");
+  }
+  Piece* promise = nullptr;
+  if (any_unfinished(m.range)) {
+    promise = piece_with(first);
+    if (promise == nullptr || !promise->promised) detail::throw_damaged("a rank submits a task twice");
+    if (n != 1) detail::throw_damaged("a rank submits what it promised with other tasks");
+  }
   auto work = std::make_shared<Work>();
   work->function = m.body.function;
   if (m.body.has_options) work->options = std::make_shared<core::WireOptions>(m.body.options);
@@ -237,11 +255,9 @@ void Head::handle(RankId from, const core::Submit& m) {
   work->holds.reserve(m.deps.size() + m.refs.size());
   work->holds.insert(work->holds.end(), m.deps.begin(), m.deps.end());
   work->holds.insert(work->holds.end(), m.refs.begin(), m.refs.end());
-  if (work->is_gang() && work->options->gang != n) detail::throw_damaged("a gang has not as many members as tasks");
   work->nested = from != kHeadRank || m.kept;
   work->unfinished = n;
-  if (Piece* promise = piece_with({m.range.span, m.range.begin}); promise != nullptr && promise->promised) {
-    if (n != 1) detail::throw_damaged("a rank submits what it promised with other tasks");
+  if (promise != nullptr) {
     unassign(*promise);
     --unfinished_;
     erase_piece(*promise);
@@ -746,6 +762,7 @@ void Head::for_each_part(const Range& range, RankId worker, F&& visit) {
 void Head::handle(RankId from, const core::Done& m) {
   ++messages_;
   if (m.range.end <= m.range.begin) detail::throw_damaged("no task is done");
+  for (const core::Hold& held : m.refs) check_ids({&held.object, 1});
   std::unordered_map<std::uint32_t, const ErrorRecord*> errors;
   for (const auto& e : m.errors) errors.emplace(e.index, &e.error);
   std::shared_ptr<Work> work;
@@ -753,15 +770,18 @@ void Head::handle(RankId from, const core::Done& m) {
   for_each_part(m.range, from, [&](Piece& piece) {
     const Range range = piece.range;
     const auto& options = piece.work->options;
+    const bool may_retry = options && options->retry_exceptions && static_cast<int>(piece.attempt) <= options->retries;
+    const bool runs_again = !errors.empty() && may_retry;
+    if (runs_again && piece.size() != 1) detail::throw_damaged("tasks that retry exceptions end one by one");
+    if (piece.gang != 0 && gangs_.contains(piece.gang))
+      detail::throw_damaged("a member is done before its gang is over");
     if (options && options->is_actor && errors.empty()) {
       actor_made(piece);
     } else {
       unassign(piece);
     }
-    if (!errors.empty() && options && options->retry_exceptions &&
-        static_cast<int>(piece.attempt) <= options->retries) {
+    if (runs_again) {
       // The worker leaves the decision to us; an error that came with an input is not the task's own.
-      MOBULA_CHECK(piece.size() == 1, "tasks that retry exceptions run one by one");
       const ErrorRecord& error = *errors.begin()->second;
       if (error.failure.id == core::to_string({range.span, range.begin})) {
         MOBULA_MARK("head: a task that threw runs again");
@@ -920,6 +940,7 @@ void Head::handle(RankId from, const core::GaveBack& m) {
   std::uint32_t tasks = 0;
   for (const Range& range : m.ranges) {
     for_each_part(range, from, [&](Piece& piece) {
+      if (piece.promised || piece.gang != 0) detail::throw_damaged("a rank gives back what it was not given to keep");
       tasks += piece.size();
       unassign(piece);
       piece.goes_first = true;
@@ -949,10 +970,14 @@ Head::Entry& Head::entry(ObjectId id) {
   return found->second;
 }
 
-void Head::hold(ObjectId id) {
-  if (id.span.owner() >= ranks_.size()) detail::throw_damaged("a ref names a rank that does not exist");
-  ++entry(id).inner;
+// What a message names is of ranks that there are. To be called before anything of the message is done.
+void Head::check_ids(std::span<const ObjectId> ids) const {
+  for (const ObjectId& id : ids) {
+    if (id.span.owner() >= ranks_.size()) detail::throw_damaged("a ref names a rank that does not exist");
+  }
 }
+
+void Head::hold(ObjectId id) { ++entry(id).inner; }
 
 void Head::unhold(ObjectId id) {
   Entry* of = find_entry(id);
@@ -974,18 +999,15 @@ void Head::change(ObjectId id, RankId rank, std::int32_t by) {
 
 void Head::handle(RankId from, const core::Holds& m) {
   ++messages_;
-  for (const ObjectId& id : m.holds) {
-    if (id.span.owner() >= ranks_.size()) detail::throw_damaged("a ref names a rank that does not exist");
-    change(id, from, 1);
-  }
-  for (const ObjectId& id : m.drops) {
-    if (id.span.owner() >= ranks_.size()) detail::throw_damaged("a ref names a rank that does not exist");
-    change(id, from, -1);  // also where there was no entry: the owner is to be told that it may free the value
-  }
+  check_ids(m.holds);
+  check_ids(m.drops);
   for (const SpanId& id : m.spans) {
     if (id.owner() != from) detail::throw_damaged("a rank drops a span of another");
-    owner_dropped(id);
   }
+  for (const ObjectId& id : m.holds) change(id, from, 1);
+  // Also where there was no entry: the owner is to be told that it may free the value.
+  for (const ObjectId& id : m.drops) change(id, from, -1);
+  for (const SpanId& id : m.spans) owner_dropped(id);
   free_queued();
 }
 
@@ -1129,6 +1151,7 @@ void Head::handle(RankId from, const core::Made& m) {
   ++messages_;
   if (m.id.span.owner() != from) detail::throw_damaged("a rank made an object of another");
   if (m.at != kNoRank && m.at >= ranks_.size()) detail::throw_damaged("an object is at a rank that does not exist");
+  check_ids(m.refs);
   Entry& of = entry(m.id);
   of.stored = true;
   of.at = m.at != kNoRank ? m.at : from;
@@ -1227,7 +1250,7 @@ void Head::handle(RankId from, const core::Ask& m) {
     case core::Question::explain: answer(from, m.token, true, explain(m.id)); return;
     case core::Question::cluster: answer(from, m.token, true, cluster_bytes()); return;
     case core::Question::feasible: {
-      if (m.options.demands.empty()) detail::throw_damaged("a task has no demand");
+      core::check_demands(m.options.demands);
       const auto why = why_infeasible(m.options);
       answer(from, m.token, !why, why.value_or(""));
       return;
@@ -1317,6 +1340,7 @@ void Head::cancel(RankId from, std::uint64_t token, ObjectId id) {
 void Head::handle(RankId from, const core::CancelResult& m) {
   ++messages_;
   const auto asked = cancels_.find(m.token);
+  if (asked == cancels_.end() || asked->second.worker != from || asked->second.id != m.id) return;
   if (m.cancelled) {
     MOBULA_MARK("head: a rank has cancelled a task");
     for_each_part({m.id.span, m.id.index, m.id.index + 1}, from, [&](Piece& piece) {
@@ -1326,7 +1350,6 @@ void Head::handle(RankId from, const core::CancelResult& m) {
     });
     settle();
   }
-  if (asked == cancels_.end()) return;
   answer(asked->second.from, asked->second.token, m.cancelled);
   cancels_.erase(asked);
 }

@@ -308,6 +308,7 @@ class Head {
   Entry& entry(ObjectId id);
   Entry* find_entry(ObjectId id);
   const Entry* find_entry(ObjectId id) const { return const_cast<Head*>(this)->find_entry(id); }
+  void check_ids(std::span<const ObjectId> ids) const;
   void hold(ObjectId id);
   void unhold(ObjectId id);
   void change(ObjectId id, RankId rank, std::int32_t by);

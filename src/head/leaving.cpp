@@ -17,9 +17,10 @@ using detail::kNoRank;
 
 void Head::handle(RankId from, const core::Leave& m) {
   if (from == kHeadRank || leaving_.contains(from)) return;
+  constexpr Time kMostGrace = 1'000'000'000'000'000'000;  // far enough from what a Time can hold
   Leaving& of = leaving_[from];
   of.since = now_;
-  of.until = now_ + m.grace_ns;
+  of.until = now_ + std::clamp<Time>(m.grace_ns, 0, kMostGrace);
 }
 
 void Head::handle(RankId from, const core::Saved&) {

@@ -427,7 +427,8 @@ bool Head::any_unfinished(const Range& range) const {
   if (span == spans_.end()) return false;
   const auto& pieces = span->second.pieces;
   const auto next = pieces.lower_bound(range.begin);
-  return piece_with({range.span, range.begin}) != nullptr || (next != pieces.end() && next->first < range.end);
+  if (next != pieces.end() && next->first < range.end) return true;
+  return next != pieces.begin() && std::prev(next)->second->range.end > range.begin;
 }
 
 // Makes values again that had to wait for the rest of their gangs to end.

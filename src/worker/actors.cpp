@@ -405,6 +405,7 @@ void Worker::start_actor(Run& run) {
 void Worker::handle(RankId from, const core::Call& m) {
   auto body = body_of(m.body, m.range, m.deps, FunctionInfo::Kind::method);
   if (m.range.span.owner() != from) detail::throw_damaged("a rank calls in the name of another");
+  if (any_piece(m.range)) detail::throw_damaged("a call comes twice");
   const auto found = actors_.find(m.actor);
   if (found == actors_.end() || found->second->ending) {
     const ErrorPtr dead = found != actors_.end() ? found->second->dead : nullptr;
@@ -622,6 +623,7 @@ void Worker::tell_blocked(Run& run, Time now) {
 }
 
 void Worker::handle(RankId, const core::Deadlock& m) {
+  if (m.token == 0) detail::throw_damaged("a deadlock is told of no method");  // those that are not blocked have none
   for (Run* run : running_.all()) {
     if (run->blocked != m.token) continue;
     run->deadlock = core::make_error(ErrorKind::deadlock, "deadlock: " + m.text, task_name(*run->body), run->awaits,

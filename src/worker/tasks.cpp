@@ -56,6 +56,15 @@ Piece* Worker::piece_with(ObjectId id) {
   return id.index < piece->range.end ? piece : nullptr;
 }
 
+// Some task of the range waits or is queued here.
+bool Worker::any_piece(const Range& range) const {
+  const auto span = pieces_.find(range.span);
+  if (span == pieces_.end()) return false;
+  const auto next = span->second.lower_bound(range.begin);
+  if (next != span->second.end() && next->first < range.end) return true;
+  return next != span->second.begin() && std::prev(next)->second->range.end > range.begin;
+}
+
 // The object will be made here, by a task that is queued or runs, or come here from one that this rank will submit. A
 // task that has timed out or was cancelled may still run, but what it returns is nobody's.
 bool Worker::will_come(ObjectId id) const {

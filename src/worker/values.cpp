@@ -107,7 +107,7 @@ void Worker::ask_for(ObjectId id, RankId hint, std::uint64_t turn, bool for_valu
       }
     }
   }
-  if (hint == kNoRank || hint == objects_.rank() || lost_.contains(hint)) {
+  if (!is_rank(hint) || hint == objects_.rank() || lost_.contains(hint)) {
     locate(id, kNoRank);
   } else {
     send_away(id, in);
@@ -230,6 +230,7 @@ void Worker::handle(RankId, const core::AskStore& m) {
 }
 
 void Worker::handle(RankId, const core::Located& m) {
+  if (m.rank != kNoRank && !is_rank(m.rank)) detail::throw_damaged("an object is at a rank that does not exist");
   if (const auto remote = remotes_.find(m.id); remote != remotes_.end()) {
     remote->second.asked = false;
     actor_located(m.id, m.rank, m.rank == kNoRank ? std::make_shared<ErrorRecord>(m.error) : nullptr);

@@ -788,9 +788,22 @@ void Worker::rank_lost(const core::RankLost& m) {
 
 void Worker::handle(RankId, const core::Answer& m) { answers_[m.token] = m; }
 
-void Worker::handle(RankId, const core::Result& m) {
+void Worker::handle(RankId sender, const core::Result& m) {
   const std::uint32_t n = m.range.end - m.range.begin;
   if (m.range.end <= m.range.begin) detail::throw_damaged("results of no task");
+  // What of these is wrong would be told to the head in this rank's name.
+  const auto check = [&m](std::uint32_t index) {
+    if (index < m.range.begin || index >= m.range.end) detail::throw_damaged("a result of another task");
+  };
+  for (const auto& error : m.errors) check(error.index);
+  for (const auto& stored : m.stored) check(stored.index);
+  for (const std::uint32_t index : m.holding) check(index);
+  for (const core::Hold& held : m.refs) {
+    check(held.index);
+    if (!is_rank(held.object.span.owner())) detail::throw_damaged("a ref names a rank that does not exist");
+  }
+  const bool names_place = !m.stored.empty() || !m.refs.empty();
+  if (names_place && m.rank != sender) detail::throw_damaged("results are to lie at another rank than their sender");
   if (m.fixed != kVariable ? m.values.size() != std::size_t{m.fixed} * n
                            : m.ends.size() != n || (n != 0 && m.ends.back() > m.values.size()) ||
                                  !std::is_sorted(m.ends.begin(), m.ends.end())) {
@@ -821,20 +834,13 @@ void Worker::handle(RankId, const core::Result& m) {
       const std::size_t to = m.fixed != kVariable ? from + m.fixed : m.ends[i];
       objects_.set_value(*record, index, m.values.subspan(from, to - from));
     }
-    for (const auto& e : m.errors) {
-      if (e.index < m.range.begin || e.index >= m.range.end) detail::throw_damaged("an error of another task");
-      objects_.set_error(*record, e.index, std::make_shared<ErrorRecord>(e.error));
-    }
+    for (const auto& e : m.errors) objects_.set_error(*record, e.index, std::make_shared<ErrorRecord>(e.error));
     for (const auto& [index, size] : m.stored) {
-      if (index < m.range.begin || index >= m.range.end) detail::throw_damaged("a result of another task");
       objects_.track_made(*record, index);
       objects_.set_large(*record, index, m.rank);
     }
   }
-  for (const std::uint32_t index : m.holding) {
-    if (index < m.range.begin || index >= m.range.end) detail::throw_damaged("a result of another task");
-    objects_.track_made(*record, index);
-  }
+  for (const std::uint32_t index : m.holding) objects_.track_made(*record, index);
   if (!calls_.empty()) call_results(m);
   if (!remotes_.empty()) actors_made(m.range);
   if (interests_.empty()) return;

@@ -464,6 +464,7 @@ class Worker {
                                        std::span<const core::DepSource> deps, FunctionInfo::Kind kind);
   Piece& add_piece(const Range& range, std::shared_ptr<Body> body);
   Piece* piece_with(ObjectId id);
+  bool any_piece(const Range& range) const;
   bool will_come(ObjectId id) const;
   void enqueue(Piece& piece, bool front);
   void dequeue(Piece& piece);
@@ -509,6 +510,7 @@ class Worker {
   bool fits(const Body& body) const;
   void take(const core::WireOptions* options, double sign);
 
+  bool is_rank(RankId rank) { return rank < transport_.wire().size(); }
   ValuePtr value_here(ObjectId id);
   void ask_for(ObjectId id, RankId hint, std::uint64_t turn = 0, bool for_value = false);
   bool wants_value(ObjectId id, const Interest& in) const;
