@@ -199,30 +199,32 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
   return std::nullopt;
 }
 
-// What else it asks for than cpus is not there. It may be held by a task that waits for others, and those for the
-// ranks.
+// Whether it could start on the rank once the tasks there have ended. What actors hold of the cpus does not come back
+// by waiting; what else is not there may be held by a task that waits for others, and those for the ranks.
+bool Scheduler::could_take_part(const Class& klass, RankId rank) const {
+  const Worker& worker = workers_[rank];
+  if (klass.wide) return worker.held <= kSlack && may_lend(klass, rank);
+  const double cpus = worker.slots - worker.held;
+  return allowed(klass, rank) && std::any_of(klass.demands.begin(), klass.demands.end(), [&](const auto& demand) {
+           return demand.cpus <= cpus + kSlack && offers_besides_cpus(worker.free, demand);
+         });
+}
+
+// Some of the ranks can't take part any more: since they were reserved an actor was made there, or what else the piece
+// asks for has gone.
 bool Scheduler::reserved_in_vain(const Class& klass, const Piece& piece) const {
+  const bool all_could =
+      std::all_of(reserved_.begin(), reserved_.end(), [&](RankId rank) { return could_take_part(klass, rank); });
+  if (!all_could) return true;
   if (klass.wide) return pick(klass, piece.preferred, reserved_).empty();
-  const auto has_rest = [&](RankId rank) {
-    return std::any_of(klass.demands.begin(), klass.demands.end(),
-                       [&](const auto& d) { return offers_besides_cpus(workers_[rank].free, d); });
-  };
-  return !std::all_of(reserved_.begin(), reserved_.end(), has_rest) ||
-         within_nodes(klass, reserved_, &Worker::free).size() != reserved_.size();
+  return within_nodes(klass, reserved_, &Worker::free).size() != reserved_.size();
 }
 
 // Keeps those ranks free for it that will be so soonest, as far as one can see.
 void Scheduler::reserve(const Class& klass, Piece& piece) {
   std::vector<RankId> ranks;
   for (const RankId rank : members_) {
-    const Worker& worker = workers_[rank];
-    const double cpus = worker.slots - worker.held;  // what actors hold does not come back by waiting
-    const bool could = klass.wide ? worker.held <= kSlack && may_lend(klass, rank)
-                                  : allowed(klass, rank) &&
-                                        std::any_of(klass.demands.begin(), klass.demands.end(), [&](const auto& d) {
-                                          return d.cpus <= cpus + kSlack && offers_besides_cpus(worker.free, d);
-                                        });
-    if (could) ranks.push_back(rank);
+    if (could_take_part(klass, rank)) ranks.push_back(rank);
   }
   std::sort(ranks.begin(), ranks.end(), [this](RankId a, RankId b) {
     const auto key = [this](RankId rank) {

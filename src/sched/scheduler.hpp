@@ -309,6 +309,7 @@ class Scheduler {
                     core::WireDemand Worker::*has) const;
   std::optional<Members> choose_together(Class& klass, Piece& piece);
   void reserve(const Class& klass, Piece& piece);
+  bool could_take_part(const Class& klass, RankId rank) const;
   bool reserved_in_vain(const Class& klass, const Piece& piece) const;
   void reserve_for(const void* who, const std::vector<RankId>& workers, int priority);
   bool give_up_reservation();

@@ -962,9 +962,12 @@ void Worker::deliver_results(const Report& report) {
   }
 }
 
-// The end of a task ends its hold on what it was given: what this rank holds of that must be known before.
+// The end of a task ends its hold on what it was given: what this rank holds of that must be known before. So must what
+// is not lent any more: else the head takes the cpus of the task for free and for lent, and may place a gang or an
+// actor where there is none.
 void Worker::send_done(const core::Done& done) {
   if (objects_.has_holds()) tell_holds();
+  if (unused_ < told_unused_) tell_lent();
   transport_.send(kHeadRank, done);
 }
 

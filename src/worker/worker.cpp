@@ -940,13 +940,14 @@ void Worker::flush(Time now) {
     if (objects_.has_drops()) tell_holds();  // of what has been folded
   }
   if (store_.has_news()) tell_store_news();
-  if (lent_changed_) {
-    lent_changed_ = false;
-    if (settings_.slots != 0 && unused_ != told_unused_) {
-      told_unused_ = unused_;
-      transport_.send(kHeadRank, core::Lending{unused_});
-    }
-  }
+  if (lent_changed_) tell_lent();
+}
+
+void Worker::tell_lent() {
+  lent_changed_ = false;
+  if (settings_.slots == 0 || unused_ == told_unused_) return;
+  told_unused_ = unused_;
+  transport_.send(kHeadRank, core::Lending{unused_});
 }
 
 }  // namespace mobula::worker

@@ -557,6 +557,7 @@ class Worker {
   void deliver_results(const Report& report);
   void send_done(const core::Done& done);
   void tell_holds();
+  void tell_lent();
   core::Ids interested_in(const Range& range) const;
   void arrived(ObjectId id, const ValuePtr& value);
   bool forget_if_unwanted(ObjectId id);

@@ -268,6 +268,32 @@ TEST_F(SchedulerTest, AReservedRankIsAskedForWhatComesLater) {
   EXPECT_EQ(scheduler.take_reserved(), std::vector<RankId>{running->worker});
 }
 
+// An actor that was being made there has its cpu for good. What it waits for may have to run where it is waited for.
+TEST_F(SchedulerTest, ARankThatAnActorHasIsNotReservedAnyMore) {
+  for (const bool wide : {false, true}) {
+    SCOPED_TRACE(wide);
+    const RankId first = wide ? 3 : 1;
+    for (RankId r = first; r < first + 2; ++r) worker(r, 1, {}, wide ? 1 : 0);
+    core::WireOptions constructor = asks({1, 0, 0, {}});
+    constructor.is_actor = true;
+    tasks(1, 0, &constructor);
+    Piece* const actor = place();
+    ASSERT_NE(actor, nullptr);
+    core::WireOptions both = asks({wide ? 2.0 : 1.0, 0, 0, {}});
+    both.gang = wide ? 0 : 2;
+    Piece& together = tasks(wide ? 1 : 2, 0, &both);
+    EXPECT_FALSE(scheduler.place(now));
+    scheduler.stays(*actor);
+    EXPECT_FALSE(scheduler.place(now));
+    tasks(1);
+    const Piece* const other = place();
+    ASSERT_NE(other, nullptr) << "the other rank is nobody's";
+    EXPECT_NE(other->worker, actor->worker);
+    scheduler.dequeue(together);
+    for (RankId r = first; r < first + 2; ++r) scheduler.close(r);
+  }
+}
+
 TEST_F(SchedulerTest, AnActorLeavesToTasksWhatTheyLend) {
   for (RankId r = 1; r <= 2; ++r) worker(r);
   tasks(2);

@@ -1,0 +1,78 @@
+// In which order the head hears what a rank lends, and what has ended there.
+#include <gtest/gtest.h>
+
+#include "core/messages.hpp"
+#include "mobula/mobula.hpp"
+#include "transport/local_wire.hpp"
+#include "worker/worker.hpp"
+
+namespace mobula::worker {
+namespace {
+
+int task() { return 1; }
+using RunPtr = std::unique_ptr<Run>;
+
+class LendingOrder : public testing::Test {
+ protected:
+  static constexpr RankId kHead = 0;
+
+  static Settings settings() {
+    Settings settings;
+    settings.slots = 1;
+    settings.offers.cpus = 1;
+    return settings;
+  }
+  RunPtr start() {
+    core::Assign message;
+    message.range = {SpanId::make(kHead, 1), index_, index_ + 1};
+    message.body.function = detail::Function<task>::info.index;
+    worker_.handle(kHead, message);
+    ++index_;
+    return worker_.next_run(++now_);
+  }
+  void end(RunPtr run) {
+    run->body->function->invoke(run->task);
+    worker_.finish(std::move(run), ++now_);
+  }
+  // The cpus that the head takes for lent when it hears of each end, since the last call.
+  std::vector<double> lent_at_ends() {
+    std::vector<double> lent;
+    worker_.flush(++now_);
+    transport_.flush();
+    head_.poll_wire([&](RankId, ByteView frame) {
+      core::read_frame(frame, [&]<class Message>(const Message& message) {
+        if constexpr (std::is_same_v<Message, core::Lending>) lent_ = message.cpus;
+        if constexpr (std::is_same_v<Message, core::Done>) lent.push_back(lent_);
+      });
+    });
+    return lent;
+  }
+
+  transport::LocalHub hub_{2};
+  transport::Transport head_{hub_.at(kHead)};
+  transport::Transport transport_{hub_.at(1)};
+  Store store_{Store::Settings{}};
+  store::ObjectTable objects_{1, store_};
+  Worker worker_{transport_, objects_, settings()};
+  Time now_ = 1;
+  double lent_ = 0;  // as the head has heard
+
+ private:
+  std::uint32_t index_ = 0;
+};
+
+// A task that has waited goes on and ends, all before anything is sent.
+TEST_F(LendingOrder, WhatIsNotLentAnyMoreIsToldBeforeTheEnd) {
+  auto waits = start();
+  worker_.lend(*waits);
+  end(start());
+  EXPECT_EQ(lent_at_ends(), std::vector<double>{0}) << "that the first one lends is told when all is sent";
+  EXPECT_EQ(lent_, 1);
+  ASSERT_TRUE(worker_.resume(*waits));
+  end(std::move(waits));
+  EXPECT_EQ(lent_at_ends(), std::vector<double>{0});
+  EXPECT_EQ(lent_, 0);
+}
+
+}  // namespace
+}  // namespace mobula::worker
