@@ -9,6 +9,7 @@
 
 #include <deque>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <set>
@@ -114,7 +115,12 @@ struct Body {
   bool stops() const { return is_sandboxed() || function->isolates_itself; }
   // That it may use, those of lenders included.
   double cpus() const { return actor != nullptr ? actor->cpus() : options ? options->demands.front().cpus : 1.0; }
-  int priority() const { return options ? options->priority : 0; }
+  // Others have cpus of theirs set aside for a member, or for a task with lenders: on its rank it goes before all that
+  // came since.
+  int priority() const {
+    if (gang != nullptr || !lenders.empty()) return std::numeric_limits<int>::max();
+    return options ? options->priority : 0;
+  }
 };
 
 struct Piece : core::Listed<Piece> {

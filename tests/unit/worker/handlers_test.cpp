@@ -233,6 +233,20 @@ HANDLER_TEST(WorkerHandlers, Assign, OfAMemberTellsHowItEnds) {
   EXPECT_EQ(sent<core::Member>().state, MemberState::ended);
 }
 
+// Its rank was idle when the gang was placed; what came since might hold for good what the others of the gang wait for.
+HANDLER_TEST(WorkerHandlers, Assign, OfAMemberComesFirst) {
+  core::Assign urgent = tasks().by(3).demand({}).assign();
+  urgent.body.options.priority = 5;
+  ASSERT_EQ(on(0, urgent), "");
+  ASSERT_EQ(on(0, gang(2).by(2).from(1, 2).assign({3, 4, 1, {}})), "");
+  const auto first = worker.next_run(now);
+  ASSERT_NE(first, nullptr);
+  EXPECT_NE(first->body->gang, nullptr);
+  const auto second = worker.next_run(now);
+  ASSERT_NE(second, nullptr);
+  EXPECT_EQ(second->body->priority(), 5);
+}
+
 HANDLER_TEST(WorkerHandlers, Assign, ThatCannotBeIsDamaged) {
   core::Assign unknown = tasks().by(2).assign();
   unknown.body.function = 1'000'000;
