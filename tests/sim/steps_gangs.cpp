@@ -91,7 +91,8 @@ Body gang(Program& program, Draw draw) {
     if (deps.empty()) out.put(draw.seed);
   };
   const std::uint64_t given = deps.empty() ? draw.seed : leaf(draw.seed);
-  const detail::BatchHandle batch = cluster.submit_gang(0, k, kMember, arguments, deps, wish);
+  const FunctionInfo& function = draw.seed % 3 == 0 ? kLargeMember : kMember;
+  const detail::BatchHandle batch = cluster.submit_gang(0, k, function, arguments, deps, wish);
   const Expected whole = end_of_gang(given, wish);
   for (std::uint32_t place = 0; place < k; ++place) {
     if (!program.one_in(3)) continue;
