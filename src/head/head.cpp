@@ -798,7 +798,8 @@ void Head::handle(RankId from, const core::Done& m) {
     for (const auto& stored : m.stored) {
       if (stored.index < range.begin || stored.index >= range.end) continue;
       Entry& of = entry({range.span, stored.index});
-      if (of.stored && !of.gone && of.at != from) {  // made again beside others of its gang: readers may look at the first
+      if (of.stored && !of.gone &&
+          of.at != from) {  // made again beside others of its gang: readers may look at the first
         MOBULA_MARK("head: a value is made again that is there");
         if (of.copy_at(from) == nullptr) free_at(from, {range.span, stored.index});
         continue;
@@ -813,15 +814,16 @@ void Head::handle(RankId from, const core::Done& m) {
     if (!ranks_[owner].alive && errors.empty()) {  // small results have gone nowhere
       for (const std::uint32_t index : watched(range)) keep_maker(*find_entry({range.span, index}), work);
     }
-    finish_tasks(piece, piece.size());
-    erase_piece(piece);
-    const bool orphan = !ranks_[owner].alive || spans_.find(range.span) == spans_.end();
+    // Before the piece goes, and with it perhaps the span, which knows whether its owner has let go of it.
     for (const auto& held : m.refs) {
       if (held.index < range.begin || held.index >= range.end) continue;
       hold(held.object);
       entry({range.span, held.index}).contains.push_back(held.object);
       to_free_.push_back({range.span, held.index});
     }
+    finish_tasks(piece, piece.size());
+    erase_piece(piece);
+    const bool orphan = !ranks_[owner].alive || spans_.find(range.span) == spans_.end();
     if (orphan) {
       for (std::uint32_t i = range.begin; i < range.end; ++i) to_free_.push_back({range.span, i});
     }

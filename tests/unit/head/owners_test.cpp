@@ -138,6 +138,24 @@ TEST_F(LostOwner, WhatMayNotRunAgainFailsForWhoWaits) {
   step();
 }
 
+// The owner lives, and has let go of all that it had submitted at once.
+TEST_F(LostOwner, WhatAResultHoldsIsFreedWhereItsOwnerHasDroppedIt) {
+  submit(kOwner, kId, kOne);
+  core::Holds drop;
+  drop.spans.push_back(kId.span);
+  head.handle(kOwner, drop);
+  step();
+  const ObjectId inside{SpanId::make(kRunner, 1), 0};
+  submit(kRunner, inside, kOne);
+  core::Done done;
+  done.range = {kId.span, 0, 1};
+  done.refs.push_back({0, inside});
+  head.handle(kRunner, done);
+  hold(kRunner, inside, false);
+  end(inside, true);
+  EXPECT_EQ(head.entries(), 0U) << head.describe_entries();
+}
+
 TEST_F(LostOwner, WhatNobodyElseHoldsIsFreed) {
   submit(kOwner, kId, kOne);
   lose_owner();
