@@ -98,6 +98,8 @@ Head::Standing Head::standing(ObjectId id, RankId* worker) const {
   const Piece* piece = piece_with(id);
   if (piece == nullptr) return Standing::ended;
   if (worker != nullptr) *worker = piece->worker;
+  // What a member of a broken gang gives is nobody's, though its rank may not be rid of it yet.
+  if (const auto gang = gangs_.find(piece->gang); gang != gangs_.end() && gang->second.broken) return Standing::waiting;
   switch (piece->state) {
     case sched::State::ahead:
     case sched::State::assigned: return Standing::assigned;
