@@ -800,8 +800,8 @@ void Head::handle(RankId from, const core::Done& m) {
     for (const auto& stored : m.stored) {
       if (stored.index < range.begin || stored.index >= range.end) continue;
       Entry& of = entry({range.span, stored.index});
-      if (of.stored && !of.gone &&
-          of.at != from) {  // made again beside others of its gang: readers may look at the first
+      // It was made again with others of its gang: readers may be looking at the first one.
+      if (of.stored && !of.gone && of.at != from) {
         MOBULA_MARK("head: a value is made again that is there");
         if (of.copy_at(from) == nullptr) free_at(from, {range.span, stored.index});
         continue;
