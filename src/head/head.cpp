@@ -98,6 +98,8 @@ Head::Standing Head::standing(ObjectId id, RankId* worker) const {
   const Piece* piece = piece_with(id);
   if (piece == nullptr) return Standing::ended;
   if (worker != nullptr) *worker = piece->worker;
+  // What a member of a broken gang gives is nobody's, though its rank may not be rid of it yet.
+  if (const auto gang = gangs_.find(piece->gang); gang != gangs_.end() && gang->second.broken) return Standing::waiting;
   switch (piece->state) {
     case sched::State::ahead:
     case sched::State::assigned: return Standing::assigned;
@@ -614,15 +616,12 @@ void Head::assign(Piece& piece, RankId worker, std::uint32_t demand, const Input
 
 // Tells those who wait for objects of the piece that a rank will make them.
 void Head::placed(const Piece& piece) {
-  const auto span = spans_.find(piece.range.span);
-  auto& watched = span->second.entries;
-  if (watched.empty()) return;
   const RankId worker = piece.worker;
-  const Range range = piece.range;
-  for (auto it = watched.lower_bound(range.begin); it != watched.end() && *it < range.end; ++it) {
-    Entry* of = find_entry({range.span, *it});
-    if (find_actor({range.span, *it}) != nullptr) continue;  // who locates an actor waits until it is made
-    for (const RankId locator : of->locators) transport_.send(locator, core::Located{{range.span, *it}, worker, {}});
+  const SpanId span = piece.range.span;
+  for (const std::uint32_t index : watched(piece.range)) {
+    Entry* of = find_entry({span, index});
+    if (find_actor({span, index}) != nullptr) continue;  // who locates an actor waits until it is made
+    for (const RankId locator : of->locators) transport_.send(locator, core::Located{{span, index}, worker, {}});
     of->locators.clear();
     for (Piece* dependent : of->dependents) {
       if (dependent->state != sched::State::waiting || dependent->unplaced == 0 || --dependent->unplaced != 0) continue;
@@ -801,6 +800,12 @@ void Head::handle(RankId from, const core::Done& m) {
     for (const auto& stored : m.stored) {
       if (stored.index < range.begin || stored.index >= range.end) continue;
       Entry& of = entry({range.span, stored.index});
+      // It was made again with others of its gang: readers may be looking at the first one.
+      if (of.stored && !of.gone && of.at != from) {
+        MOBULA_MARK("head: a value is made again that is there");
+        if (of.copy_at(from) == nullptr) free_at(from, {range.span, stored.index});
+        continue;
+      }
       of.stored = true;
       of.gone = false;
       of.at = from;
@@ -808,15 +813,19 @@ void Head::handle(RankId from, const core::Done& m) {
       keep_maker(of, work);
       to_free_.push_back({range.span, stored.index});
     }
-    finish_tasks(piece, piece.size());
-    erase_piece(piece);
-    const bool orphan = !ranks_[owner].alive || spans_.find(range.span) == spans_.end();
+    if (!ranks_[owner].alive && errors.empty()) {  // small results have gone nowhere
+      for (const std::uint32_t index : watched(range)) keep_maker(*find_entry({range.span, index}), work);
+    }
+    // Before the piece goes, and with it perhaps the span, which knows whether its owner has let go of it.
     for (const auto& held : m.refs) {
       if (held.index < range.begin || held.index >= range.end) continue;
       hold(held.object);
       entry({range.span, held.index}).contains.push_back(held.object);
       to_free_.push_back({range.span, held.index});
     }
+    finish_tasks(piece, piece.size());
+    erase_piece(piece);
+    const bool orphan = !ranks_[owner].alive || spans_.find(range.span) == spans_.end();
     if (orphan) {
       for (std::uint32_t i = range.begin; i < range.end; ++i) to_free_.push_back({range.span, i});
     }
@@ -861,20 +870,29 @@ void Head::finish_tasks(Piece& piece, std::uint32_t n) {
   if (work.unfinished == 0 && (actor == nullptr || actor->work == nullptr)) release_work(work);
 }
 
+// Elements of the range that have an Entry.
+Head::Indices Head::watched(const Range& range) const {
+  Indices indices;
+  const auto span = spans_.find(range.span);
+  if (span == spans_.end()) return indices;
+  const auto& entries = span->second.entries;
+  for (auto it = entries.lower_bound(range.begin); it != entries.end() && *it < range.end; ++it) {
+    indices.push_back(*it);
+  }
+  return indices;
+}
+
 // The elements have their final state: wakes those who wait for them.
 void Head::elements_ended(const Range& range, const ErrorPtr& error) {
-  const auto span = spans_.find(range.span);
-  if (span == spans_.end() || span->second.entries.empty()) return;
-  core::Small<std::uint32_t, 8> watched;
-  for (auto it = span->second.entries.lower_bound(range.begin); it != span->second.entries.end() && *it < range.end;
-       ++it) {
-    watched.push_back(*it);
-  }
-  for (const std::uint32_t index : watched) {
+  for (const std::uint32_t index : watched(range)) {
     const ObjectId id{range.span, index};
     Entry* of = find_entry(id);
     if (of == nullptr) continue;
     of->error = error;
+    if (error == nullptr && went_nowhere(id, *of)) {
+      result_lost(id, *of);
+      continue;
+    }
     if (error == nullptr && std::exchange(of->gone, false)) settle_again(id, *of);
     const auto dependents = std::exchange(of->dependents, {});
     for (const RankId locator : std::exchange(of->locators, {})) {

@@ -328,6 +328,9 @@ class Head {
   std::string why_not_again(const Entry& of);
   bool any_unfinished(const Range& range) const;
   void make_late_again();
+  void make_again_or_fail(ObjectId id);
+  bool went_nowhere(ObjectId id, const Entry& entry) const;
+  void result_lost(ObjectId id, Entry& entry);
   void take_all_back(RankId rank);
   Piece& add_again(const Range& range, const std::shared_ptr<Work>& work, std::uint32_t attempt);
   void start_again(Piece& piece);
@@ -378,6 +381,8 @@ class Head {
   bool hand_over(RankId rank, Leaving& leaving);
   void let_leave();
   void placed(const Piece& piece);
+  using Indices = core::Small<std::uint32_t, 8>;
+  Indices watched(const Range& range) const;
   void elements_ended(const Range& range, const ErrorPtr& error);
   void finish_tasks(Piece& piece, std::uint32_t n);
   void fail(Piece& piece, const ErrorPtr& error);

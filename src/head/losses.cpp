@@ -433,15 +433,34 @@ bool Head::any_unfinished(const Range& range) const {
 
 // Makes values again that had to wait for the rest of their gangs to end.
 void Head::make_late_again() {
-  for (const ObjectId& id : std::exchange(late_, {})) {
-    make_again(id);
-    const Entry* of = find_entry(id);
-    if (of == nullptr || of->error == nullptr) continue;
-    const ErrorPtr error = of->error;
-    send_error({id.span, id.index, id.index + 1}, error);
-    elements_ended({id.span, id.index, id.index + 1}, error);
-  }
+  for (const ObjectId& id : std::exchange(late_, {})) make_again_or_fail(id);
   settle();
+}
+
+// As make_again; those who wait are told what can't be.
+void Head::make_again_or_fail(ObjectId id) {
+  make_again(id);
+  const Entry* of = find_entry(id);
+  if (of == nullptr || of->error == nullptr) return;
+  const ErrorPtr error = of->error;
+  send_error({id.span, id.index, id.index + 1}, error);
+  elements_ended({id.span, id.index, id.index + 1}, error);
+}
+
+// A small result goes to the owner of its span, unless the rank that makes it has heard that this one is lost.
+bool Head::went_nowhere(ObjectId id, const Entry& of) const {
+  const bool is_there = of.stored && !of.gone;
+  return !is_there && !ranks_[id.span.owner()].alive && !groups_.contains(id);
+}
+
+// The task has ended, and nobody has its result: it is made again once somebody asks for it, as those do who wait.
+void Head::result_lost(ObjectId id, Entry& of) {
+  MOBULA_MARK("head: a result was sent to a lost rank");
+  of.stored = false;
+  of.gone = true;
+  of.gone_with = id.span.owner();
+  to_free_.push_back(id);
+  if (!of.dependents.empty() || !of.locators.empty()) make_again_or_fail(id);
 }
 
 // All that its tasks were given is held again, as before they ran.
@@ -452,13 +471,13 @@ void Head::revive(Work& work) {
   if (work.in_lineage) drop_lineage(work);
 }
 
-// It was made again, and this time it is small: its owner has it, if it has a place for it.
+// It was made again, and this time it is small: its owner, who is alive, has it, if it has a place for it.
 void Head::settle_again(ObjectId id, Entry& of) {
   of.stored = false;
   const RankId owner = id.span.owner();
   const bool holds = std::any_of(of.ranks.begin(), of.ranks.end(),
                                  [owner](const auto& holder) { return holder.first == owner && holder.second > 0; });
-  if ((holds || !of.freed) && ranks_[owner].alive) return;
+  if (holds || !of.freed) return;
   of.error = make_error(ErrorKind::object_lost,
                         "the value of object " + core::to_string(id) +
                             " was lost, and its task, run again, made a small one in place of a large one",

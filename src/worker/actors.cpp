@@ -398,6 +398,7 @@ void Worker::start_actor(Run& run) {
   actor->save_every =
       draining_ ? std::min(1U, actor->options->actor.checkpoint_every) : actor->options->actor.checkpoint_every;
   actor->slots = std::move(run.slots);
+  actor->missing_cpus = run.missing_cpus;
   actor->gpus = std::move(run.gpus);
   actors_[actor->id] = std::move(actor);
 }
@@ -595,7 +596,8 @@ void Worker::handle(RankId, const core::EndActor& m) {
 // head knows that too, so that nothing is kept here.
 void Worker::erase_actor(LocalActor& actor) {
   take(actor.options.get(), -1);
-  actor_left(own_cpus(actor.options->demands.front()));
+  free_.cpus -= actor.missing_cpus;
+  actors_hold(-own_cpus(actor.options->demands.front()));
   free_slots_.insert(free_slots_.end(), actor.slots.begin(), actor.slots.end());
   give_gpus(actor.gpus, actor.options->demands.front().gpus);
   transport_.send(kHeadRank, core::ActorEnded{actor.id});

@@ -30,12 +30,12 @@ std::string Worker::what_is_left() const {
       free_.memory != settings_.offers.memory) {
     text += std::to_string(free_.cpus) + " cpus are free, ";
   }
+  if (actor_cpus_ != 0) text += std::to_string(actor_cpus_) + " cpus are of actors, ";
   for (const auto& [resource, amount] : settings_.offers.resources) {
     if (differ(free_.resources.at(resource), amount)) text += "some of " + resource + ", ";
   }
-  if (differ(lent_, 0) || differ(borrowed_, 0) || differ(unused_, 0) || differ(told_unused_, 0) || unused_runs_ != 0) {
-    text += std::to_string(lent_) + " cpus are lent, " + std::to_string(borrowed_) + " borrowed, " +
-            std::to_string(unused_) + " unused, " + std::to_string(told_unused_) + " told to be, ";
+  if (differ(unused_, 0) || differ(told_unused_, 0) || unused_runs_ != 0) {
+    text += std::to_string(unused_) + " cpus are unused, " + std::to_string(told_unused_) + " told to be, ";
   }
   return text;
 }

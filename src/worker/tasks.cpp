@@ -420,6 +420,7 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
     }
     run->slots = actor.slots;
     run->gpus = actor.gpus;
+    if (actor.options->actor.concurrency == 1) run->missing_cpus = actor.missing_cpus;
     run->slot = actor.slots.empty() ? -1 : actor.slots.front();
     ++actor.active;
     if (shares) take_place(*run);
@@ -439,7 +440,17 @@ std::vector<Range> Worker::begun() const {
 
 double Worker::cpus_of(const Body& body) const { return body.options ? own_cpus(body.options->demands.front()) : 1; }
 
-double Worker::held_cpus(const Run& run) const { return run.without ? 0 : cpus_of(run); }
+double Worker::held_cpus(const Run& run) const { return cpus_of(run) - run.missing_cpus; }
+
+// The cpus that a run which has waited goes on with: all of its own, or what actors have left of the rank's since it
+// began, as those keep theirs for good. It may have waited for just such an actor; and an actor's method may take back
+// what it had lent to a task that waits by now.
+double Worker::due_cpus(const Run& run) const {
+  const double cpus = cpus_of(run);
+  const auto* options = run.body->options.get();
+  const bool is_actors = run.body->actor != nullptr || (options != nullptr && options->is_actor);
+  return std::min(cpus, std::max(0.0, lasting_cpus() + (is_actors ? cpus : 0)));
+}
 
 // The cpus that a run itself asks for, not those of one that lends to it.
 double Worker::cpus_of(const Run& run) const {
@@ -462,18 +473,10 @@ void Worker::count_unused(Run& run) {
   lent_changed_ = true;
 }
 
-// An actor has taken so many cpus for good: perhaps those that a waiting task lends, and that task may wait for just
-// that actor. So it goes on without them when it has what it waits for.
-void Worker::actor_takes(double cpus) {
+// Actors hold so many cpus for good more, or less.
+void Worker::actors_hold(double cpus) {
   actor_cpus_ += cpus;
-  borrowed_ += std::clamp(lent_ - free_.cpus, 0.0, cpus);
-}
-
-// An actor is gone, or was not made after all. No more is borrowed than those hold that are left.
-void Worker::actor_left(double cpus) {
-  actor_cpus_ -= cpus;
   if (actor_cpus_ < 1e-9) actor_cpus_ = 0;
-  borrowed_ = std::min({borrowed_, std::max(0.0, lent_ - free_.cpus), actor_cpus_});
 }
 
 // Those first that are near its GPUs.
@@ -536,7 +539,7 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, bool holds, Time n
   const Body& body = *run->body;
   if (holds) {
     take(body.options.get(), 1);
-    if (body.options && body.options->is_actor) actor_takes(cpus_of(*run));
+    if (body.options && body.options->is_actor) actors_hold(cpus_of(*run));
     if (body.options) run->gpus = take_gpus(body.options->demands.front().gpus);
     if (cpus_of(*run) == 0) take_place(*run);
     take_slots(*run, static_cast<std::size_t>(cpus_of(*run)));
@@ -596,29 +599,30 @@ void Worker::give_up_place(Run& run) {
   refused_place_ = false;
 }
 
+// Of what an actor keeps: other threads of the run may wait still when it ends, and have nothing to give back to.
+void Worker::stop_waiting(Run& run) {
+  if (!run.lends) return;
+  run.waiting = 1;
+  resume(run, true);
+}
+
 void Worker::release(Run& run) {
   if (LocalActor* actor = run.body->actor) {
-    if (run.lends) {
-      run.waiting = 1;  // other threads of it may wait still, and have nothing to give back to
-      resume(run, true);
-    }
+    stop_waiting(run);
     --actor->active;
-    if (actor->options->actor.concurrency == 1) actor->slots = run.slots;
+    if (actor->options->actor.concurrency != 1) return;
+    actor->slots = run.slots;
+    actor->missing_cpus = run.missing_cpus;
     return;
   }
   run.lender = nullptr;
   run.orphan = false;
-  if (std::exchange(run.lends, false)) {  // its cpus are free already
-    const double cpus = held_cpus(run);
-    free_.cpus -= cpus;
-    lent_ -= cpus;
-    borrowed_ = std::min(borrowed_, lent_);
-  }
+  if (std::exchange(run.lends, false)) free_.cpus -= held_cpus(run);  // they are free already
   count_unused(run);
   if (!run.holds) return;
   take(run.body->options.get(), -1);
-  if (std::exchange(run.without, false)) free_.cpus -= cpus_of(run);
-  if (run.body->options && run.body->options->is_actor) actor_left(cpus_of(run));
+  free_.cpus -= std::exchange(run.missing_cpus, 0);
+  if (run.body->options && run.body->options->is_actor) actors_hold(-cpus_of(run));
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
   run.slots.clear();
   if (!run.gpus.empty()) give_gpus(run.gpus, run.body->options->demands.front().gpus);
@@ -639,6 +643,7 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   LocalActor* const actor = run->body->actor;
   bool made = false;
   if (run->body->options && run->body->options->is_actor && task.actor != nullptr) {
+    stop_waiting(*run);
     start_actor(*run);
     made = true;
   } else {
@@ -796,17 +801,15 @@ void Worker::lend(Run& of, bool executes) {
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
   run.lent_slots = std::max(run.lent_slots, run.slots.size());
   run.slots.clear();
-  lent_ += cpus;
   count_unused(run);
 }
 
 bool Worker::resume(Run& of, bool force) {
   Run& run = of.lender != nullptr ? *of.lender : of;
   const bool last = run.waiting == 1;
-  const double cpus = run.lends && last ? held_cpus(run) : 0;
-  const bool fits = free_.cpus + 1e-9 >= cpus && (cpus == 0 || free_slots_.size() >= run.lent_slots);
-  const bool is_owed = !fits && borrowed_ + 1e-9 >= cpus && run.body->actor == nullptr;
-  if (!fits && !force && !is_owed) return false;
+  const double cpus = run.lends && last ? due_cpus(run) : 0;
+  const std::size_t slots = std::min(run.lent_slots, static_cast<std::size_t>(cpus + 1e-9));
+  if (!force && (free_.cpus + 1e-9 < cpus || free_slots_.size() < slots)) return false;
   // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker)
   if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});
   of.blocked = 0;
@@ -819,16 +822,11 @@ bool Worker::resume(Run& of, bool force) {
   if (!run.lends) return true;
   run.lends = false;
   tell_waits(run, false);
-  lent_ -= cpus;
   count_unused(run);
-  if (is_owed) {
-    borrowed_ -= cpus;
-    run.without = true;
-    return true;
-  }
+  if (cpus < cpus_of(run)) MOBULA_MARK("worker: a run goes on with less cpus, since actors have them");
+  run.missing_cpus = cpus_of(run) - cpus;
   free_.cpus -= cpus;
-  borrowed_ = std::min(borrowed_, lent_);
-  if (cpus != 0) take_slots(run, run.lent_slots);
+  take_slots(run, slots);
   return true;
 }
 

@@ -55,6 +55,7 @@ struct LocalActor {
   const FunctionInfo* klass = nullptr;
   std::shared_ptr<void> object;  // nullptr once it is being destroyed
   core::Small<int, 2> slots;     // its own
+  double missing_cpus = 0;       // of its own, those that another actor has
   std::vector<int> gpus;
   std::vector<RankId> lenders;
   PieceQueue ready;
@@ -153,11 +154,11 @@ struct Run : core::Listed<Run> {
   std::size_t lent_slots = 0;
   double unused = 0;  // of its cpus, those that the head is told to be free
   Time started = 0;
-  Time deadline = 0;     // 0: none
-  bool expired = false;  // its result was already given as TimedOut
-  bool is_long = false;  // it has taken longer than kRunLimit
-  bool lends = false;    // waits for others, its cpus are free
-  bool without = false;  // it goes on without cpus: an actor has those that it lent
+  Time deadline = 0;        // 0: none
+  bool expired = false;     // its result was already given as TimedOut
+  bool is_long = false;     // it has taken longer than kRunLimit
+  bool lends = false;       // waits for others, its cpus are free
+  double missing_cpus = 0;  // of its own: it goes on without those, as actors have them
   // Threads of its function that wait for others: the one that executes it, and those which that has started. Of a run
   // that lends, those of the runs that it lends to as well.
   std::uint32_t waiting = 0;
@@ -503,12 +504,13 @@ class Worker {
   void take_slots(Run& run, std::size_t n);
   void tell_waits(const Run& run, bool waits);
   void count_unused(Run& run);
-  void actor_takes(double cpus);
-  void actor_left(double cpus);
+  void actors_hold(double cpus);
+  void stop_waiting(Run& run);
   std::vector<int> take_gpus(double gpus);
   void give_gpus(const std::vector<int>& gpus, double amount);
   double cpus_of(const Run& run) const;
   double held_cpus(const Run& run) const;
+  double due_cpus(const Run& run) const;
   double cpus_of(const Body& body) const;
   double lasting_cpus() const { return settings_.slots - actor_cpus_; }  // that tasks may have some time
   double own_cpus(const core::WireDemand& demand) const;
@@ -607,9 +609,7 @@ class Worker {
 
   core::WireDemand free_;          // what no run holds
   int resuming_ = 0;               // threads that want their cpus back
-  double lent_ = 0;                // cpus of runs that wait
   double actor_cpus_ = 0;          // that actors hold for good
-  double borrowed_ = 0;            // of what runs lend, what actors hold for good: who lends it goes on without
   double unused_ = 0;              // the sum of what runs have unused
   std::uint32_t unused_runs_ = 0;  // of how many
   double told_unused_ = 0;

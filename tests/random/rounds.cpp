@@ -119,6 +119,7 @@ class Rounds {
     const std::string held = wait_for_rest(milliseconds(settings_.patience / 2));
     if (held.empty()) return kWell;
     std::fprintf(stderr, "random: NOT AT REST: %s%s\n", title_.c_str(), held.c_str());
+    say_all_waits();  // perhaps of a task that nobody has waited for
     return kNotAtRest;
   }
 

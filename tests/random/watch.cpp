@@ -104,9 +104,7 @@ void say_waits() {
 
 [[noreturn]] void end_hung() {
   std::fprintf(stderr, "random: HANG: %s\n", watch().title.c_str());
-  say_waits();
-  for (const pid_t process : watch().others) tell(process, kSayWhatYouWaitFor);
-  std::this_thread::sleep_for(std::min(milliseconds(4000), watch().patience));
+  say_all_waits();
   std::fprintf(stderr, "random: HANG: %s\n", watch().title.c_str());
   std::fflush(nullptr);
   std::_Exit(kHang);
@@ -178,6 +176,12 @@ void start_watch(pid_t driver, milliseconds patience) {
 void set_others(std::vector<pid_t> others) {
   const std::lock_guard lock(watch().mutex);
   watch().others = std::move(others);
+}
+
+void say_all_waits() {
+  say_waits();
+  for (const pid_t process : watch().others) tell(process, kSayWhatYouWaitFor);
+  std::this_thread::sleep_for(std::min(milliseconds(4000), watch().patience));
 }
 
 void set_title(std::string title) {

@@ -29,6 +29,8 @@ void start_watch(pid_t driver, std::chrono::milliseconds patience);
 // back to the program, in one line.
 void set_others(std::vector<pid_t> others);
 void set_title(std::string title);
+// Prints what all processes of the job wait for, and takes some seconds for it.
+void say_all_waits();
 
 using Explanation = std::function<std::string()>;
 

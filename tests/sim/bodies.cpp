@@ -266,6 +266,15 @@ Body run_member(Task& task) {
   if (met != k || is_bad) task.failure = std::make_exception_ptr(std::runtime_error("after they met"));
 }
 
+Body run_large_member(Task& task) {
+  const Body meet = run_member(task);
+  co_await meet;
+  if (task.failure) co_return;
+  const Numbers numbers(kLarge, task.result);
+  const Body give = give_large(task, numbers);
+  co_await give;
+}
+
 // ---- all of them -------------------------------------------------------------------------------------------------
 
 struct Entry {
@@ -283,6 +292,7 @@ Body act(Task& task) {
                                   Entry{&kBroken, run_broken},
                                   Entry{&kLargeTask, run_large},
                                   Entry{&kMember, run_member},
+                                  Entry{&kLargeMember, run_large_member},
                                   Entry{&kCall, run_call},
                                   Entry{&kKeep, run_keep},
                                   Entry{&kGive, run_give},

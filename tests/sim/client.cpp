@@ -168,21 +168,11 @@ Seen Cluster::seen(const Handle& handle, RankId r, const ValuePtr& kept) {
   return {in.get<std::uint64_t>(), {}, nullptr};
 }
 
-// A small result goes to the rank that submitted its task: where that is lost meanwhile, it may have gone nowhere.
-bool Cluster::is_orphan(const core::ErrorRecord& error) const {
-  const std::string before = "value of object ";
-  const std::size_t at = error.message.find(before);
-  if (at == std::string::npos) return false;
-  const std::size_t name = at + before.size();
-  const auto id = core::parse_id(error.message.substr(name, error.message.find(' ', name) - name));
-  return id && id->span.owner() < ranks_.size() && !ranks_[id->span.owner()].alive;
-}
-
 void Cluster::require_fair(const core::ErrorRecord& error) {
   switch (error.kind) {
     case core::ErrorKind::object_lost:
       require(outcome_.losses > 0, ("an object is lost only with a rank: " + error.message).c_str());
-      require(error.message.find("no task that can run again") != std::string::npos || is_orphan(error),
+      require(error.message.find("no task that can run again") != std::string::npos,
               ("what tasks have made is made again: " + error.message).c_str());
       break;
     case core::ErrorKind::worker_lost: require(outcome_.losses > 0, "a worker is lost only when one died"); break;

@@ -198,7 +198,6 @@ class Cluster final : public Network {
   void carry_out(RankId rank, Store::Order order);
   void finish_order(Rank& rank, Store::Order& order);
   void plan_losses();
-  bool is_orphan(const core::ErrorRecord& error) const;
   Body drive(std::function<Body()> driver);
 
   Options options_;

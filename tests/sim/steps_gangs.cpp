@@ -91,11 +91,17 @@ Body gang(Program& program, Draw draw) {
     if (deps.empty()) out.put(draw.seed);
   };
   const std::uint64_t given = deps.empty() ? draw.seed : leaf(draw.seed);
-  const detail::BatchHandle batch = cluster.submit_gang(0, k, kMember, arguments, deps, wish);
+  const bool is_large = draw.seed % 3 == 0;
+  const detail::BatchHandle batch = cluster.submit_gang(0, k, is_large ? kLargeMember : kMember, arguments, deps, wish);
   const Expected whole = end_of_gang(given, wish);
   for (std::uint32_t place = 0; place < k; ++place) {
     if (!program.one_in(3)) continue;
-    const Expected expected = gives(member_gives(given, place), {whole});
+    const std::uint64_t value = member_gives(given, place);
+    const Expected expected = gives(value, {whole});
+    if (is_large) {
+      program.expect(program.submit(kFirst, [](Encoder&) {}, {{0, batch.element(place)}}), gives(value, {expected}));
+      continue;
+    }
     expected->whole = whole;
     program.expect(batch.element(place), expected);
   }

@@ -1,0 +1,204 @@
+// Cpus that runs lend while they wait, and actors that take them for good: each run goes on in the end.
+#include <gtest/gtest.h>
+
+#include "core/functions.hpp"
+#include "mobula/mobula.hpp"
+#include "transport/local_wire.hpp"
+#include "worker/worker.hpp"
+
+namespace mobula::worker {
+namespace {
+
+int task() { return 1; }
+struct Holder {
+  int touch() { return 1; }
+};
+
+const FunctionInfo& kTask = detail::Function<task>::info;
+const FunctionInfo& kMake = detail::Constructor<std::tuple<>, Holder>::info;
+const FunctionInfo& kTouch = detail::Method<Holder, &Holder::touch>::info;
+
+using RunPtr = std::unique_ptr<Run>;
+
+// A worker with one slot. Its tasks are another rank's.
+class Lending : public testing::Test {
+ protected:
+  static Settings settings() {
+    Settings settings;
+    settings.slots = 1;
+    settings.offers.cpus = 1;
+    return settings;
+  }
+
+  void assign(const FunctionInfo& function, ObjectId id, double cpus, bool is_actor) {
+    core::Assign message;
+    message.range = {id.span, id.index, id.index + 1};
+    message.attempt = 1;
+    message.body.function = function.index;
+    message.body.has_options = true;
+    message.body.options.demands.push_back({cpus, 0, 0, {}});
+    message.body.options.is_actor = is_actor;
+    message.body.options.actor.concurrency = 1;
+    worker.handle(kOther, message);
+  }
+  // The next run, which has begun; nullptr: none may.
+  RunPtr next() { return worker.next_run(++now); }
+  RunPtr start(double cpus) {
+    assign(kTask, {SpanId::make(kOther, 1), index_++}, cpus, false);
+    return next();
+  }
+  void end(RunPtr run) {
+    ASSERT_NE(run, nullptr);
+    if (run->body->function->kind != FunctionInfo::Kind::destructor) run->body->function->invoke(run->task);
+    worker.finish(std::move(run), ++now);
+  }
+  // Its id.
+  ObjectId make_actor(double cpus) {
+    const ObjectId id{SpanId::make(kOther, 1), index_++};
+    assign(kMake, id, cpus, true);
+    end(next());
+    return id;
+  }
+  RunPtr call(ObjectId actor) {
+    core::Call message;
+    message.actor = actor;
+    message.range = {SpanId::make(kOther, 2), index_, index_ + 1};
+    message.caller = {SpanId::make(kOther, 3), 0};
+    ++index_;
+    message.body.function = kTouch.index;
+    worker.handle(kOther, message);
+    return next();
+  }
+  void end_actor(ObjectId id) {
+    worker.handle(0, core::EndActor{id, 0, {}});
+    end(next());
+  }
+  void expect_all_free() {
+    EXPECT_EQ(worker.cpus_in_use(), 0);
+    EXPECT_EQ(worker.what_is_left().find("slots"), std::string::npos) << worker.what_is_left();
+    EXPECT_EQ(worker.what_is_left().find("cpus"), std::string::npos) << worker.what_is_left();
+  }
+
+  static constexpr RankId kOther = 1;
+  transport::LocalHub hub{2};
+  transport::Transport transport{hub.at(0)};
+  Store store{Store::Settings{}};
+  store::ObjectTable objects{0, store};
+  Worker worker{transport, objects, settings()};
+  Time now = 1;
+
+ private:
+  std::uint32_t index_ = 0;
+};
+
+TEST_F(Lending, WhoLentGetsItBackWhenOthersEnd) {
+  RunPtr waits = start(1);
+  worker.lend(*waits);
+  RunPtr other = start(1);
+  ASSERT_NE(other, nullptr);
+  EXPECT_FALSE(worker.resume(*waits));
+  end(std::move(other));
+  EXPECT_TRUE(worker.resume(*waits));
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  end(std::move(waits));
+  expect_all_free();
+}
+
+TEST_F(Lending, AnActorTakesAllThatATaskLends) {
+  RunPtr waits = start(1);
+  worker.lend(*waits);
+  const ObjectId actor = make_actor(1);
+  EXPECT_TRUE(worker.resume(*waits));
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  end(std::move(waits));
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  end_actor(actor);
+  expect_all_free();
+}
+
+TEST_F(Lending, AnActorTakesAPartOfWhatATaskLends) {
+  RunPtr waits = start(1);
+  worker.lend(*waits);
+  const ObjectId actor = make_actor(0.5);
+  EXPECT_TRUE(worker.resume(*waits)) << "it goes on with the other half";
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  // Again, and this time it has less to lend.
+  worker.lend(*waits);
+  RunPtr small = start(0.5);
+  ASSERT_NE(small, nullptr);
+  EXPECT_FALSE(worker.resume(*waits)) << "others have their turn";
+  end(std::move(small));
+  EXPECT_TRUE(worker.resume(*waits));
+  end(std::move(waits));
+  EXPECT_EQ(worker.cpus_in_use(), 0.5);
+  end_actor(actor);
+  expect_all_free();
+}
+
+TEST_F(Lending, WhatWentOnWithoutTakesNobodysTurn) {
+  RunPtr waits = start(1);
+  worker.lend(*waits);
+  const ObjectId actor = make_actor(0.5);
+  RunPtr first = start(0.5);
+  worker.lend(*first);
+  RunPtr second = start(0.5);
+  ASSERT_NE(second, nullptr);
+  const bool goes_on = worker.resume(*first);
+  end(std::move(second));
+  EXPECT_TRUE(goes_on || worker.resume(*first));
+  end(std::move(first));
+  EXPECT_TRUE(worker.resume(*waits));
+  end(std::move(waits));
+  end_actor(actor);
+  expect_all_free();
+}
+
+TEST_F(Lending, AnActorsMethodTakesBackWhatItLentToATaskThatWaits) {
+  const ObjectId actor = make_actor(1);
+  RunPtr method = call(actor);
+  worker.lend(*method);
+  RunPtr task = start(1);
+  ASSERT_NE(task, nullptr);
+  worker.lend(*task);
+  EXPECT_TRUE(worker.resume(*method));
+  end(std::move(method));
+  EXPECT_TRUE(worker.resume(*task)) << "the actor has its cpu for good";
+  end(std::move(task));
+  end_actor(actor);
+  expect_all_free();
+}
+
+TEST_F(Lending, AnActorTakesWhatAnotherOnesMethodLends) {
+  const ObjectId first = make_actor(1);
+  RunPtr method = call(first);
+  worker.lend(*method);
+  const ObjectId second = make_actor(1);
+  EXPECT_TRUE(worker.resume(*method));
+  end(std::move(method));
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  // It has it back when it waits the next time.
+  end_actor(second);
+  method = call(first);
+  worker.lend(*method);
+  EXPECT_TRUE(worker.resume(*method));
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  end(std::move(method));
+  end_actor(first);
+  expect_all_free();
+}
+
+// A thread that it has started waits still.
+TEST_F(Lending, AConstructorEndsWhileItLends) {
+  const ObjectId id{SpanId::make(kOther, 4), 0};
+  assign(kMake, id, 1, true);
+  RunPtr run = next();
+  ASSERT_NE(run, nullptr);
+  worker.lend(*run, false);
+  end(std::move(run));
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  end_actor(id);
+  expect_all_free();
+}
+
+}  // namespace
+}  // namespace mobula::worker
