@@ -134,9 +134,10 @@ std::string Scheduler::what_stays_idle() {
     for (auto& [priority, queue] : pool.queues) {
       if (queue.empty()) continue;
       const auto& demands = class_of(*queue.front()).demands;
-      const bool fits_in = std::any_of(demands.begin(), demands.end(), [&](const auto& demand) {
-        return offers(pool.free, demand, queue.front()->memory);
-      });
+      const bool fits_in =
+          std::any_of(demands.begin(), demands.end(), [&free = pool.free, &piece = *queue.front()](const auto& demand) {
+            return offers(free, demand, piece.memory);
+          });
       if (fits_in) return "its bundle has room for it: " + describe(*queue.front());
       break;
     }

@@ -104,6 +104,11 @@ class Alone : public testing::Test {
     if (met) static_cast<void>(handle.record()->value(handle.index()));
     return met;
   }
+  // Ends the engine, and so all that its tasks still do with what was declared before this.
+  struct Ends {
+    ~Ends() { engine.reset(); }
+    std::optional<Engine>& engine;
+  };
   static Time in(std::chrono::nanoseconds time) { return core::now() + time.count(); }
 
   transport::LocalHub hub_{1};
@@ -267,6 +272,7 @@ TEST_F(Alone, WhereThereIsNoThreadTheNewestWaitEndsWithAnError) {
   std::string said;
   TaskOptions limited;
   limited.timeout = std::chrono::minutes(1);
+  const Ends engine_ends{engine_};
   g_act = [&] {
     if (depth.fetch_add(1) == 3) return;
     const Handle child = submit(kAct, &limited);
@@ -303,6 +309,7 @@ TEST_F(Alone, SubmissionsOfTasksWaitForRoomAndNeverForEver) {
   // Each makes some more and waits for none: twenty times what there is room for in all.
   std::atomic<int> begun{0};
   std::atomic<std::size_t> most{0};
+  const Ends engine_ends{engine_};
   g_act = [&] {
     if (begun.fetch_add(1) > 20) return;
     for (std::size_t i = 0; i < 2 * kMost; ++i) {
@@ -319,6 +326,7 @@ TEST_F(Alone, SubmissionsOfTasksWaitForRoomAndNeverForEver) {
 TEST_F(Alone, TheEndIsToldToAllWhoWait) {
   start(1);
   std::atomic<bool> goes_on{true};
+  const Ends engine_ends{engine_};
   g_act = [&] {
     while (goes_on.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   };
