@@ -1103,6 +1103,14 @@ TEST_F(WorkerHandlers, AnActorMadeWithoutItsCpusGivesNoneBack) {
   execute(*constructor);
   worker.finish(std::move(constructor), now);
   EXPECT_EQ(worker.actors(), 2U);
+  step();
+  ASSERT_EQ(on(2, tasks(tests::kStep).by(2).call(whole.id())), "");
+  auto call = worker.next_run(now);
+  ASSERT_NE(call, nullptr);
+  worker.lend(*call);
+  EXPECT_TRUE(worker.resume(*call)) << "it may have waited for the other one";
+  execute(*call);
+  worker.finish(std::move(call), now);
   on(0, core::EndActor{whole.id(), 5, error("it was killed")});
   run();
   EXPECT_EQ(worker.cpus_in_use(), 2) << "those of the other one";
