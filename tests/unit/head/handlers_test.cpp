@@ -1107,6 +1107,42 @@ HANDLER_TEST(HeadHandlers, Blocked, NoMoreIsNoDeadlock) {
   EXPECT_EQ(head.what_is_left(), "");
 }
 
+// A task in a bundle of rank 2's waits for an input while the group loses that rank, and no other has room.
+TEST_F(HeadHandlers, WhatWaitsForAnInputHearsThatItsGroupIsGoneForGood) {
+  const ObjectId group = object_of(1, 50);
+  core::WireOptions bundles;
+  bundles.demands = {{1, 0, 60, {}}, {1, 0, 60, {}}};  // no rank has room for two
+  ASSERT_EQ(on(1, ask(Question::bundles, group, bundles)), "1: Result, Answer");
+  const Tasks before = tasks().by(1, 1).in_bundle(group, 0).holding(group);
+  const Tasks waits = tasks(tests::kAdd).by(1, 2).after(before.id()).in_bundle(group, 1).holding(group);
+  head.handle(1, before.submit());
+  head.handle(1, waits.submit());
+  step();
+  const RankId rank = rank_of(before.id());
+  head.worker_lost(3 - rank);
+  step();
+  if (rank == 1) {
+    EXPECT_EQ(on(rank, before.done()), "1: Result") << head.explain(waits.id());
+  } else {
+    on(rank, before.done());
+  }
+  EXPECT_EQ(head.unfinished(), 0U) << head.explain(waits.id());
+}
+
+// A gang fails with a rank, and with it a batch that the rank has submitted, of which one task is wanted by another.
+TEST_F(HeadHandlers, ABatchThatIsToFailMayBeTakenApart) {
+  const Tasks two = gang(2).by(1).retries(0);
+  EXPECT_EQ(on(1, two.submit()), "1: Assign; 2: Assign");
+  const std::uint64_t id = recorder.all<core::Assign>().front().gang.gang;
+  const Tasks three = tasks(tests::kAdd).by(2, 5).from(0, 3).after(two.id(0)).demand({1, 0, 1, {}});
+  ASSERT_EQ(on(2, three.submit()), "");
+  on(1, core::Holds{{three.id(1)}, {}, {}});
+  on(1, core::Member{id, 0, MemberState::ended, {}});
+  head.worker_lost(2);
+  step();
+  EXPECT_EQ(head.unfinished(), 0U) << head.describe_pieces();
+}
+
 EVERY_HANDLER_HAS_A_TEST(Head);
 
 }  // namespace mobula::head

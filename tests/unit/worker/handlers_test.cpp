@@ -1,4 +1,5 @@
 // What a worker does with each message: what it sends, and how what it runs and keeps stands afterwards.
+#include <chrono>
 #include <cstring>
 
 #include "core/cluster.hpp"
@@ -1097,6 +1098,133 @@ HANDLER_TEST(WorkerGangs, GangOver, OfAnotherIsNothing) {
   EXPECT_EQ(on(0, core::GangOver{4, false}), "");
   EXPECT_EQ(on(0, core::GangOver{4, true}), "");
   EXPECT_EQ(worker.members(), 1U);
+}
+
+// ---- what holds capacity, in rare orders -------------------------------------------------------------------------
+
+// The constructor waits for another actor, which takes the cpu that it lends, and goes on without it.
+TEST_F(WorkerHandlers, AnActorMadeWithoutItsCpusGivesNoneBack) {
+  const Tasks whole = counter().by(0, 1).demand({2, 0, 0, {}});
+  ASSERT_EQ(on(0, whole.assign()), "");
+  auto constructor = worker.next_run(now);
+  ASSERT_NE(constructor, nullptr);
+  worker.lend(*constructor);
+  const Tasks inner = counter().by(0, 2).demand({2, 0, 0, {}});
+  ASSERT_EQ(on(0, inner.assign()), "0: Lending");
+  run();
+  EXPECT_EQ(worker.actors(), 1U);
+  ASSERT_TRUE(worker.resume(*constructor));
+  execute(*constructor);
+  worker.finish(std::move(constructor), now);
+  EXPECT_EQ(worker.actors(), 2U);
+  step();
+  ASSERT_EQ(on(2, tasks(tests::kStep).by(2).call(whole.id())), "");
+  auto call = worker.next_run(now);
+  ASSERT_NE(call, nullptr);
+  worker.lend(*call);
+  EXPECT_TRUE(worker.resume(*call)) << "it may have waited for the other one";
+  execute(*call);
+  worker.finish(std::move(call), now);
+  on(0, core::EndActor{whole.id(), 5, error("it was killed")});
+  run();
+  EXPECT_EQ(worker.cpus_in_use(), 2) << "those of the other one";
+  on(0, core::EndActor{inner.id(), 6, error("it was killed")});
+  run();
+  EXPECT_EQ(worker.cpus_in_use(), 0);
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+// A thread that the constructor has started waits still when it returns.
+TEST_F(WorkerHandlers, AnActorMadeWhileAThreadOfItsWaitsHoldsItsCpus) {
+  const Tasks actor = counter().by(0, 1).demand({1, 0, 0, {}});
+  ASSERT_EQ(on(0, actor.assign()), "");
+  auto constructor = worker.next_run(now);
+  worker.lend(*constructor, false);
+  execute(*constructor);
+  worker.finish(std::move(constructor), now);
+  step();
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  on(0, core::EndActor{actor.id(), 5, error("it was killed")});
+  run();
+  EXPECT_EQ(worker.cpus_in_use(), 0);
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+TEST_F(WorkerHandlers, CancelledInTheMiddleOfWhatGaveItsInputsUp) {
+  detail::Encoder value;
+  Store::Room room;
+  ASSERT_EQ(store.take(tests::kLargeSize, room), Store::Verdict::given);
+  value.buffer = std::move(room.buffer);
+  value.buffer.extend(tests::kLargeSize);
+  const Handle large = worker.put(std::move(value));
+  const Tasks three = tasks(tests::kAdd).by(2).from(0, 3).after({large.id(), Where::unknown, kNoRank, {}});
+  ASSERT_EQ(on(0, three.assign()), "");
+  ASSERT_EQ(worker.queued_tasks(), 3U);
+  worker.park();
+  ASSERT_EQ(worker.queued_tasks(), 0U);
+  on(0, core::CancelTask{8, three.id(1)});
+  worker.unpark();
+  EXPECT_EQ(worker.queued_tasks(), 2U) << "the first and the last";
+}
+
+// Its thread has left the function, and waits for the lock, when its time to come back is up.
+HANDLER_TEST(WorkerGangs, GangOver, JustBeforeTheMemberComesBack) {
+  auto running = worker.next_run(now);
+  ASSERT_EQ(on(0, core::GangOver{3, false}), "");
+  execute(*running);
+  worker.tick(now += 3'000 * kMs);
+  EXPECT_EQ(step(), "0: Member, Lending") << "and nothing of its result";
+  worker.finish(std::move(running), now);
+  EXPECT_EQ(step(), "0: Member, Lending");
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+// A thread that a task has started runs another one on that task's cpus, and waits in that: what the task's own thread
+// has done of its run is that thread's business.
+TEST_F(WorkerHandlers, WhatAHelperRunsMayWaitWhileItsLenderComputes) {
+  const Tasks three = tasks().by(2).from(0, 3);
+  ASSERT_EQ(on(0, three.assign()), "");
+  run();  // now it is known how long they take
+  const Tasks many = tasks().by(2, 2).from(0, 3);
+  ASSERT_EQ(on(0, many.assign()), "");
+  auto lender = worker.next_run(now);
+  ASSERT_GT(lender->range.end - lender->range.begin, 1U);
+  detail::Draft::State draft;
+  draft.args.put(5);
+  const Handle child = worker.submit(tests::kTwice, nullptr, draft, true, now);
+  auto helped = worker.claim(child, *lender, now, false);
+  ASSERT_NE(helped, nullptr);
+  step();
+  lender->task.next = lender->range.begin + 1;  // its thread goes on
+  worker.lend(*helped);
+  EXPECT_EQ(lender->range.begin, many.range().begin);
+  EXPECT_EQ(step().find("Done"), std::string::npos);
+}
+
+TEST_F(WorkerHandlers, QueuedPrioritiesCostAStepNothing) {
+  const auto seconds = [this](int n, std::uint64_t sequence) {
+    for (int i = 0; i < n; ++i) {
+      Tasks one = tasks().by(2, sequence + static_cast<std::uint64_t>(i));
+      one.options().priority = i;
+      worker.handle(0, one.assign());
+    }
+    std::vector<std::unique_ptr<mobula::worker::Run>> busy;
+    busy.push_back(worker.next_run(now));
+    busy.push_back(worker.next_run(now));
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < n; ++i) EXPECT_FALSE(worker.has_runnable());
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+    for (auto& one : busy) {
+      execute(*one);
+      worker.finish(std::move(one), now);
+    }
+    run();
+    return took.count();
+  };
+  seconds(1'000, 1);
+  const double some = seconds(4'000, 10'000);
+  const double twice = seconds(8'000, 20'000);
+  EXPECT_LT(twice, 2.5 * some) << some << " s and " << twice << " s";
 }
 
 EVERY_HANDLER_HAS_A_TEST(Worker);
