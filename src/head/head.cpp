@@ -159,6 +159,7 @@ Head::Piece& Head::split(Piece& piece, std::uint32_t at) {
     if (piece.is_at_rank()) list_assigned(rest);
     rest.missing = piece.missing;
     rest.unplaced = piece.unplaced;
+    if (piece.failing != nullptr) fail_later(rest, piece.failing);
     if (piece.missing == 0) return rest;
     for (const ObjectId& dep : piece.work->deps()) {
       Entry* entry = find_entry(dep);
@@ -400,6 +401,13 @@ void Head::consider(Piece& piece) {
   if (is_drained(piece)) {
     fail_later(piece, not_begun(piece));
     return;
+  }
+  if (piece.missing == 0 && piece.pool != 0) {
+    const auto group = groups_.find(piece.work->options->near);
+    if (group != groups_.end() && group->second.error != nullptr) {
+      fail_later(piece, group->second.error);
+      return;
+    }
   }
   if (piece.missing == 0 && piece.pool == 0 && !can_run(piece)) {
     fail_later(piece, too_few_ranks(piece));

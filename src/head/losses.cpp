@@ -148,6 +148,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   for (const ObjectId& id : ids) {
     Entry* entry = find_entry(id);
     if (entry == nullptr) continue;
+    if (const Copy* const copy = entry->copy_at(lost); copy != nullptr && !copy->here) fetched(*entry, *copy);
     entry->erase_copy(lost);
     std::erase(entry->locators, lost);
     const bool was_there = entry->stored ? entry->at == lost : id.span.owner() == lost;

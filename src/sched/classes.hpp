@@ -5,6 +5,9 @@
 // for. Gangs, tasks with several demands, and those that no rank can run alone have a class for each amount: which
 // ranks are right for them may depend on it.
 //
+// There is one for each amount of other things: of those there should be hundreds and not thousands, since each rank
+// that has something back is told to all classes that may run anywhere.
+//
 // A class is parked when it was tried and no rank had room. It is tried again when a rank has something back that the
 // class may run on, or when something is queued for which a rank that was looked at has enough. It lives as long as a
 // task or an actor is of it; one that nothing is of goes when there are twice as many as are needed.

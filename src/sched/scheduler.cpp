@@ -102,7 +102,7 @@ void Scheduler::count_queued(Piece& piece) {
   }
   Class& klass = class_of(piece);
   klass.tasks += piece.size();
-  if (piece.memory <= klass.most_left) look_at_all_again(klass);
+  if (klass.by_memory && piece.memory <= klass.most_left) look_at_all_again(klass);
   set_turn(klass);
 }
 
@@ -128,7 +128,10 @@ void Scheduler::dequeue(Piece& piece) {
   queue.erase(piece);
   queued_tasks_ -= piece.size();
   piece.become(State::waiting);
-  if (piece.pool != 0) return;
+  if (piece.pool != 0) {
+    if (queue.empty()) pools_.at(piece.pool).queues.erase(piece.priority);
+    return;
+  }
   Class& klass = class_of(piece);
   klass.tasks -= piece.size();
   if (!queue.empty()) return;
@@ -261,6 +264,7 @@ std::optional<Scheduler::Choice> Scheduler::choose_anywhere(Class& klass, Piece*
     if (!found) {
       if (only == nullptr) {
         has_no_room(klass, *rank);
+        --looked;
       } else if (!first) {
         first = rank;
       }
@@ -287,7 +291,7 @@ std::optional<Scheduler::Choice> Scheduler::choose_at_place(Class& klass, Piece*
 // Nothing of the class that is queued fits there.
 void Scheduler::has_no_room(Class& klass, RankId rank) {
   if (klass.is_anywhere()) klass.candidates.reset(rank);
-  if (klass.by_memory && fits(klass, workers_[rank])) {
+  if (klass.by_memory && fits(klass, workers_[rank], klass.stays)) {
     klass.most_left = std::max(klass.most_left, workers_[rank].free.memory);
   }
 }
@@ -563,9 +567,9 @@ void Scheduler::measured(std::uint32_t function, std::uint64_t elapsed_ns, std::
 
 std::optional<Scheduler::TakeBack> Scheduler::rebalance(Time now) {
   if (!may_rebalance() || plain_.tasks != 0) return std::nullopt;
-  const RankId first = rich_.next(rich_cursor_).value();
-  RankId rank = first;
-  do {
+  const std::uint32_t most = std::min<std::uint32_t>(kLook, rich_.count());
+  for (std::uint32_t looked = 0; looked < most; ++looked) {
+    const RankId rank = rich_.next(rich_cursor_).value();
     rich_cursor_ = rank + 1;
     Worker& worker = workers_[rank];
     if (now >= worker.rest_until) {
@@ -576,8 +580,7 @@ std::optional<Scheduler::TakeBack> Scheduler::rebalance(Time now) {
       return TakeBack{rank,
                       std::max<std::uint32_t>(1, std::min(excess, std::max(excess / 2, std::min(excess, hungry))))};
     }
-    rank = rich_.next(rich_cursor_).value();
-  } while (rank != first && rich_cursor_ < first + kLook);
+  }
   return std::nullopt;
 }
 

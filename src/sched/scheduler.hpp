@@ -4,8 +4,8 @@
 //
 // Tasks with equal demands and wishes form a class (classes.hpp). Plain tasks (one cpu, anywhere) are sent ahead of
 // need, so that a worker always has about a millisecond of work; others go where what they need is free. Nothing here
-// looks at all workers, all tasks or all classes: workers with room are in bit sets, queued tasks in the queues of
-// their class, and classes that found no room wait for news of a rank.
+// looks at all workers or all tasks: workers with room are in bit sets, queued tasks in the queues of their class, and
+// classes that found no room wait for news of a rank.
 //
 // A gang starts when as many ranks as it has members are idle; all its tasks are given out at once. A task that asks
 // for more cpus than any rank has starts when enough ranks of one node are idle: it runs on one of them, and the others

@@ -389,6 +389,7 @@ void Worker::tell_saved() {
 
 // The run has made an actor, which keeps what the run held.
 void Worker::start_actor(Run& run) {
+  stop_waiting(run);
   auto actor = std::make_unique<LocalActor>();
   actor->id = {run.range.span, run.range.begin};
   actor->options = run.body->options;

@@ -83,6 +83,7 @@ void Worker::enqueue(Piece& piece, bool front) {
   }
   piece.queued = true;
   piece.queued_at = now_;
+  if (piece.body->cpus() == 0) ++queued_without_cpus_;
   queued_tasks_ += piece.range.end - piece.range.begin;
   auto& queue = ready_[piece.body->priority()];
   if (front) {
@@ -95,6 +96,7 @@ void Worker::enqueue(Piece& piece, bool front) {
 void Worker::dequeue(Piece& piece) {
   if (!piece.queued) return;
   piece.queued = false;
+  if (piece.body->cpus() == 0) --queued_without_cpus_;
   queued_tasks_ -= piece.range.end - piece.range.begin;
   PieceQueue& queue = *piece.list;
   queue.erase(piece);
@@ -281,9 +283,14 @@ void Worker::take(const core::WireOptions* options, double sign) {
   for (const auto& [name, amount] : d.resources) free_.resources[name] -= sign * amount;
 }
 
+// Something is queued for which there are cpus, as far as that can be told without a look at it.
+bool Worker::may_begin() const {
+  return queued_tasks_ != 0 && resuming_ == 0 && (free_.cpus > 1e-9 || queued_without_cpus_ != 0);
+}
+
 bool Worker::has_runnable() const {
   if (may_call(false) || may_call(true)) return true;
-  if (queued_tasks_ == 0 || resuming_ > 0) return false;
+  if (!may_begin()) return false;
   for (const auto& [priority, queue] : ready_) {
     int looked = 0;
     for (const Piece* piece = queue.front(); piece != nullptr && looked != kScan; piece = piece->behind, ++looked) {
@@ -296,7 +303,7 @@ bool Worker::has_runnable() const {
 std::unique_ptr<Run> Worker::next_run(Time now) {
   if (auto run = next_call(now)) return run;
   now_ = now;
-  if (queued_tasks_ == 0 || resuming_ > 0) return nullptr;
+  if (!may_begin()) return nullptr;
   // As at the head: what has waited long gets its turn.
   if (ready_.size() > 1 && ++turn_ % sched::Scheduler::kTurn == 0) {
     const PieceQueue* oldest = nullptr;
@@ -781,7 +788,12 @@ void Worker::lend(Run& of, bool executes) {
   Run& run = of.lender != nullptr ? *of.lender : of;
   if (executes) {
     leave_alone(of, now_);
-    if (&run != &of) leave_alone(run, now_);
+    // The lender's own thread may be at work on its run.
+    if (&run != &of && run.helped) {
+      end_early(run);
+    } else if (&run != &of) {
+      leave_alone(run, now_);
+    }
   } else {
     // What came before it in its run is reported only when that ends; so it is the only one there from now on.
     waits_in_threads_[run.body->function->index] = true;
@@ -809,7 +821,7 @@ bool Worker::resume(Run& of, bool force) {
   const bool last = run.waiting == 1;
   const double cpus = run.lends && last ? due_cpus(run) : 0;
   const std::size_t slots = std::min(run.lent_slots, static_cast<std::size_t>(cpus + 1e-9));
-  if (!force && (free_.cpus + 1e-9 < cpus || free_slots_.size() < slots)) return false;
+  if (!force && cpus > 0 && (free_.cpus + 1e-9 < cpus || free_slots_.size() < slots)) return false;
   // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker)
   if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});
   of.blocked = 0;

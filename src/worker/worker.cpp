@@ -623,6 +623,7 @@ void Worker::stop_running() {
 }
 
 void Worker::handle(RankId, const core::CancelTask& m) {
+  unpark();  // what is taken apart is not parked
   // The head fails what was promised to it, and tells this rank as the owner.
   if (const bool folds = folds_.cancel(m.id); folds || find_call(m.id) != calls_.end()) {
     transport_.send(kHeadRank, core::CancelResult{m.token, m.id, folds});

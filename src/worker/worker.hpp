@@ -509,6 +509,7 @@ class Worker {
   std::vector<int> take_gpus(double gpus);
   void give_gpus(const std::vector<int>& gpus, double amount);
   double cpus_of(const Run& run) const;
+  bool may_begin() const;
   double held_cpus(const Run& run) const;
   double due_cpus(const Run& run) const;
   double cpus_of(const Body& body) const;
@@ -598,6 +599,7 @@ class Worker {
   std::size_t kept_bytes_ = 0;  // outlives the pieces
   std::unordered_map<SpanId, std::map<std::uint32_t, std::unique_ptr<Piece>>> pieces_;
   std::map<int, PieceQueue, std::greater<>> ready_;  // by priority
+  std::size_t queued_without_cpus_ = 0;              // pieces
   std::size_t queued_tasks_ = 0;
   std::size_t calls_pending_ = 0;
   Time now_ = 0;  // as far as is known

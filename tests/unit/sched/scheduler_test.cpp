@@ -2,9 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <deque>
 #include <list>
+
+#include "unit/growth.hpp"
 
 namespace mobula::sched {
 namespace {
@@ -757,45 +758,13 @@ TEST_F(ManyRanksTest, TheOneRankWithRoomIsFoundAtOnce) {
   EXPECT_EQ(scheduler.what_stays_idle(), "");
 }
 
-// Tasks whose demands all differ, in what is not memory.
-TEST_F(ManyRanksTest, DemandsThatAllDifferCostADecisionNothing) {
-  worker(1, 1, {{"licence", 1e6}});
-  worker(2, 1, {{"licence", 1e6}});
-  const auto seconds = [this](int n) {
-    const auto begin = std::chrono::steady_clock::now();
-    for (int i = 0; i < n; ++i) {
-      const auto options = asks({1, 0, 0, {{"licence", 1 + i}}});
-      tasks(1, 0, &options);
-    }
-    std::deque<Piece*> running;
-    for (int done = 0; done < n; ++done) {
-      while (true) {
-        const auto decision = scheduler.place(now);
-        if (!decision) break;
-        Piece& piece = *decision->piece;
-        scheduler.dequeue(piece);
-        scheduler.assigned(piece, decision->worker, decision->demand, decision->lenders);
-        running.push_back(&piece);
-      }
-      scheduler.ended(*running.front());
-      running.front()->klass = nullptr;
-      running.pop_front();
-    }
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  };
-  seconds(500);
-  const double some = seconds(2'000);
-  const double twice = seconds(4'000);
-  EXPECT_LT(twice, 2.5 * some) << some << " s and " << twice << " s";
-}
-
 // A bundle's queues of priorities that nothing is of any more.
 TEST_F(ManyRanksTest, PrioritiesInABundleCostADecisionNothing) {
   worker(1, 1);
   const auto seconds = [this](int n) {
     const auto pool = scheduler.open_pool({1, 0, 0, {}});
     EXPECT_TRUE(scheduler.place_pools({pool}, Strategy::pack, now));
-    const auto begin = std::chrono::steady_clock::now();
+    const double begin = tests::seconds_of_this_thread();
     for (int i = 0; i < n; ++i) {
       Piece& piece = pieces.emplace_back();
       piece.range = {detail::SpanId::make(0, pieces.size()), 0, 1};
@@ -808,14 +777,11 @@ TEST_F(ManyRanksTest, PrioritiesInABundleCostADecisionNothing) {
       scheduler.assigned(piece, decision->worker, decision->demand);
       scheduler.ended(piece);
     }
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+    const double took = tests::seconds_of_this_thread() - begin;
     scheduler.close_pool(pool);
-    return took.count();
+    return took;
   };
-  seconds(1'000);
-  const double some = seconds(4'000);
-  const double twice = seconds(8'000);
-  EXPECT_LT(twice, 2.5 * some) << some << " s and " << twice << " s";
+  EXPECT_LT(tests::growth(4'000, seconds), 2.5);
 }
 
 // The rank lends its only cpu. An actor that asks for more memory than it has left is tried first.
