@@ -963,11 +963,11 @@ void Head::send_error(const Range& range, const ErrorPtr& error) {
 
 void Head::handle(RankId from, const core::GaveBack& m) {
   ++messages_;
-  std::uint32_t tasks = 0;
+  std::uint32_t tasks = 0;  // that any rank can run; others may come back to this one
   for (const Range& range : m.ranges) {
     for_each_part(range, from, [&](Piece& piece) {
       if (piece.promised || piece.gang != 0) detail::throw_damaged("a rank gives back what it was not given to keep");
-      tasks += piece.size();
+      if (piece.klass == nullptr) tasks += piece.size();
       unassign(piece);
       piece.goes_first = true;
       set_up(piece);

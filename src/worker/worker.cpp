@@ -565,9 +565,10 @@ void Worker::handle(RankId, const core::TakeBack& m) {
   for (auto level = ready_.rbegin(); level != ready_.rend() && left != 0; ++level) {
     int looked = 0;
     for (Piece* piece = level->second.back(); piece != nullptr && left != 0 && looked != kLook; piece = piece->before) {
-      // Others were given to this rank since it has room for what they ask, unless an actor has that now.
+      // Others were given to this rank since it had room for what they ask: cpus that a task lent, perhaps, which has
+      // gone on since and may compute, or wait inside MPI, for long.
       const core::WireOptions* options = piece->body->options.get();
-      const bool may_go = piece->kept || core::is_plain(options) || cpus_of(*piece->body) > lasting_cpus() + 1e-9;
+      const bool may_go = piece->kept || core::is_plain(options) || cpus_of(*piece->body) > free_.cpus + 1e-9;
       if (!piece->may_go_back() || !may_go) {
         ++looked;
         continue;

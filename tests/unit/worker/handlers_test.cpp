@@ -269,6 +269,20 @@ HANDLER_TEST(WorkerHandlers, TakeBack, GivesWhatWouldRunLast) {
   EXPECT_EQ(worker.queued_tasks(), 3U);
 }
 
+// It was placed where a task lent its cpu, which has gone on.
+HANDLER_TEST(WorkerHandlers, TakeBack, GivesWhatHasNoCpusHereAnyMore) {
+  const core::WireDemand with_memory{1, 0, 7, {}};
+  ASSERT_EQ(on(0, tasks().by(2, 1).demand(with_memory).assign()), "");
+  EXPECT_EQ(on(0, core::TakeBack{5, false}), "0: GaveBack");
+  EXPECT_TRUE(sent<core::GaveBack>().ranges.empty()) << "it has";
+  ASSERT_EQ(on(0, tasks().by(2, 2).from(0, 2).assign()), "");
+  std::vector<std::unique_ptr<mobula::worker::Run>> busy;
+  while (auto run = worker.next_run(now)) busy.push_back(std::move(run));
+  ASSERT_EQ(on(0, tasks().by(2, 3).demand(with_memory).assign()), "");
+  EXPECT_EQ(on(0, core::TakeBack{5, false}), "0: GaveBack");
+  EXPECT_FALSE(sent<core::GaveBack>().ranges.empty());
+}
+
 HANDLER_TEST(WorkerHandlers, TakeBack, IsAnsweredWhereThereIsNothing) {
   EXPECT_EQ(on(0, core::TakeBack{5, true}), "0: GaveBack");
   EXPECT_TRUE(sent<core::GaveBack>().ranges.empty());
