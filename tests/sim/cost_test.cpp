@@ -1,22 +1,17 @@
 // What a cluster does for n of something takes a time that grows with n, and not with its square: twice as many may
 // take 2.5 times as long. Measured by the time of the processor, of the best of several runs.
 #include <gtest/gtest.h>
-#include <time.h>
 
 #include <algorithm>
-#include <limits>
 
+#include "growth.hpp"
 #include "sim/cluster.hpp"
 #include "sim/functions.hpp"
 
 namespace mobula::sim {
 namespace {
 
-double seconds_of_this_thread() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
-}
+using tests::seconds_of_this_thread;
 
 struct Scenario {
   const char* name;
@@ -204,17 +199,11 @@ class Cost : public testing::TestWithParam<Scenario> {};
 
 TEST_P(Cost, GrowsWithWhatIsDone) {
   const Scenario& scenario = GetParam();
-  constexpr double kMost = 2.5;
-  double once = std::numeric_limits<double>::max();
-  double twice = once;
-  for (int i = 0; i < 6; ++i) {
-    once = std::min(once, seconds_for(scenario, scenario.n));
-    twice = std::min(twice, seconds_for(scenario, 2 * scenario.n));
-    if (i > 0 && twice < kMost * once) break;
-  }
-  std::printf("%s: %.0f ms for %u, %.1f times that for twice as many\n", scenario.name, once * 1e3, scenario.n,
-              twice / once);
-  EXPECT_LT(twice, kMost * once);
+  const tests::Growth cost = tests::growth(static_cast<int>(scenario.n),
+                                           [&](int n) { return seconds_for(scenario, static_cast<std::uint32_t>(n)); });
+  std::printf("%s: %.0f ms for %u, %.1f times that for twice as many\n", scenario.name, cost.once * 1e3, scenario.n,
+              cost.times());
+  EXPECT_LT(cost.times(), 2.5);
 }
 
 INSTANTIATE_TEST_SUITE_P(Clusters, Cost,

@@ -1,15 +1,11 @@
 // Gangs, as the head sees them.
-#include <gtest/gtest.h>
-
 #include <array>
 #include <boost/mpi/communicator.hpp>
 #include <set>
 
 #include "core/functions.hpp"
-#include "head/head.hpp"
 #include "mobula/mobula.hpp"
-#include "transport/local_wire.hpp"
-#include "transport/transport.hpp"
+#include "unit/head/with_ranks.hpp"
 
 namespace mobula::head {
 namespace {
@@ -18,18 +14,10 @@ int member(const boost::mpi::communicator&) { return 1; }
 const detail::FunctionInfo& kMember = detail::GangMember<member>::info;
 
 // A head, ranks with a slot each, and a gang.
-class Gangs : public ::testing::Test {
+class Gangs : public WithRanks {
  protected:
-  explicit Gangs(std::uint32_t members = 1, RankId ranks = 2)
-      : hub(ranks), transport(hub.at(0)), head(transport, objects, settings(ranks)) {
+  explicit Gangs(std::uint32_t members = 1, RankId ranks = 2) : WithRanks(with_slots(ranks)) {
     for (RankId rank = 1; rank < ranks; ++rank) runners.push_back(std::make_unique<transport::Transport>(hub.at(rank)));
-    for (RankId rank = 0; rank < ranks; ++rank) {
-      core::Join join;
-      join.node = rank;
-      join.slots = rank == 0 ? 0 : 1;
-      join.offers.cpus = join.slots;
-      head.handle(rank, join);
-    }
     core::Submit message;
     message.range = {kId.span, 0, members};
     message.body.function = kMember.index;
@@ -42,16 +30,10 @@ class Gangs : public ::testing::Test {
     step();
   }
 
-  static Settings settings(RankId ranks) {
-    Settings settings;
-    settings.ranks = ranks;
-    settings.lost_after = 0;
-    return settings;
-  }
-  void step() {
-    head.step(++now);
-    head.check_invariants();
-    transport.flush();
+  static std::vector<Place> with_slots(RankId ranks) {
+    std::vector<std::uint32_t> slots(ranks, 1);
+    slots[0] = 0;
+    return one_a_node(slots);
   }
   // What has come to the rank since it was last asked.
   template <class M>
@@ -68,13 +50,7 @@ class Gangs : public ::testing::Test {
 
   static constexpr RankId kRunner = 1;
   static constexpr ObjectId kId{SpanId::make(0, 1), 0};
-  transport::LocalHub hub;
-  transport::Transport transport;
   std::vector<std::unique_ptr<transport::Transport>> runners;
-  store::Store store{store::Store::Settings{}};
-  store::ObjectTable objects{0, store};
-  Head head;
-  Time now = 1;
 };
 
 // Its rank would ask again at once, and so for as long as the member takes to come back.

@@ -1,11 +1,7 @@
 // Results of tasks whose owner, the rank that has submitted them, is lost: others may have been given their refs.
-#include <gtest/gtest.h>
-
 #include "core/functions.hpp"
-#include "head/head.hpp"
 #include "mobula/mobula.hpp"
-#include "transport/local_wire.hpp"
-#include "transport/transport.hpp"
+#include "unit/head/with_ranks.hpp"
 
 namespace mobula::head {
 namespace {
@@ -16,29 +12,11 @@ const detail::FunctionInfo& kOne = detail::Function<one>::info;
 const detail::FunctionInfo& kNext = detail::Function<next>::info;
 
 // A head, a rank that submits, and one that runs what that submits.
-class LostOwner : public ::testing::Test {
+class LostOwner : public WithRanks {
  protected:
-  LostOwner() {
-    for (RankId rank = 0; rank < 3; ++rank) {
-      core::Join join;
-      join.node = rank;
-      join.slots = rank == kRunner ? 1 : 0;
-      join.offers.cpus = join.slots;
-      head.handle(rank, join);
-    }
-  }
+  LostOwner() : WithRanks(one_a_node({0, 0, 1})) {}
   ~LostOwner() override { EXPECT_EQ(head.what_is_left(), "") << head.describe_entries(); }
 
-  static Settings settings() {
-    Settings settings;
-    settings.ranks = 3;
-    settings.lost_after = 0;
-    return settings;
-  }
-  void step() {
-    head.step(++now);
-    head.check_invariants();
-  }
   // As the owner's task, with retries.
   void submit(RankId owner, ObjectId id, const detail::FunctionInfo& function, std::vector<ObjectId> deps = {},
               int retries = 3) {
@@ -78,12 +56,6 @@ class LostOwner : public ::testing::Test {
   static constexpr RankId kOwner = 1;
   static constexpr RankId kRunner = 2;
   static constexpr ObjectId kId{SpanId::make(kOwner, 1), 0};
-  transport::LocalHub hub{3};
-  transport::Transport transport{hub.at(0)};
-  store::Store store{store::Store::Settings{}};
-  store::ObjectTable objects{0, store};
-  Head head{transport, objects, settings()};
-  Time now = 1;
 };
 
 TEST_F(LostOwner, ASmallResultThatWasSentToItIsMadeAgainForWhoAsks) {

@@ -5,7 +5,7 @@
 #include <deque>
 #include <list>
 
-#include "unit/growth.hpp"
+#include "growth.hpp"
 
 namespace mobula::sched {
 namespace {
@@ -781,7 +781,7 @@ TEST_F(ManyRanksTest, PrioritiesInABundleCostADecisionNothing) {
     scheduler.close_pool(pool);
     return took;
   };
-  EXPECT_LT(tests::growth(4'000, seconds), 2.5);
+  EXPECT_LT(tests::growth(4'000, seconds).times(), 2.5);
 }
 
 // The rank lends its only cpu. An actor that asks for more memory than it has left is tried first.
