@@ -428,12 +428,14 @@ struct GaveBack {  // the answer to TakeBack, also when nothing could be given
   }
 };
 
-struct Lending {  // cpus that tasks of the sender do not use, since they wait, or run on those of one that waits
-  double cpus = 0;
+struct Lending {
+  double cpus = 0;           // that tasks of the sender do not use: since they wait, or run on those of one that waits
+  std::uint32_t beside = 0;  // members of gangs there that run without cpus of their own, and do not wait
   template <class V>
   void fields(V&& visit) {
-    visit(cpus);
+    visit(cpus, beside);
   }
+  bool operator==(const Lending&) const = default;
 };
 
 // `reserve`: the name in the options for the actor `id`, which will be submitted; `find`: the actor of the name and

@@ -602,6 +602,7 @@ class Engine::Lending {
     if (thread_ != nullptr) std::erase(thread_->helpers, this);
     waits_.leave();
     run_ = nullptr;
+    engine_.give_cpus_back();  // nobody waits for those that a member of a gang has taken back
   }
 
   Engine& engine_;
@@ -629,7 +630,7 @@ struct Engine::Returning : Place {
 void Engine::Lending::return_cpus(Lock& lock, Waiter& waiter, bool is_late) {
   if (run_ == nullptr) return;
   const worker::Run& holder = run_->lender != nullptr ? *run_->lender : *run_;
-  const bool has_turn = !holder.lends || engine_.returning_.empty();
+  const bool has_turn = !holder.lends || holder.is_member() || engine_.returning_.empty();
   if (!executes_ || is_late) {
     engine_.worker_->resume(*run_, true);
   } else if (!has_turn || !engine_.worker_->resume(*run_)) {

@@ -71,7 +71,7 @@ void Head::handle(RankId from, const core::Join& m) {
 
 void Head::handle(RankId from, const core::Lending& m) {
   if (!std::isfinite(m.cpus) || m.cpus < -0.5) detail::throw_damaged("a rank lends a negative number of cpus");
-  scheduler_.set_lent(from, std::max(0.0, m.cpus));
+  scheduler_.set_lent(from, std::max(0.0, m.cpus), m.beside);
 }
 
 void Head::handle(RankId from, const core::Waits& m) {

@@ -24,6 +24,7 @@ std::string Scheduler::why_not_sums(const std::vector<const Piece*>& at_ranks,
     std::uint32_t ahead = 0;
     std::uint32_t actors = 0;
     std::uint32_t lends = 0;
+    std::uint32_t members = 0;
     double busy = 0;
     double held = 0;
   };
@@ -43,6 +44,7 @@ std::string Scheduler::why_not_sums(const std::vector<const Piece*>& at_ranks,
       continue;
     }
     sums[piece->worker].tasks += piece->size();
+    if (class_of(*piece).gang != 0) ++sums[piece->worker].members;
     sums[piece->worker].busy += cpus_of(*piece) * piece->size();
   }
   for (const Holding* holding : held) {
@@ -59,6 +61,7 @@ std::string Scheduler::why_not_sums(const std::vector<const Piece*>& at_ranks,
     if (pool.worker != detail::kNoRank) sums[pool.worker].held += pool.all.cpus;
     if (pool.holders != holders[id]) text += named("holders of a pool:", pool.holders, holders[id]);
   }
+  std::uint32_t members_in_way = 0;
   for (const RankId rank : members_) {
     const Worker& worker = workers_[rank];
     const Sums& sum = sums[rank];
@@ -69,7 +72,12 @@ std::string Scheduler::why_not_sums(const std::vector<const Piece*>& at_ranks,
     if (worker.lends != sum.lends) wrong += named("lends", worker.lends, sum.lends);
     if (differ(worker.busy, sum.busy)) wrong += named("busy cpus", worker.busy, sum.busy);
     if (differ(worker.held, sum.held)) wrong += named("held cpus", worker.held, sum.held);
+    if (worker.members != sum.members) wrong += named("members", worker.members, sum.members);
+    if (worker.reserved) members_in_way += sum.members;
     if (!wrong.empty()) text += "rank " + std::to_string(rank) + ": " + wrong;
+  }
+  if (members_in_way != members_in_way_) {
+    text += named("members in the way of a reservation:", members_in_way_, members_in_way);
   }
   return text;
 }
@@ -79,7 +87,8 @@ std::string Scheduler::what_is_held() const {
   for (const RankId rank : members_) {
     const Worker& worker = workers_[rank];
     std::string held;
-    if (worker.tasks + worker.ahead + worker.actors + worker.lends != 0 || worker.load_ns != 0)
+    if (worker.tasks + worker.ahead + worker.actors + worker.lends + worker.members + worker.beside != 0 ||
+        worker.load_ns != 0)
       held += "tasks or actors, ";
     if (differ(worker.busy, 0) || differ(worker.held, 0) || differ(worker.lent, 0)) {
       held += std::to_string(worker.busy) + " cpus busy, " + std::to_string(worker.held) + " held, " +
@@ -107,11 +116,11 @@ bool Scheduler::could_be_placed(const Class& klass, Piece& piece) {
     return std::any_of(members_.begin(), members_.end(),
                        [&](RankId rank) { return allowed(klass, rank) && look_at(klass, rank, &piece); });
   }
-  const bool reserves = reserver_ == &queue_of(piece);
+  const bool reserves = reserver_ == &klass;
   std::vector<RankId> ranks;
   for (const RankId rank : members_) {
     const Worker& worker = workers_[rank];
-    const bool is_idle = room(worker) == Room::idle || (reserves && worker.reserved);
+    const bool is_idle = worker.reserved ? reserves : room(worker) == Room::idle;
     if (is_idle && may_take_part(klass, rank)) ranks.push_back(rank);
   }
   if (ranks.size() < klass.gang) return false;

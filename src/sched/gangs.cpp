@@ -21,7 +21,12 @@ std::optional<std::uint32_t> Scheduler::fits_now(const Class& klass, RankId rank
   if (!allowed(klass, rank)) return std::nullopt;
   for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
     const auto& demand = klass.demands[i];
-    const bool has_cpus = demand.cpus == 0 || worker.busy + demand.cpus <= worker.capacity() + kSlack;
+    const double busy = worker.busy + demand.cpus;
+    // Members that would begin on cpus of tasks which wait have none of their own, so these are for one of them that
+    // runs: one that waits may wait for a gang.
+    const bool is_beside = busy > worker.slots - worker.held + kSlack;
+    const bool has_cpus =
+        demand.cpus == 0 || (busy <= worker.capacity() + kSlack && (!is_beside || worker.beside == 0));
     // The cpus of tasks that wait are free for others, what else they hold is not.
     if (has_cpus && offers_besides_cpus(worker.free, demand)) return i;
   }
@@ -153,8 +158,9 @@ std::vector<RankId> Scheduler::within_nodes(const Class& klass, std::vector<Rank
 }
 
 std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece& piece) {
-  // Whoever is first in the queue goes on with what the one before has reserved.
-  const bool reserves = reserver_ == &queue_of(piece);
+  // Whatever of the class is first goes on with what the one before has reserved.
+  const bool reserves = reserver_ == &klass;
+  if (reserves) reserver_priority_ = piece.priority;
   std::vector<RankId> idle;
   bool fresh = false;  // some of them are not reserved yet
   if (reserves) {
@@ -164,7 +170,7 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
   }
   if (!idle_.empty()) {
     for (std::optional<RankId> rank = idle_.next(0); rank;) {
-      if (may_take_part(klass, *rank)) {
+      if (!workers_[*rank].reserved && may_take_part(klass, *rank)) {
         idle.push_back(*rank);
         fresh = true;
       }
@@ -236,13 +242,14 @@ void Scheduler::reserve(const Class& klass, Piece& piece) {
   ranks = within_nodes(klass, std::move(ranks), &Worker::free);
   std::vector<RankId> chosen;
   for (const auto& [rank, demand] : pick(klass, piece.preferred, ranks)) chosen.push_back(rank);
-  if (!chosen.empty()) reserve_for(&queue_of(piece), chosen, piece.priority);
+  if (!chosen.empty()) reserve_for(&klass, chosen, piece.priority);
 }
 
 void Scheduler::reserve_for(const void* who, const std::vector<RankId>& workers, int priority) {
   const Time since = reserver_ == who ? reserved_since_ : now_;
   reserved_anew_ = now_;
   const std::set<RankId> before(reserved_.begin(), reserved_.end());
+  const bool were_free = members_in_way_ == 0;
   end_reservation();
   reserver_ = who;
   reserver_priority_ = priority;
@@ -250,10 +257,10 @@ void Scheduler::reserve_for(const void* who, const std::vector<RankId>& workers,
   for (const RankId rank : workers) {
     reserved_.push_back(rank);
     if (!before.contains(rank) && workers_[rank].tasks != 0) MOBULA_MARK("sched: a rank is reserved that has work");
-    if (!before.contains(rank) && workers_[rank].tasks + workers_[rank].ahead != 0) fresh_reserved_.push_back(rank);
+    members_in_way_ += workers_[rank].members;
     workers_[rank].reserved = true;
-    update(rank);
   }
+  if (members_in_way_ == 0) keep_free(were_free ? before : std::set<RankId>());
 }
 
 // If it has taken too long.
@@ -266,6 +273,7 @@ bool Scheduler::give_up_reservation() {
 
 void Scheduler::end_reservation() {
   reserver_ = nullptr;
+  members_in_way_ = 0;
   for (const RankId rank : std::exchange(reserved_, {})) {
     workers_[rank].reserved = false;
     look_at_again(rank);

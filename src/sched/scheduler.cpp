@@ -10,8 +10,10 @@ namespace mobula::sched {
 namespace {
 
 constexpr double kSlack = 1e-9;
-constexpr std::size_t kLevels = 8;  // priorities that keep their queues
-constexpr int kLevelsLook = 16;     // queues looked at for what has waited longest
+constexpr std::size_t kLevels = 8;      // priorities that keep their queues
+constexpr int kLevelsLook = 16;         // queues looked at for what has waited longest
+constexpr Time kRestLeast = 100'000;    // ns until a rank is asked again that had nothing to give,
+constexpr Time kRestMost = 10'000'000;  // each time twice as long
 
 }  // namespace
 
@@ -62,13 +64,14 @@ void Scheduler::close(RankId rank) {
   update(rank);
 }
 
-void Scheduler::set_lent(RankId rank, double cpus) {
+void Scheduler::set_lent(RankId rank, double cpus, std::uint32_t beside) {
   workers_[rank].lent = cpus;
+  workers_[rank].beside = beside;
   look_at_again(rank);
 }
 
 Scheduler::Room Scheduler::room(const Worker& worker) const {
-  if (!worker.alive || worker.closed || worker.reserved || worker.slots == 0) return Room::none;
+  if (!worker.alive || worker.closed || is_kept_free(worker) || worker.slots == 0) return Room::none;
   const double capacity = worker.capacity();
   if (capacity + kSlack < 1) return Room::none;  // an actor has left too little for any task to begin
   if (worker.busy + 1 <= capacity + kSlack) return Room::idle;
@@ -135,7 +138,7 @@ void Scheduler::dequeue(Piece& piece) {
   Class& klass = class_of(piece);
   klass.tasks -= piece.size();
   if (!queue.empty()) return;
-  if (&queue == reserver_) end_reservation();
+  if (klass.tasks == 0 && &klass == reserver_) end_reservation();
   // A level of plain tasks stays when it is empty: most are filled again at once.
   if (&klass != &plain_ || klass.queues.size() > kLevels) klass.queues.erase({piece.priority, piece.memory});
   set_turn(klass);
@@ -148,7 +151,7 @@ void Scheduler::resized(Piece& piece, std::int64_t change) {
 
 // Which of its demands the worker can meet now. `takes_lent`: an actor may have for good what a task lends that waits.
 std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& worker, bool takes_lent) const {
-  if (worker.reserved) return std::nullopt;
+  if (is_kept_free(worker) || (worker.reserved && klass.stays)) return std::nullopt;
   if (klass.ordinary) return room(worker) != Room::none ? std::optional<std::uint32_t>(0) : std::nullopt;
   for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
     const auto& demand = klass.demands[i];
@@ -470,6 +473,7 @@ void Scheduler::load(Piece& piece) {
   worker.load_ns += piece.estimate_ns * piece.size();
   charge(piece, piece.size());
   for (const RankId lender : piece.lenders) lend_rank(lender, 1);
+  if (class_of(piece).gang != 0) count_member(piece.worker, 1);
   update(piece.worker);
   ask_reserved(piece.worker);
 }
@@ -477,7 +481,7 @@ void Scheduler::load(Piece& piece) {
 // Something has come to the rank, as what its tasks have submitted. Where it is kept free for others, it is asked for
 // that too.
 void Scheduler::ask_reserved(RankId rank) {
-  if (workers_[rank].reserved) fresh_reserved_.push_back(rank);
+  if (is_kept_free(workers_[rank])) fresh_reserved_.push_back(rank);
 }
 
 std::vector<RankId> Scheduler::take_reserved() {
@@ -551,6 +555,26 @@ void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {
   worker.tasks -= tasks;
   worker.busy = worker.tasks != 0 ? worker.busy - cpus_of(piece) * tasks : 0;
   worker.load_ns -= piece.estimate_ns * tasks;
+  if (class_of(piece).gang != 0) count_member(piece.worker, -1);
+}
+
+// A member of a gang has come to the rank, or gone. While one is on a rank that is reserved, other tasks have those
+// ranks too: it may be inside MPI, and wait there for another member that waits for just such a task.
+void Scheduler::count_member(RankId rank, int change) {
+  workers_[rank].members += static_cast<std::uint32_t>(change);
+  if (!workers_[rank].reserved) return;
+  members_in_way_ += static_cast<std::uint32_t>(change);
+  if (members_in_way_ == 0) keep_free({});
+}
+
+// What is reserved gets no other work from now on, and gives back what it has not begun: all but those that were asked
+// for that before.
+void Scheduler::keep_free(const std::set<RankId>& asked) {
+  for (const RankId rank : reserved_) {
+    const Worker& worker = workers_[rank];
+    if (!asked.contains(rank) && worker.tasks + worker.ahead != 0) fresh_reserved_.push_back(rank);
+    update(rank);
+  }
 }
 
 void Scheduler::give_back(const Holding& holding, std::uint32_t tasks) {
@@ -577,8 +601,11 @@ std::optional<Scheduler::TakeBack> Scheduler::rebalance(Time now) {
       worker.taking = true;
       update(rank);
       const std::uint32_t hungry = idle_.count();
+      // One that has given only what came back to it is asked for more: what others can run may be behind that.
+      const auto times = static_cast<std::uint32_t>(1 + worker.rest / kRestLeast);
+      const std::uint64_t wanted = std::uint64_t{std::max(excess / 2, std::min(excess, hungry))} * times;
       return TakeBack{rank,
-                      std::max<std::uint32_t>(1, std::min(excess, std::max(excess / 2, std::min(excess, hungry))))};
+                      std::max<std::uint32_t>(1, static_cast<std::uint32_t>(std::min<std::uint64_t>(excess, wanted)))};
     }
   }
   return std::nullopt;
@@ -590,7 +617,7 @@ void Scheduler::gave_back(RankId rank, std::uint32_t tasks, Time now) {
   if (filling_ == rank) filling_ = detail::kNoRank;  // it takes longer than was thought
   // One that had nothing to give is left in peace for a while, longer each time.
   if (tasks == 0) MOBULA_MARK("sched: a rank has nothing to give back");
-  worker.rest = tasks != 0 ? 0 : std::clamp<Time>(worker.rest * 2, 100'000, 10'000'000);
+  worker.rest = tasks != 0 ? 0 : std::clamp<Time>(worker.rest * 2, kRestLeast, kRestMost);
   worker.rest_until = now + worker.rest;
   update(rank);
 }

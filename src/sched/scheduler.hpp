@@ -81,7 +81,7 @@ class Scheduler {
   // Nothing is placed there any more.
   void close(RankId rank);
   // Cpus of tasks there that wait.
-  void set_lent(RankId rank, double cpus);
+  void set_lent(RankId rank, double cpus, std::uint32_t beside = 0);
   bool has_worker(RankId rank) const { return rank < workers_.size() && workers_[rank].alive; }
 
   // Sets the class, and the memory, of tasks with such options (nullptr: plain). `why_infeasible` says why no rank can
@@ -206,14 +206,16 @@ class Scheduler {
     bool alive = false;
     bool closed = false;        // gets no work
     bool taking = false;        // a TakeBack is under way
-    bool reserved = false;      // for the gang that waits: gets no other work
+    bool reserved = false;      // for a gang that waits
     std::uint32_t tasks = 0;    // in state assigned
     double busy = 0;            // cpus of those
     std::uint64_t load_ns = 0;  // the time that those take, as estimated
     std::uint32_t ahead = 0;    // tasks in state ahead
     double slots = 0;
     double lent = 0;
-    double held = 0;  // cpus of actors
+    std::uint32_t members = 0;  // of gangs: tasks in state assigned
+    std::uint32_t beside = 0;   // of those, the ones that run, and have no cpus of their own
+    double held = 0;            // cpus of actors
     std::uint32_t actors = 0;
     std::uint32_t lends = 0;  // its cores to so many tasks of other ranks: it gets no work
     Time rest_until = 0;      // no TakeBack before
@@ -248,6 +250,9 @@ class Scheduler {
     RankId rank = detail::kNoRank;
     std::uint32_t demand = 0;
   };
+  bool is_kept_free(const Worker& worker) const { return worker.reserved && members_in_way_ == 0; }
+  void count_member(RankId rank, int change);
+  void keep_free(const std::set<RankId>& asked);
   Room room(const Worker& worker) const;
   void update(RankId rank);
   void load(Piece& piece);
@@ -351,10 +356,12 @@ class Scheduler {
   BitSet hungry_;  // of those, the ones to which nothing was sent ahead
   BitSet low_;     // room for more ahead
   BitSet rich_;    // more tasks than capacity, and may be asked
-  // The gang for which ranks are kept free, one at a time: so no two wait for each other's ranks.
+  // For what ranks are kept free, a class or the first pool of a group, one at a time: so no two wait for each other's
+  // ranks.
   const void* reserver_ = nullptr;
   int reserver_priority_ = 0;
   std::vector<RankId> reserved_;
+  std::uint32_t members_in_way_ = 0;  // of gangs, on those: while there are any, other tasks have them too
   std::vector<RankId> fresh_reserved_;
   Time reserved_since_ = 0;
   Time reserved_anew_ = 0;

@@ -34,9 +34,10 @@ std::string Worker::what_is_left() const {
   for (const auto& [resource, amount] : settings_.offers.resources) {
     if (differ(free_.resources.at(resource), amount)) text += "some of " + resource + ", ";
   }
-  if (differ(unused_, 0) || differ(told_unused_, 0) || unused_runs_ != 0) {
-    text += std::to_string(unused_) + " cpus are unused, " + std::to_string(told_unused_) + " told to be, ";
+  if (unused_ != 0 || told_ != core::Lending{}) {
+    text += std::to_string(unused_) + " cpus are unused, " + std::to_string(told_.cpus) + " told to be, ";
   }
+  if (spoken_for_ != 0 || member_cpus_ != 0 || beside_ != 0) text += "cpus are of members, or of who waits, ";
   return text;
 }
 

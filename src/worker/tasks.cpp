@@ -19,6 +19,7 @@ namespace {
 constexpr Time kRunTarget = 200'000;  // ns that one run should take
 constexpr std::size_t kLevels = 8;    // priorities that keep their queues
 constexpr int kScan = 16;             // queued pieces looked at for one that fits
+constexpr double kSlack = 1e-9;       // cpus
 
 std::uint64_t elapsed_per_task(Time elapsed, std::uint32_t n) {
   return static_cast<std::uint64_t>(std::max<Time>(elapsed / std::max<std::uint32_t>(n, 1), 1));
@@ -83,7 +84,7 @@ void Worker::enqueue(Piece& piece, bool front) {
   }
   piece.queued = true;
   piece.queued_at = now_;
-  if (piece.body->cpus() == 0) ++queued_without_cpus_;
+  if (piece.body->begins_without_cpus()) ++queued_without_cpus_;
   queued_tasks_ += piece.range.end - piece.range.begin;
   auto& queue = ready_[piece.body->priority()];
   if (front) {
@@ -96,7 +97,7 @@ void Worker::enqueue(Piece& piece, bool front) {
 void Worker::dequeue(Piece& piece) {
   if (!piece.queued) return;
   piece.queued = false;
-  if (piece.body->cpus() == 0) --queued_without_cpus_;
+  if (piece.body->begins_without_cpus()) --queued_without_cpus_;
   queued_tasks_ -= piece.range.end - piece.range.begin;
   PieceQueue& queue = *piece.list;
   queue.erase(piece);
@@ -243,7 +244,6 @@ void Worker::fail_pieces() {
 // ---- execution ---------------------------------------------------------------------------------------------------
 
 bool Worker::fits(const Body& body) const {
-  constexpr double kSlack = 1e-9;
   // Tasks that run leave half of the memory to what they make.
   if (body.in_store != 0 && in_store_ != 0 && in_store_ + body.in_store > store_.capacity() / 2) return false;
   if (!body.options) return free_.cpus >= 1 - kSlack;
@@ -252,7 +252,8 @@ bool Worker::fits(const Body& body) const {
     refused_place_ = true;
     return false;
   }
-  if ((d.cpus != 0 && own_cpus(d) > free_.cpus + kSlack) || d.gpus > free_.gpus + kSlack || d.memory > free_.memory)
+  const double cpus = body.gang != nullptr ? for_member() + spoken_for_ : free_.cpus;
+  if ((d.cpus != 0 && own_cpus(d) > cpus + kSlack) || d.gpus > free_.gpus + kSlack || d.memory > free_.memory)
     return false;
   if (d.gpus != 0) {  // enough of them, with enough left of each
     const auto n = std::count_if(free_gpus_.begin(), free_gpus_.end(),
@@ -285,8 +286,12 @@ void Worker::take(const core::WireOptions* options, double sign) {
 
 // Something is queued for which there are cpus, as far as that can be told without a look at it.
 bool Worker::may_begin() const {
-  return queued_tasks_ != 0 && resuming_ == 0 && (free_.cpus > 1e-9 || queued_without_cpus_ != 0);
+  if (queued_tasks_ == 0) return false;
+  return resuming_ != 0 ? !members_.empty() : free_.cpus > 1e-9 || queued_without_cpus_ != 0;
 }
+
+// Where threads want their cpus back, what has not begun is behind them; but members take nothing that those have lent.
+bool Worker::may_begin(const Body& body) const { return (resuming_ == 0 || body.gang != nullptr) && fits(body); }
 
 bool Worker::has_runnable() const {
   if (may_call(false) || may_call(true)) return true;
@@ -294,7 +299,7 @@ bool Worker::has_runnable() const {
   for (const auto& [priority, queue] : ready_) {
     int looked = 0;
     for (const Piece* piece = queue.front(); piece != nullptr && looked != kScan; piece = piece->behind, ++looked) {
-      if (fits(*piece->body)) return true;
+      if (may_begin(*piece->body)) return true;
     }
   }
   return false;
@@ -327,7 +332,7 @@ std::unique_ptr<Run> Worker::next_run(Time now) {
 std::unique_ptr<Run> Worker::run_from(const PieceQueue& queue, Time now) {
   int looked = 0;
   for (Piece* piece = queue.front(); piece != nullptr && looked != kScan; piece = piece->behind, ++looked) {
-    if (fits(*piece->body)) {
+    if (may_begin(*piece->body)) {
       const Body& body = *piece->body;
       const std::uint32_t size = piece->range.end - piece->range.begin;
       std::uint32_t n = 1;
@@ -369,7 +374,7 @@ std::unique_ptr<Run> Worker::run_for(Run& waiter, Piece& piece, const Range& ran
   run->slot = waiter.slot;
   run->lender = &lender;
   lender.helped = lender.helped || !executes;
-  count_unused(*run);
+  count_cpus(*run);
   return run;
 }
 
@@ -449,11 +454,14 @@ double Worker::cpus_of(const Body& body) const { return body.options ? own_cpus(
 
 double Worker::held_cpus(const Run& run) const { return cpus_of(run) - run.missing_cpus; }
 
-// The cpus that a run which has waited goes on with: all of its own, or what actors have left of the rank's since it
-// began, as those keep theirs for good. It may have waited for just such an actor; and an actor's method may take back
-// what it had lent to a task that waits by now.
+// What a member that begins now may hold: nothing of what is another's who waits.
+double Worker::for_member() const { return std::max(0.0, free_.cpus - spoken_for_); }
+
+// The cpus that a run which has waited goes on with: all of its own, or what actors and members of gangs leave of the
+// rank's, as those keep theirs. It may have waited for just such an actor, or a member may wait for it inside MPI; and
+// an actor's method may take back what it had lent to a task that waits by now.
 double Worker::due_cpus(const Run& run) const {
-  const double cpus = cpus_of(run);
+  const double cpus = run.body->gang != nullptr ? held_cpus(run) : cpus_of(run);
   const auto* options = run.body->options.get();
   const bool is_actors = run.body->actor != nullptr || (options != nullptr && options->is_actor);
   return std::min(cpus, std::max(0.0, lasting_cpus() + (is_actors ? cpus : 0)));
@@ -467,17 +475,19 @@ double Worker::cpus_of(const Run& run) const {
   return cpus_of(*run.body);
 }
 
-// The head takes a task that it knows for one that uses cpus of its own: those of one that waits, or that runs on the
-// cpus of one that waits for it, are free. To be called whenever that may have changed. What a run has added to the sum
-// is kept with it, so that just that is taken back.
-void Worker::count_unused(Run& run) {
-  const double unused = run.announced && (run.lends || run.lender != nullptr || run.orphan) ? cpus_of(run) : 0;
-  if (unused == run.unused) return;
-  unused_runs_ += (unused != 0 ? 1U : 0U) - (run.unused != 0 ? 1U : 0U);
-  unused_ += unused - run.unused;
-  if (unused_runs_ == 0) unused_ = 0;  // whatever rounding has left
-  run.unused = unused;
-  lent_changed_ = true;
+// To be called whenever the run may have begun or ceased to wait, or to hold cpus.
+void Worker::count_cpus(Run& run) {
+  const bool is_member = run.body->gang != nullptr && run.holds && !run.lends;
+  const double missing = is_member ? run.missing_cpus : 0;
+  // The head takes a task that it knows for one that uses cpus of its own: those of one that waits, or that runs on the
+  // cpus of one that waits for it, are free, and those that a member runs without.
+  const bool is_free = run.announced && (run.lends || run.lender != nullptr || run.orphan);
+  const bool is_news = unused_.set(run.unused, is_free ? cpus_of(run) : missing);
+  spoken_for_.set(run.spoken_for, run.lends ? cpus_of(run) : missing);
+  member_cpus_.set(run.as_member, is_member ? held_cpus(run) : 0);
+  const bool was_beside = std::exchange(run.is_beside, missing != 0);
+  if (run.is_beside != was_beside) beside_ += run.is_beside ? 1U : ~0U;
+  lent_changed_ = lent_changed_ || is_news || run.is_beside != was_beside;
 }
 
 // Actors hold so many cpus for good more, or less.
@@ -507,7 +517,6 @@ bool Worker::is_near(int slot, int gpu) const {
 // Whole ones, or a part of the one that has least left of those that have enough; of equal ones, one with a slot beside
 // it that is free.
 std::vector<int> Worker::take_gpus(double gpus) {
-  constexpr double kSlack = 1e-9;
   std::vector<int> taken;
   if (gpus == 0) return taken;
   const double each = std::min(gpus, 1.0);
@@ -545,11 +554,15 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, bool holds, Time n
   run->started = now;
   const Body& body = *run->body;
   if (holds) {
+    const double missing = body.gang ? cpus_of(*run) - for_member() : 0;
+    if (missing > kSlack) run->missing_cpus = missing;
     take(body.options.get(), 1);
+    free_.cpus += run->missing_cpus;
     if (body.options && body.options->is_actor) actors_hold(cpus_of(*run));
     if (body.options) run->gpus = take_gpus(body.options->demands.front().gpus);
     if (cpus_of(*run) == 0) take_place(*run);
-    take_slots(*run, static_cast<std::size_t>(cpus_of(*run)));
+    take_slots(*run, static_cast<std::size_t>(held_cpus(*run)));
+    if (body.gang) count_cpus(*run);
   }
   run->in_store = body.in_store;
   in_store_ += run->in_store;
@@ -625,8 +638,9 @@ void Worker::release(Run& run) {
   run.lender = nullptr;
   run.orphan = false;
   if (std::exchange(run.lends, false)) free_.cpus -= held_cpus(run);  // they are free already
-  count_unused(run);
-  if (!run.holds) return;
+  const bool held = std::exchange(run.holds, false);
+  count_cpus(run);
+  if (!held) return;
   take(run.body->options.get(), -1);
   free_.cpus -= std::exchange(run.missing_cpus, 0);
   if (run.body->options && run.body->options->is_actor) actors_hold(-cpus_of(run));
@@ -813,12 +827,13 @@ void Worker::lend(Run& of, bool executes) {
   free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
   run.lent_slots = std::max(run.lent_slots, run.slots.size());
   run.slots.clear();
-  count_unused(run);
+  count_cpus(run);
 }
 
 bool Worker::resume(Run& of, bool force) {
   Run& run = of.lender != nullptr ? *of.lender : of;
   const bool last = run.waiting == 1;
+  force = force || run.is_member();
   const double cpus = run.lends && last ? due_cpus(run) : 0;
   const std::size_t slots = std::min(run.lent_slots, static_cast<std::size_t>(cpus + 1e-9));
   if (!force && cpus > 0 && (free_.cpus + 1e-9 < cpus || free_slots_.size() < slots)) return false;
@@ -834,10 +849,10 @@ bool Worker::resume(Run& of, bool force) {
   if (!run.lends) return true;
   run.lends = false;
   tell_waits(run, false);
-  count_unused(run);
-  if (cpus < cpus_of(run)) MOBULA_MARK("worker: a run goes on with less cpus, since actors have them");
+  if (cpus < held_cpus(run)) MOBULA_MARK("worker: a run goes on with less cpus, since actors or members have them");
   run.missing_cpus = cpus_of(run) - cpus;
   free_.cpus -= cpus;
+  count_cpus(run);
   take_slots(run, slots);
   return true;
 }
@@ -977,7 +992,7 @@ void Worker::deliver_results(const Report& report) {
 // actor where there is none.
 void Worker::send_done(const core::Done& done) {
   if (objects_.has_holds()) tell_holds();
-  if (unused_ < told_unused_) tell_lent();
+  if (unused_ < told_.cpus) tell_lent();
   transport_.send(kHeadRank, done);
 }
 

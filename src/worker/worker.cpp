@@ -473,7 +473,7 @@ void Worker::announce(Piece& piece) {
 
 void Worker::announce_run(Run& run) {
   run.announced = true;
-  count_unused(run);
+  count_cpus(run);
   MOBULA_MARK("worker: a task is announced while it runs");
   announce_body(run.range, *run.body);
 }
@@ -947,9 +947,10 @@ void Worker::flush(Time now) {
 
 void Worker::tell_lent() {
   lent_changed_ = false;
-  if (settings_.slots == 0 || unused_ == told_unused_) return;
-  told_unused_ = unused_;
-  transport_.send(kHeadRank, core::Lending{unused_});
+  const core::Lending news{unused_, beside_};
+  if (settings_.slots == 0 || news == told_) return;
+  told_ = news;
+  transport_.send(kHeadRank, news);
 }
 
 }  // namespace mobula::worker

@@ -20,6 +20,7 @@
 
 #include "core/list.hpp"
 #include "core/messages.hpp"
+#include "core/sum.hpp"
 #include "core/trace.hpp"
 #include "mobula/detail/task.hpp"
 #include "store/objects.hpp"
@@ -114,6 +115,8 @@ struct Body {
   bool is_durable() const { return options != nullptr && options->durable; }
   // A task of it can be stopped while it runs.
   bool stops() const { return is_sandboxed() || function->isolates_itself; }
+  // A member of a gang may begin beside tasks that wait, on no cpus of its own.
+  bool begins_without_cpus() const { return gang != nullptr || cpus() == 0; }
   // That it may use, those of lenders included.
   double cpus() const { return actor != nullptr ? actor->cpus() : options ? options->demands.front().cpus : 1.0; }
   // Others have cpus of theirs set aside for a member, or for a task with lenders: on its rank it goes before all that
@@ -152,13 +155,17 @@ struct Run : core::Listed<Run> {
   core::Small<int, 2> slots;
   std::vector<int> gpus;
   std::size_t lent_slots = 0;
-  double unused = 0;  // of its cpus, those that the head is told to be free
+  // Its parts of the sums that Worker::count_cpus keeps.
+  double unused = 0;
+  double spoken_for = 0;
+  double as_member = 0;
+  bool is_beside = false;
   Time started = 0;
   Time deadline = 0;        // 0: none
   bool expired = false;     // its result was already given as TimedOut
   bool is_long = false;     // it has taken longer than kRunLimit
   bool lends = false;       // waits for others, its cpus are free
-  double missing_cpus = 0;  // of its own: it goes on without those, as actors have them
+  double missing_cpus = 0;  // of its own: it runs without those, as actors or members of gangs have them
   // Threads of its function that wait for others: the one that executes it, and those which that has started. Of a run
   // that lends, those of the runs that it lends to as well.
   std::uint32_t waiting = 0;
@@ -184,6 +191,8 @@ struct Run : core::Listed<Run> {
   Time due = 0;
   std::size_t in_store = 0;  // as of its body, when it began
   detail::TaskRun task;
+
+  bool is_member() const { return body->gang != nullptr; }
 };
 
 struct Settings {
@@ -330,6 +339,7 @@ class Worker {
   const std::vector<Run*>& runs() const { return running_.all(); }
   std::vector<Range> begun() const;  // the tasks that threads are at
   double cpus_in_use() const { return settings_.slots - free_.cpus; }
+  double member_cpus() const { return member_cpus_; }  // of those; they may be more than there are
   std::size_t queued_tasks() const { return queued_tasks_; }
   std::size_t kept_bytes() const { return kept_bytes_; }        // that kept pieces take
   std::size_t calls_pending() const { return calls_pending_; }  // of this rank's, that have not ended
@@ -496,6 +506,7 @@ class Worker {
     }
     fail_pieces();
   }
+  bool may_begin(const Body& body) const;
   std::unique_ptr<Run> run_from(const PieceQueue& queue, Time now);
   std::unique_ptr<Run> carve(Piece& piece, Range range, bool holds, Time now);
   bool may_claim(const Piece& piece, const Run& waiter) const;
@@ -503,7 +514,7 @@ class Worker {
   void take_place(Run& run);
   void take_slots(Run& run, std::size_t n);
   void tell_waits(const Run& run, bool waits);
-  void count_unused(Run& run);
+  void count_cpus(Run& run);
   void actors_hold(double cpus);
   void stop_waiting(Run& run);
   std::vector<int> take_gpus(double gpus);
@@ -511,9 +522,11 @@ class Worker {
   double cpus_of(const Run& run) const;
   bool may_begin() const;
   double held_cpus(const Run& run) const;
+  double for_member() const;
   double due_cpus(const Run& run) const;
   double cpus_of(const Body& body) const;
-  double lasting_cpus() const { return settings_.slots - actor_cpus_; }  // that tasks may have some time
+  // That tasks may have though nobody ends who does not end by himself.
+  double lasting_cpus() const { return settings_.slots - actor_cpus_ - member_cpus_; }
   double own_cpus(const core::WireDemand& demand) const;
   bool is_near(int slot, int gpu) const;
   bool fits(const Body& body) const;
@@ -609,12 +622,14 @@ class Worker {
   std::size_t in_store_ = 0;  // bytes of the segment that are inputs of tasks that run
   Runs running_;
 
-  core::WireDemand free_;          // what no run holds
-  int resuming_ = 0;               // threads that want their cpus back
-  double actor_cpus_ = 0;          // that actors hold for good
-  double unused_ = 0;              // the sum of what runs have unused
-  std::uint32_t unused_runs_ = 0;  // of how many
-  double told_unused_ = 0;
+  core::WireDemand free_;     // what no run holds
+  int resuming_ = 0;          // threads that want their cpus back
+  double actor_cpus_ = 0;     // that actors hold for good
+  core::Sum unused_;          // cpus of runs, that the head is told to be free
+  core::Sum spoken_for_;      // that runs which wait will want back, and that members run without
+  core::Sum member_cpus_;     // that members of gangs hold which do not wait: they may be inside MPI
+  std::uint32_t beside_ = 0;  // members that run without cpus, and do not wait
+  core::Lending told_;
   bool lent_changed_ = false;
   std::vector<int> free_slots_;
   std::vector<double> free_gpus_;  // of each, what no run holds

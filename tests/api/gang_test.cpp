@@ -49,6 +49,29 @@ int nested(const Ranks& ranks, int x) {
   return boost::mpi::all_reduce(ranks, mine, std::plus<>());
 }
 
+// The number of its leaves. Some of the tasks ask for memory, which their parents' threads can't run.
+int tree(int depth) {
+  if (depth == 0) return 1;
+  std::vector<Ref<int>> below;
+  for (std::size_t i = 0; i < 3; ++i) below.push_back(remote<tree>.with({.memory = i * 8})(depth - 1));
+  int sum = 0;
+  for (const Ref<int>& part : below) sum += get(part);
+  return sum;
+}
+
+int tree_and_meet(const Ranks& ranks, int depth) {
+  const int mine = get(remote<tree>(depth));
+  return boost::mpi::all_reduce(ranks, mine, std::plus<>());
+}
+
+// A gang of its own between two meetings, which needs the ranks of this one.
+int gang_and_meet(const Ranks& ranks, int depth) {
+  ranks.barrier();
+  std::vector<int> sums;
+  if (depth != 0) sums = get(gang<gang_and_meet>(1, depth - 1));
+  return boost::mpi::all_reduce(ranks, sums.empty() ? 1 : sums[0], std::plus<>());
+}
+
 Ref<int> gives_ref(const Ranks& ranks) { return remote<twice>(ranks.rank()); }
 
 // A ring of puts, a split communicator, and a file that all write: what MPI has besides messages.
@@ -127,6 +150,27 @@ TEST(Gang, ArgumentsAndResultsOfAnyKind) {
   for (std::size_t i = 0; i < k; ++i) EXPECT_EQ(get(get(refs[i])), 2 * static_cast<int>(i));
   // The result of a member is an argument like others.
   EXPECT_EQ(get(remote<twice>(gang<place>(k)[k - 1])), 2 * static_cast<int>(k - 1));
+}
+
+// Members wait for tasks, and then for each other inside MPI; what one of them has there, no task that another waits
+// for may need.
+TEST(Gang, SeveralOnTheSameRanksWhoseMembersWaitForTasks) {
+  std::vector<std::pair<std::size_t, Batch<int>>> gangs;
+  for (std::size_t i = 0; i < 6; ++i) {
+    const std::size_t k = std::max<std::size_t>(1, workers() - i % 2);
+    gangs.emplace_back(k, gang<tree_and_meet>(k, 2));
+  }
+  const Ref<int> beside = remote<tree>(4);
+  for (const auto& [k, results] : gangs) EXPECT_EQ(get(results), std::vector<int>(k, 9 * static_cast<int>(k)));
+  EXPECT_EQ(get(beside), 81);
+}
+
+TEST(Gang, AGangInAMember) {
+  const std::size_t k = std::min<std::size_t>(workers(), 3);
+  const Batch<int> first = gang<gang_and_meet>(k, 3);
+  const Batch<int> second = gang<gang_and_meet>(k, 2);
+  EXPECT_EQ(get(first), std::vector<int>(k, static_cast<int>(k)));
+  EXPECT_EQ(get(second), std::vector<int>(k, static_cast<int>(k)));
 }
 
 TEST(Gang, MoreMembersThanRanksIsInfeasible) {

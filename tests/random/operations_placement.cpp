@@ -144,7 +144,10 @@ Words member_words(const Ranks& ranks, const Words& words) {
   return make_words(sum + static_cast<Number>(ranks.rank()), words.size());
 }
 Number member_with_child(const Ranks& ranks, Number seed) {
-  const Number child = mobula::get(remote<leaf>(seed + static_cast<Number>(ranks.rank())));
+  // The thread of a task may run children itself, but not those that ask for more than it has.
+  mobula::TaskOptions options;
+  options.memory = seed % 3;
+  const Number child = mobula::get(remote<leaf>.with(options)(seed + static_cast<Number>(ranks.rank())));
   return mix(boost::mpi::all_reduce(ranks, child, std::plus<>()) + static_cast<Number>(ranks.rank()));
 }
 

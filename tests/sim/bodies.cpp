@@ -247,8 +247,7 @@ bool fails_here(const Task& task, std::uint64_t seed) {
          (how == Fails::before || how == Fails::after || (how == Fails::at_first && task.run.body->attempt == 1));
 }
 
-Body run_member(Task& task) {
-  const std::uint64_t seed = task.take(0);
+Body meet_others(Task& task, std::uint64_t seed) {
   const core::GangPart& part = *task.run.body->gang;
   const std::uint32_t k = task.run.body->options->gang;
   task.result = member_gives(seed, part.place);
@@ -264,6 +263,32 @@ Body run_member(Task& task) {
   co_await task.delay(static_cast<Time>(task.random(met == k ? 500'000 : 2 * kGangGrace)));
   if (gang_fails(seed) == Fails::late && part.place == seed / 8 % k) co_await task.delay(kLate);
   if (met != k || is_bad) task.failure = std::make_exception_ptr(std::runtime_error("after they met"));
+}
+
+Body run_member(Task& task) {
+  const Body meet = meet_others(task, task.take(0));
+  co_await meet;
+}
+
+// Has children before it meets the others: some that its own thread can run, and some that others must.
+Body run_nesting_member(Task& task) {
+  const std::uint64_t seed = task.take(0);
+  TaskOptions with_memory;
+  with_memory.retries = 1000;
+  std::vector<Handle> children;
+  const std::uint64_t n = task.random(4);
+  for (std::uint64_t i = 0; i != n; ++i) {
+    const auto argument = [seed, i](Encoder& out) { out.put(seed + i); };
+    with_memory.memory = 1 + task.random(kRankMemory);
+    const bool is_moody = task.random(2) == 0;
+    children.push_back(task.cluster.submit(task.rank, true, is_moody ? kMoody : kLeaf, argument, {},
+                                           is_moody ? nullptr : &with_memory));
+  }
+  const Body wait = join_all(task, children);
+  co_await wait;
+  if (task.failure) co_return;
+  const Body meet = meet_others(task, seed);
+  co_await meet;
 }
 
 Body run_large_member(Task& task) {
@@ -292,6 +317,7 @@ Body act(Task& task) {
                                   Entry{&kBroken, run_broken},
                                   Entry{&kLargeTask, run_large},
                                   Entry{&kMember, run_member},
+                                  Entry{&kNestingMember, run_nesting_member},
                                   Entry{&kLargeMember, run_large_member},
                                   Entry{&kCall, run_call},
                                   Entry{&kKeep, run_keep},

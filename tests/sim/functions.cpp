@@ -88,11 +88,13 @@ std::uint64_t first(const std::vector<std::uint64_t>&) { return 0; }
 std::uint64_t broken(std::uint64_t) { return 0; }
 std::uint64_t drive(Ref<std::uint64_t>, std::uint64_t, std::uint64_t) { return 0; }
 std::uint64_t member(const boost::mpi::communicator&, std::uint64_t seed) { return seed; }
+std::uint64_t nesting_member(const boost::mpi::communicator&, std::uint64_t seed) { return seed; }
 Numbers large_member(const boost::mpi::communicator&, std::uint64_t) { return {}; }
 
 }  // namespace
 
 const FunctionInfo& kMember = detail::GangMember<member>::info;
+const FunctionInfo& kNestingMember = detail::GangMember<nesting_member>::info;
 const FunctionInfo& kLargeMember = detail::GangMember<large_member>::info;
 const FunctionInfo& kMake = detail::Constructor<std::tuple<>, Tally>::info;
 const FunctionInfo& kCall = detail::Method<Tally, &Tally::call>::info;

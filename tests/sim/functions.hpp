@@ -81,12 +81,13 @@ extern const FunctionInfo& kReduced;       // (seed, n): the leaves of n seeds, 
 extern const FunctionInfo& kGivesReduced;  // (seed, n): a Ref to that
 extern const FunctionInfo& kFold;
 extern const FunctionInfo& kFoldLarge;
-extern const FunctionInfo& kMember;       // (seed): of a gang
-extern const FunctionInfo& kLargeMember;  // (seed): the same number, many times
-extern const FunctionInfo& kMake;         // a Tally
-extern const FunctionInfo& kCall;         // (caller, n, value): its n-th call
-extern const FunctionInfo& kKeep;         // (Ref)
-extern const FunctionInfo& kGive;         // the Ref that was kept last, or one to leaf(0)
+extern const FunctionInfo& kMember;         // (seed): of a gang
+extern const FunctionInfo& kNestingMember;  // (seed): the same, and waits for children before it meets the others
+extern const FunctionInfo& kLargeMember;    // (seed): the same number, many times
+extern const FunctionInfo& kMake;           // a Tally
+extern const FunctionInfo& kCall;           // (caller, n, value): its n-th call
+extern const FunctionInfo& kKeep;           // (Ref)
+extern const FunctionInfo& kGive;           // the Ref that was kept last, or one to leaf(0)
 extern const FunctionInfo& kRelay;  // (Ref to a Tally, caller, n): the same, each call with the result of the last
 extern const FunctionInfo& kDrive;  // (Ref to a Tally, caller, n): calls it n times, as a caller of its own
 

@@ -92,7 +92,11 @@ Body gang(Program& program, Draw draw) {
   };
   const std::uint64_t given = deps.empty() ? draw.seed : leaf(draw.seed);
   const bool is_large = draw.seed % 3 == 0;
-  const detail::BatchHandle batch = cluster.submit_gang(0, k, is_large ? kLargeMember : kMember, arguments, deps, wish);
+  // On a rank that leaves nothing begins any more, and the others' cpus may be those of members that wait for a child
+  // of its member.
+  const bool nests = cluster.options().leaves == 0 && program.one_in(2);
+  const FunctionInfo& function = is_large ? kLargeMember : nests ? kNestingMember : kMember;
+  const detail::BatchHandle batch = cluster.submit_gang(0, k, function, arguments, deps, wish);
   const Expected whole = end_of_gang(given, wish);
   for (std::uint32_t place = 0; place < k; ++place) {
     if (!program.one_in(3)) continue;

@@ -50,6 +50,14 @@ class SchedulerTest : public testing::Test {
     scheduler.check_invariants();
     return &part;
   }
+  // The same, of a gang of one.
+  Piece* place_gang() {
+    const auto decision = scheduler.place(now);
+    if (!decision || decision->members.size() != 1) return nullptr;
+    scheduler.dequeue(*decision->piece);
+    scheduler.assigned(*decision->piece, decision->members[0].first, decision->members[0].second);
+    return static_cast<Piece*>(decision->piece);
+  }
   Time now = 0;
   Scheduler scheduler;
   std::list<Piece> pieces;
@@ -250,6 +258,96 @@ TEST_F(SchedulerTest, AReservationIsTheQueues) {
   const auto decision = scheduler.place(now);
   ASSERT_TRUE(decision);
   EXPECT_EQ(decision->piece, &second);
+}
+
+TEST_F(SchedulerTest, AReservationIsThatOfAllPrioritiesOfAClass) {
+  for (RankId r = 1; r <= 2; ++r) worker(r);
+  tasks(1);
+  Piece* const running = place();
+  core::WireOptions both = asks({1, 0, 0, {}});
+  both.gang = 2;
+  tasks(2, -1, &both);
+  EXPECT_FALSE(scheduler.place(now));
+  const Piece& urgent = tasks(2, 1, &both);
+  EXPECT_FALSE(scheduler.place(now));
+  scheduler.ended(*running);
+  const auto decision = scheduler.place(now);
+  ASSERT_TRUE(decision);
+  EXPECT_EQ(decision->piece, &urgent);
+}
+
+// A member that is inside MPI may wait for one that waits for a task.
+TEST_F(SchedulerTest, TasksHaveReservedRanksToo_WhileAMemberIsThere) {
+  for (RankId r = 1; r <= 2; ++r) worker(r);
+  core::WireOptions alone = asks({1, 0, 0, {}});
+  alone.gang = 1;
+  tasks(1, 0, &alone);
+  Piece* const member = place_gang();
+  ASSERT_NE(member, nullptr);
+  core::WireOptions both = asks({1, 0, 0, {}});
+  both.gang = 2;
+  tasks(2, 0, &both);
+  EXPECT_FALSE(scheduler.place(now));
+  tasks(1);
+  Piece* const task = place();
+  ASSERT_NE(task, nullptr);
+  EXPECT_TRUE(scheduler.take_reserved().empty());
+  core::WireOptions constructor = asks({1, 0, 0, {}});
+  constructor.is_actor = true;
+  tasks(1, 0, &constructor);
+  EXPECT_FALSE(scheduler.place(now)) << "an actor would stay";
+  scheduler.ended(*member);
+  EXPECT_EQ(scheduler.take_reserved(), std::vector<RankId>{task->worker});
+  tasks(1);
+  EXPECT_FALSE(scheduler.place(now)) << "now they are kept free";
+  scheduler.ended(*task);
+  const auto decision = scheduler.place(now);
+  ASSERT_TRUE(decision);
+  EXPECT_EQ(decision->members.size(), 2U);
+}
+
+// One that waits may wait for the next, and no more of them run on what it lends than one.
+TEST_F(SchedulerTest, MembersBesideTasksThatWaitAreOneAtATime) {
+  worker(1);
+  tasks(1);
+  ASSERT_NE(place(), nullptr);
+  scheduler.set_lent(1, 1);
+  core::WireOptions alone = asks({1, 0, 0, {}});
+  alone.gang = 1;
+  for (int i = 0; i < 4; ++i) tasks(1, 0, &alone);
+  ASSERT_NE(place_gang(), nullptr);
+  EXPECT_FALSE(scheduler.place(now)) << "it is not known yet that it holds nothing";
+  scheduler.set_lent(1, 2, 1);
+  EXPECT_FALSE(scheduler.place(now));
+  tasks(1);
+  Piece* const task = place();
+  ASSERT_NE(task, nullptr) << "what the first one lends is for tasks";
+  scheduler.ended(*task);
+  scheduler.set_lent(1, 2, 0);
+  EXPECT_NE(place_gang(), nullptr) << "the first one waits, perhaps for this one";
+}
+
+// What is sent to a rank again as soon as it has been given back does not hide what others could run.
+TEST_F(SchedulerTest, ARankThatGivesOnlyWhatComesBackIsAskedForMore) {
+  for (RankId r = 1; r <= 2; ++r) worker(r);
+  core::WireOptions here = asks({1, 0, 0, {}});
+  here.placement = Placement::Kind::on_rank;
+  here.place_index = 1;
+  scheduler.measured(0, 1'000, 1);
+  for (int i = 0; i < 40; ++i) tasks(1, 0, &here);
+  while (place() != nullptr) {
+  }
+  std::uint32_t most = 0;
+  for (int i = 0; i < 10; ++i) {
+    now += 20'000'000;
+    const auto take = scheduler.rebalance(now);
+    ASSERT_TRUE(take);
+    EXPECT_EQ(take->worker, 1U);
+    EXPECT_GE(take->tasks, most);
+    most = take->tasks;
+    scheduler.gave_back(1, 0, now);
+  }
+  EXPECT_EQ(most, 39U) << "all but what it may run";
 }
 
 // What comes to a rank that is kept free, as the children of a task there, is asked for as well.

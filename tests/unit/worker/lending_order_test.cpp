@@ -10,6 +10,8 @@ namespace mobula::worker {
 namespace {
 
 int task() { return 1; }
+const FunctionInfo kMember{"F = lending_order::member", &detail::Function<task>::invoke, 0, sizeof(int),
+                           FunctionInfo::Kind::member};
 using RunPtr = std::unique_ptr<Run>;
 
 class LendingOrder : public testing::Test {
@@ -34,6 +36,17 @@ class LendingOrder : public testing::Test {
     run->body->function->invoke(run->task);
     worker_.finish(std::move(run), ++now_);
   }
+  RunPtr start_member() {
+    core::Assign message;
+    message.range = {SpanId::make(kHead, 1), index_, index_ + 1};
+    message.body.function = kMember.index;
+    message.body.has_options = true;
+    message.body.options.demands.emplace_back();
+    message.body.options.gang = 2;
+    message.gang = {++index_, 1, 0, {}};
+    worker_.handle(kHead, message);
+    return worker_.next_run(++now_);
+  }
   // The cpus that the head takes for lent when it hears of each end, since the last call.
   std::vector<double> lent_at_ends() {
     std::vector<double> lent;
@@ -41,7 +54,10 @@ class LendingOrder : public testing::Test {
     transport_.flush();
     head_.poll_wire([&](RankId, ByteView frame) {
       core::read_frame(frame, [&]<class Message>(const Message& message) {
-        if constexpr (std::is_same_v<Message, core::Lending>) lent_ = message.cpus;
+        if constexpr (std::is_same_v<Message, core::Lending>) {
+          lent_ = message.cpus;
+          beside_ = message.beside;
+        }
         if constexpr (std::is_same_v<Message, core::Done>) lent.push_back(lent_);
       });
     });
@@ -55,7 +71,8 @@ class LendingOrder : public testing::Test {
   store::ObjectTable objects_{1, store_};
   Worker worker_{transport_, objects_, settings()};
   Time now_ = 1;
-  double lent_ = 0;  // as the head has heard
+  double lent_ = 0;           // as the head has heard
+  std::uint32_t beside_ = 0;  // the same
 
  private:
   std::uint32_t index_ = 0;
@@ -72,6 +89,27 @@ TEST_F(LendingOrder, WhatIsNotLentAnyMoreIsToldBeforeTheEnd) {
   end(std::move(waits));
   EXPECT_EQ(lent_at_ends(), std::vector<double>{0});
   EXPECT_EQ(lent_, 0);
+}
+
+TEST_F(LendingOrder, MembersWithoutCpusAreTold) {
+  auto waits = start();
+  worker_.lend(*waits);
+  auto member = start_member();
+  ASSERT_NE(member, nullptr);
+  lent_at_ends();
+  EXPECT_EQ(lent_, 2) << "the head takes both for tasks that have a cpu";
+  EXPECT_EQ(beside_, 1U);
+  worker_.lend(*member);
+  lent_at_ends();
+  EXPECT_EQ(lent_, 2);
+  EXPECT_EQ(beside_, 0U);
+  EXPECT_TRUE(worker_.resume(*member));
+  end(std::move(member));
+  EXPECT_TRUE(worker_.resume(*waits));
+  end(std::move(waits));
+  lent_at_ends();
+  EXPECT_EQ(lent_, 0);
+  EXPECT_EQ(beside_, 0U);
 }
 
 }  // namespace

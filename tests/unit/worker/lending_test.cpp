@@ -15,6 +15,8 @@ struct Holder {
 };
 
 const FunctionInfo& kTask = detail::Function<task>::info;
+const FunctionInfo kMember{"F = lending::member", &detail::Function<task>::invoke, 0, sizeof(int),
+                           FunctionInfo::Kind::member};
 const FunctionInfo& kMake = detail::Constructor<std::tuple<>, Holder>::info;
 const FunctionInfo& kTouch = detail::Method<Holder, &Holder::touch>::info;
 
@@ -45,6 +47,20 @@ class Lending : public testing::Test {
   RunPtr next() { return worker.next_run(++now); }
   RunPtr start(double cpus) {
     assign(kTask, {SpanId::make(kOther, 1), index_++}, cpus, false);
+    return next();
+  }
+  // A member of a gang of its own.
+  RunPtr start_member(double cpus = 1) {
+    core::Assign message;
+    const ObjectId id{SpanId::make(kOther, 1), index_++};
+    message.range = {id.span, id.index, id.index + 1};
+    message.attempt = 1;
+    message.body.function = kMember.index;
+    message.body.has_options = true;
+    message.body.options.demands.push_back({cpus, 0, 0, {}});
+    message.body.options.gang = 2;
+    message.gang = {id.index + 1, 1, 0, {}};
+    worker.handle(0, message);
     return next();
   }
   void end(RunPtr run) {
@@ -197,6 +213,87 @@ TEST_F(Lending, AConstructorEndsWhileItLends) {
   end(std::move(run));
   EXPECT_EQ(worker.cpus_in_use(), 1);
   end_actor(id);
+  expect_all_free();
+}
+
+// What a task lends is for tasks: those who wait for it may be inside MPI, where nobody takes it from them.
+TEST_F(Lending, AMemberBeginsBesideATaskThatWaitsAndHoldsNothing) {
+  RunPtr waits = start(1);
+  EXPECT_EQ(start_member(), nullptr) << "the cpu is in use";
+  worker.lend(*waits);
+  RunPtr member = next();
+  ASSERT_NE(member, nullptr);
+  EXPECT_EQ(worker.cpus_in_use(), 0);
+  RunPtr another = start_member();
+  ASSERT_NE(another, nullptr) << "the head has seen to it that there are few";
+  RunPtr task = start(1);
+  ASSERT_NE(task, nullptr);
+  EXPECT_FALSE(worker.resume(*waits));
+  worker.lend(*member);
+  EXPECT_TRUE(worker.resume(*member)) << "it takes nothing";
+  end(std::move(task));
+  EXPECT_TRUE(worker.resume(*waits));
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  end(std::move(waits));
+  EXPECT_EQ(worker.cpus_in_use(), 0);
+  end(std::move(member));
+  end(std::move(another));
+  expect_all_free();
+}
+
+// Another member may wait for it inside MPI, and that one for a task that waits for the cpu.
+TEST_F(Lending, AMemberTakesItsCpuBackAtOnceAndNobodyWaitsForThat) {
+  RunPtr member = start_member();
+  ASSERT_NE(member, nullptr);
+  EXPECT_EQ(worker.member_cpus(), 1);
+  worker.lend(*member);
+  EXPECT_EQ(worker.member_cpus(), 0);
+  RunPtr runs = start(1);
+  ASSERT_NE(runs, nullptr);
+  EXPECT_TRUE(worker.resume(*member));
+  EXPECT_EQ(worker.cpus_in_use(), 2);
+  EXPECT_EQ(start(1), nullptr);
+  worker.lend(*runs);
+  EXPECT_EQ(next(), nullptr) << "the member has the cpu";
+  EXPECT_TRUE(worker.resume(*runs)) << "the member may wait for it";
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  end(std::move(runs));
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  end(std::move(member));
+  end(next());
+  expect_all_free();
+}
+
+// It takes nothing that those have lent, and what they wait for may be its gang.
+TEST_F(Lending, AMemberBeginsWhileThreadsWantTheirCpusBack) {
+  RunPtr waits = start(1);
+  worker.lend(*waits);
+  RunPtr runs = start(1);
+  EXPECT_FALSE(worker.resume(*waits));
+  worker.want_resume(1);
+  RunPtr member = start_member();
+  EXPECT_NE(member, nullptr);
+  EXPECT_EQ(start(1), nullptr);
+  end(std::move(runs));
+  EXPECT_TRUE(worker.resume(*waits));
+  worker.want_resume(-1);
+  end(std::move(waits));
+  end(std::move(member));
+  end(next());
+  expect_all_free();
+}
+
+TEST_F(Lending, AMemberAndAnActorThatTakesWhatItLends) {
+  RunPtr member = start_member();
+  worker.lend(*member);
+  const ObjectId actor = make_actor(1);
+  EXPECT_TRUE(worker.resume(*member));
+  EXPECT_EQ(worker.cpus_in_use(), 1) << "those of the actor";
+  worker.lend(*member);
+  EXPECT_TRUE(worker.resume(*member));
+  end(std::move(member));
+  EXPECT_EQ(worker.cpus_in_use(), 1);
+  end_actor(actor);
   expect_all_free();
 }
 
