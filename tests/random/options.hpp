@@ -9,16 +9,22 @@
 
 namespace random_programs {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kIsSanitized = true;
+#else
+inline constexpr bool kIsSanitized = false;
+#endif
+
 struct Options {
   Number first_seed = 1;
   Number last_seed = 1;
   Number rounds = 1;    // of each seed, each with a program of its own
   std::string program;  // in place of one that is generated
   Choice choice;
-  Number kills = 0;    // ranks that are killed
-  bool busy = false;   // beside two other busy processes
-  bool print = false;  // only says what would be run
-  bool check_memory = true;
+  Number kills = 0;                   // ranks that are killed
+  bool busy = false;                  // beside two other busy processes
+  bool print = false;                 // only says what would be run
+  bool check_memory = !kIsSanitized;  // sanitizers keep what is freed, and much about what is used
   bool check_rest = true;
   std::optional<std::string> shrink;  // the words of a launcher, as in "mpirun -n 3"; may be empty
   std::vector<std::string> others;    // words that are not ours, for mobula
