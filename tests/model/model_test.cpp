@@ -81,6 +81,20 @@ TEST(Model, LargeProgramsEndAndLeaveAllFree) {
   }
 }
 
+TEST(Model, GangsWhoseMembersWaitEndAndLeaveAllFree) {
+  Sweep sweep;
+  const auto programs = gang_programs();
+  const char* one = std::getenv("ONE");
+  for (std::size_t i = 0; i < programs.size(); ++i) {
+    if (one != nullptr && std::strtoul(one, nullptr, 10) != i) continue;
+    for (const std::uint8_t losses : {std::uint8_t{0}, std::uint8_t{1}}) {
+      std::cout << "program " << i << ", " << int{losses} << " losses\n";
+      sweep.look_at({programs[i], {1, 1}, losses, losses});
+      sweep.look_at({programs[i], {1, 2}, losses, losses});
+    }
+  }
+}
+
 // What the checker finds where a rule is left out. Without that the same program is good.
 void expect_found(Plan plan, Faults faults, Verdict verdict) {
   plan.keeps_names = true;
@@ -111,7 +125,7 @@ TEST(Fault, WhoWaitsKeepsTheCpuThatTheOtherNeeds) {
 }
 
 TEST(Fault, ReservationForNobodyKeepsOthersOut) {
-  const Plan plan{.tasks = {{}, {}, {.kind = gang}, {.kind = placed, .parent = 0}}, .cancels = 1};
+  const Plan plan{.tasks = {{}, {}, {.kind = member}, {.kind = member}, {.kind = placed, .parent = 0}}, .cancels = 1};
   expect_found(plan, {.reservation_survives = true}, Verdict::deadlock);
   Model faulty(plan, {.reservation_survives = true});
   EXPECT_EQ(explore(faulty, plan).verdict, Verdict::wrong) << "an invariant says so as soon as it is so";
@@ -124,23 +138,23 @@ TEST(Fault, ActorHasTheCpuOfTheTaskThatWaitsForIt) {
 
 TEST(Fault, ActorTakesTheCpuOfAMemberThatWasThereFirst) {
   const Plan plan{
-      .tasks = {{}, {}, {.kind = actor, .parent = 0, .wait = at_once}, {.kind = gang, .parent = 1, .wait = at_end}}};
+      .tasks = {{}, {}, {.kind = actor, .parent = 0, .wait = at_once}, {.kind = member, .parent = 1, .wait = at_end}, {.kind = member, .parent = 1, .wait = at_end}}};
   expect_found(plan, {.actor_overtakes_member = true}, Verdict::deadlock);
 }
 
 // The head takes the rank of a gang's member for idle, where an actor is being made.
 TEST(Fault, EndOvertakesWhatWasLent) {
   const Plan plan{.tasks = {{},
-                            {.kind = gang, .parent = 0, .wait = at_end},
+                            {.kind = member, .parent = 0, .wait = at_end}, {.kind = member, .parent = 0, .wait = at_end},
                             {.parent = 0, .wait = at_end},
                             {.kind = actor, .parent = 0},
-                            {.kind = placed, .parent = 2, .wait = at_end}}};
+                            {.kind = placed, .parent = 3, .wait = at_end}}};
   expect_found(plan, {.end_overtakes_lending = true}, Verdict::deadlock);
 }
 
 TEST(Fault, RanksAreReservedInVain) {
   const Plan plan{
-      .tasks = {{}, {.kind = gang}, {.kind = actor, .parent = 0, .wait = at_once}, {.parent = 0, .wait = at_end}}};
+      .tasks = {{}, {.kind = member}, {.kind = member}, {.kind = actor, .parent = 0, .wait = at_once}, {.parent = 0, .wait = at_end}}};
   expect_found(plan, {.reserved_in_vain = true}, Verdict::deadlock);
 }
 

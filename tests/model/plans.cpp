@@ -20,17 +20,19 @@ void extend(const Tasks& before, std::vector<Tasks>& all) {
   const auto id = static_cast<std::uint8_t>(before.size());
   const auto order = [](std::uint8_t parent) { return parent == kNone ? -1 : static_cast<int>(parent); };
   for (int parent = before.empty() ? -1 : order(before.back().parent); parent < id; ++parent) {
-    if (parent >= 0 && before[static_cast<std::size_t>(parent)].kind >= Kind::actor) continue;
-    for (const Kind kind : {Kind::task, Kind::placed, Kind::actor, Kind::gang}) {
+    if (parent >= 0 && before[static_cast<std::size_t>(parent)].kind == Kind::actor) continue;
+    for (const Kind kind : {Kind::task, Kind::placed, Kind::actor, Kind::member}) {
       for (const Wait wait : {Wait::never, Wait::at_once, Wait::at_end}) {
         // The driver holds no cpu, and keeps nothing.
         if (parent < 0 && (wait != Wait::never || kind == Kind::placed)) continue;
         Tasks tasks = before;
-        tasks.push_back({kind, parent < 0 ? kNone : static_cast<std::uint8_t>(parent), kNone, wait});
+        const std::size_t count = kind == Kind::member ? 2 : 1;
+        const TaskPlan task{kind, parent < 0 ? kNone : static_cast<std::uint8_t>(parent), kNone, wait};
+        tasks.resize(before.size() + count, task);
         all.push_back(tasks);
         for (std::uint8_t input = 0; input < id; ++input) {
           if (!can_be_given(tasks, id, input)) continue;
-          tasks.back().input = input;
+          for (std::size_t i = before.size(); i < tasks.size(); ++i) tasks[i].input = input;
           all.push_back(tasks);
         }
       }
@@ -81,10 +83,12 @@ std::vector<Tasks> large_programs() {
       // gangs: of a task whose other children need it, beside another of the driver
       {{},
        {},
-       {.kind = gang},
-       {.kind = gang, .parent = 0, .wait = at_end},
-       {.parent = 0, .input = 3, .wait = at_end},
-       {.parent = 0, .input = 3, .wait = at_end}},
+       {.kind = member},
+       {.kind = member},
+       {.kind = member, .parent = 0, .wait = at_end},
+       {.kind = member, .parent = 0, .wait = at_end},
+       {.parent = 0, .input = 4, .wait = at_end},
+       {.parent = 0, .input = 5, .wait = at_end}},
       // actors: of tasks that wait for them, side by side, and beside a gang
       {{},
        {},
@@ -98,7 +102,32 @@ std::vector<Tasks> large_programs() {
        {.parent = 0, .wait = at_end},
        {.kind = actor, .parent = 1, .wait = at_once},
        {.parent = 1, .wait = at_end}},
-      {{}, {.kind = gang}, {}, {}, {.kind = actor, .parent = 0, .wait = at_once}, {.parent = 0, .wait = at_end}},
+      {{}, {.kind = member}, {.kind = member}, {}, {}, {.kind = actor, .parent = 0, .wait = at_once}, {.parent = 0, .wait = at_end}},
+  };
+}
+
+std::vector<Tasks> gang_programs() {
+  using enum Kind;
+  using enum Wait;
+  const TaskPlan first{.kind = member};
+  return {
+      // 0
+      {first, first, {.kind = placed, .parent = 0, .wait = at_end}, {.kind = placed, .parent = 1, .wait = at_end}},
+      {first, first, {.parent = 0, .wait = at_end}, {.kind = placed, .parent = 1, .wait = at_end}, {}},
+      {first, first, {.parent = 0, .wait = at_end}, {.kind = placed, .parent = 1, .wait = at_end}, {.kind = placed, .parent = 3, .wait = at_end}},
+      {first, first, {.parent = 0, .wait = at_end}, {.parent = 1, .wait = at_end}, {.kind = placed, .parent = 3, .wait = at_end}, {.parent = 4, .wait = at_once}},
+      // 4
+      {first, first, first, first, {.kind = placed, .parent = 0, .wait = at_end}, {.kind = placed, .parent = 1, .wait = at_end}},
+      {first, first, first, first, {.kind = placed, .parent = 0, .wait = at_end}, {.kind = placed, .parent = 3, .wait = at_end}},
+      {first, first, first, first, {.kind = placed, .parent = 0, .wait = at_end}, {.kind = placed, .parent = 1, .wait = at_end}, {.parent = 2, .wait = at_end}, {.kind = placed, .parent = 3, .wait = at_end}},
+      // 7
+      {first, first, {.kind = member, .parent = 0, .wait = at_end}, {.kind = member, .parent = 0, .wait = at_end}, {.parent = 1, .wait = at_end}},
+      {first, first, {.kind = member, .awaits = 0}, {.kind = member, .awaits = 1}},
+      {first, first, {.kind = member, .awaits = 0}, {.kind = member, .awaits = 1}, {.kind = placed, .parent = 2, .wait = at_end}, {.kind = placed, .parent = 0, .wait = at_end}},
+      // 10
+      {first, first, first, first, first, first, {.kind = placed, .parent = 0, .wait = at_end}, {.kind = placed, .parent = 3, .wait = at_end}},
+      {{}, {.parent = 0, .wait = at_end}, first, first, {.kind = placed, .parent = 2, .wait = at_end}, {.kind = placed, .parent = 1, .wait = at_end}},
+      {first, first, first, first, {}, {.kind = placed, .parent = 0, .wait = at_end}, {.kind = placed, .parent = 3, .wait = at_end}, {.parent = 6, .wait = at_end}},
   };
 }
 
