@@ -75,31 +75,36 @@ std::uint8_t Model::root(const State& state, Id id) const {
   return state.tasks[id].lender != kNone ? state.tasks[id].lender : id;
 }
 
-// REQUIRES: it has begun, and runs on a cpu of its own. On that cpu one task runs at a time: it, or one that it helps.
-bool Model::lends(const State& state, Id id) const {
-  if (faults_.nobody_lends) return false;
-  return std::any_of(state.tasks.begin(), state.tasks.end(), [&](const Task& task) {
-    return is_waiting_for_cpu(task) && (task.lender == id || &task == &state.tasks[id]);
-  });
+// The tasks, as bits, that have begun on cpus of their own and lend them: each such cpu is for one task at a time, for
+// it or for one that it helps, and that one waits.
+std::uint32_t Model::lenders(const State& state) const {
+  std::uint32_t bits = 0;
+  if (faults_.nobody_lends) return bits;
+  for (Id id = 0; id < plan_.tasks.size(); ++id) {
+    if (is_waiting_for_cpu(state.tasks[id])) bits |= 1U << root(state, id);
+  }
+  return bits;
 }
 
 int Model::used(const State& state, Id rank) const {
   int cpus = 0;
+  const std::uint32_t lending = lenders(state);
   for (Id id = 0; id < plan_.tasks.size(); ++id) {
     const Task& task = state.tasks[id];
     if (task.life == Life::made && task.rank == rank) ++cpus;
     const bool is_root = has_begun(task) && task.rank == rank && task.lender == kNone;
-    if (is_root && !task.without && !lends(state, id)) ++cpus;
+    if (is_root && !task.without && (lending >> id & 1U) == 0) ++cpus;
   }
   return cpus;
 }
 
 int Model::lent(const State& state, Id rank) const {
   int cpus = 0;
+  const std::uint32_t lending = lenders(state);
   for (Id id = 0; id < plan_.tasks.size(); ++id) {
     const Task& task = state.tasks[id];
     const bool is_root = has_begun(task) && task.rank == rank && task.lender == kNone;
-    if (is_root && !task.without && lends(state, id)) ++cpus;
+    if (is_root && !task.without && (lending >> id & 1U) != 0) ++cpus;
   }
   return cpus;
 }
@@ -107,9 +112,10 @@ int Model::lent(const State& state, Id rank) const {
 // The demands of tasks and members that wait, whether they held a cpu or not. A member leaves as many to tasks.
 int Model::waiting(const State& state, Id rank) const {
   int cpus = 0;
+  const std::uint32_t lending = lenders(state);
   for (Id id = 0; id < plan_.tasks.size(); ++id) {
     const Task& task = state.tasks[id];
-    if (has_begun(task) && task.rank == rank && task.lender == kNone && lends(state, id)) ++cpus;
+    if (has_begun(task) && task.rank == rank && task.lender == kNone && (lending >> id & 1U) != 0) ++cpus;
   }
   return cpus;
 }
@@ -117,9 +123,10 @@ int Model::waiting(const State& state, Id rank) const {
 // What members that do not wait run without.
 int Model::missing(const State& state, Id rank) const {
   int cpus = 0;
+  const std::uint32_t lending = lenders(state);
   for (Id id = 0; id < plan_.tasks.size(); ++id) {
     const Task& task = state.tasks[id];
-    if (is_member(id) && has_begun(task) && task.rank == rank && task.without && !lends(state, id)) ++cpus;
+    if (is_member(id) && has_begun(task) && task.rank == rank && task.without && (lending >> id & 1U) == 0) ++cpus;
   }
   return cpus;
 }
@@ -127,9 +134,10 @@ int Model::missing(const State& state, Id rank) const {
 // That hold a cpu.
 int Model::begun_members(const State& state, Id rank) const {
   int cpus = 0;
+  const std::uint32_t lending = lenders(state);
   for (Id id = 0; id < plan_.tasks.size(); ++id) {
     const Task& task = state.tasks[id];
-    if (is_member(id) && has_begun(task) && task.rank == rank && !task.without && !lends(state, id)) ++cpus;
+    if (is_member(id) && has_begun(task) && task.rank == rank && !task.without && (lending >> id & 1U) == 0) ++cpus;
   }
   return cpus;
 }
@@ -138,10 +146,11 @@ int Model::begun_members(const State& state, Id rank) const {
 // that run without.
 int Model::unused(const State& state, Id rank) const {
   int cpus = 0;
+  const std::uint32_t lending = lenders(state);
   for (Id id = 0; id < plan_.tasks.size(); ++id) {
     const Task& task = state.tasks[id];
     if (!has_begun(task) || task.rank != rank || !task.known) continue;
-    if (task.lender != kNone || lends(state, id)) ++cpus;
+    if (task.lender != kNone || (lending >> id & 1U) != 0) ++cpus;
   }
   return cpus + missing(state, rank);
 }
@@ -169,17 +178,18 @@ bool Model::is_member_queued(const State& state, Id rank) const {
   return false;
 }
 
-bool Model::has_member(const State& state, Id rank) const {
+int Model::members(const State& state, Id rank) const {
+  int count = 0;
   for (Id id = 0; id < plan_.tasks.size(); ++id) {
-    if (is_member(id) && state.tasks[id].life == Life::live && state.tasks[id].rank == rank) return true;
+    if (is_member(id) && state.tasks[id].life == Life::live && state.tasks[id].rank == rank) ++count;
   }
-  return false;
+  return count;
 }
 
 // To tasks, since it is reserved for a gang. While a member of another is there it may wait for just those tasks, or
 // for a member that does.
 bool Model::is_closed(const State& state, Id rank) const {
-  return state.ranks[rank].reserved && (faults_.reserved_beside_members || !has_member(state, rank));
+  return state.ranks[rank].reserved && (faults_.reserved_beside_members || members(state, rank) == 0);
 }
 
 int Model::busy(const State& state, Id rank) const {
@@ -251,9 +261,10 @@ std::vector<std::uint8_t> Model::places_for_actor(const State& state) const {
   for (Id rank = 0; rank < plan_.slots.size(); ++rank) {
     if (!state.ranks[rank].alive) continue;
     const bool has_lasting = lasting(state, rank) >= 1;
-    any_lasting = any_lasting || has_lasting;
+    any_lasting =
+        any_lasting || lasting(state, rank) - (faults_.actor_waits_for_members ? 0 : members(state, rank)) >= 1;
     const int has = plan_.slots[rank] - held_or_taken(state, rank) + state.ranks[rank].told;
-    if (state.ranks[rank].reserved || has < 1) continue;
+    if (is_closed(state, rank) || has < 1) continue;
     (has_lasting || faults_.actor_keeps_lent ? places : lent_places).push_back(rank);
   }
   return any_lasting || !places.empty() ? places : lent_places;
@@ -404,7 +415,9 @@ void Model::cancel(State& state, Id id) {
   bool is_first = true;
   for (Id other = 0; other < plan_.tasks.size(); ++other) {
     const TaskPlan& like = plan_.tasks[other];
-    if (other == id || is_member(id) || like.kind != plan.kind || like.parent != plan.parent || like.input != plan.input) continue;
+    if (other == id || is_member(id) || like.kind != plan.kind || like.parent != plan.parent ||
+        like.input != plan.input)
+      continue;
     Task& task = state.tasks[other];
     if (task.life != before.life || task.state != before.state || task.at != before.at) continue;
     Task part;
@@ -600,7 +613,7 @@ void Model::rank_steps(Id id) {
   if (kind == Kind::member) return;
   // The head asks for what is at a rank that is reserved, or has more than it can run while another has nothing to do.
   // What was placed for what it asks for stays, unless others have that now.
-  const bool may_go = kind == Kind::task || spare(state, rank) < 1 || task.at == At::waiting;
+  const bool may_go = kind == Kind::task || (spare(state, rank) < 1 && !faults_.placed_stays) || task.at == At::waiting;
   if (!task.known || !may_go) return;
   bool is_wanted = false;
   for (Id other = 0; other < plan_.slots.size(); ++other) is_wanted = is_wanted || is_idle(state, other);
@@ -665,16 +678,17 @@ void Model::resume_steps(Id id) {
   const Id rank = task.rank;
   const Id holder = root(state, id);
   const bool actors_have_all = actors_begun(state, rank) >= plan_.slots[rank] && !faults_.actor_keeps_lent;
-  const bool is_members = is_member(holder) && !faults_.members_hold_lent && !faults_.members_wait_for_cpus;
+  const bool is_members = is_member(holder) && !faults_.members_hold_lent;
+  const bool waits_for_members = faults_.tasks_wait_for_members || faults_.members_hold_lent;
   // Not those of members: such a one may be inside MPI, and there wait for one that waits for just this task.
-  const bool has_cpus = spare(state, rank) + (faults_.tasks_wait_for_members ? 0 : begun_members(state, rank)) >= 1;
+  const bool has_cpus = spare(state, rank) + (waits_for_members ? 0 : begun_members(state, rank)) >= 1;
   const bool has_turn = task.at == At::returning || !anyone_returns(state, rank);
   if (is_members) {
     add("goes on", id, rank, [&](State& next) {
       next.tasks[id].at = At::running;
       if (actors_have_all) next.tasks[holder].without = true;
     });
-  } else if (!lends(state, holder) || (has_turn && (actors_have_all || has_cpus))) {
+  } else if ((lenders(state) >> holder & 1U) == 0 || (has_turn && (actors_have_all || has_cpus))) {
     add(actors_have_all ? "goes on without its cpu, which an actor has" : "goes on", id, rank, [&](State& next) {
       next.tasks[id].at = At::running;
       next.tasks[holder].without = actors_have_all;
@@ -708,19 +722,29 @@ bool Model::all_free(const State& state) const {
   return !is_reserved(state);
 }
 
-// Of a gang it is enough that one of its ranks is held so; but nothing may be kept free for it then.
+// Actors hold all cpus that there are, but for those of members inside MPI, which may wait for what needs one. Of a
+// gang it is enough that one of its ranks is held so, but nothing may be kept free for it then; or that there is a
+// member inside MPI whose partner waits for that gang.
 bool Model::is_starved(const State& state) const {
   bool any_left = false;
+  bool any_actor = false;
   for (Id rank = 0; rank < plan_.slots.size(); ++rank) {
-    any_left = any_left || (state.ranks[rank].alive && held(state, rank) < plan_.slots[rank]);
+    if (!state.ranks[rank].alive) continue;
+    int cpus = held(state, rank);
+    any_actor = any_actor || cpus != 0;
+    for (const Task& task : state.tasks) {
+      if (task.rank == rank && task.at == At::meeting && !task.without) ++cpus;
+    }
+    any_left = any_left || cpus < plan_.slots[rank];
   }
+  if (any_actor && !any_left) return true;
   bool any_gang = false;
   for (Id id = 0; id < plan_.tasks.size(); ++id) {
-    any_gang = any_gang || (is_member(id) && state.tasks[id].state == sched::State::queued);
     const Task& task = state.tasks[id];
-    if (task.at == At::meeting && !task.without && waits_for_gang(state, partners_[id], task.rank)) return true;
+    any_gang = any_gang || (is_member(id) && task.state == sched::State::queued);
+    if (task.at == At::meeting && waits_for_gang(state, partners_[id], task.rank)) return true;
   }
-  return !any_left || (any_gang && !could_take_part(state) && !is_reserved(state));
+  return any_gang && !could_take_part(state) && !is_reserved(state);
 }
 
 // In the end, and for no cpu of another rank than that one.
@@ -730,7 +754,8 @@ bool Model::waits_for_gang(const State& state, Id id, Id rank) const {
   if (task.state == sched::State::queued) return is_member(id);
   if (task.at == At::queued) return is_member(id) && task.rank == rank;
   if (task.at == At::meeting) return waits_for_gang(state, partners_[id], rank);
-  if (task.at <= At::waiting) return plan_.tasks[id].input != kNone && waits_for_gang(state, plan_.tasks[id].input, rank);
+  if (task.at <= At::waiting)
+    return plan_.tasks[id].input != kNone && waits_for_gang(state, plan_.tasks[id].input, rank);
   if (!has_begun(task)) return false;
   const Id child = awaited(state, id);
   return child != kNone && waits_for_gang(state, child, rank);
@@ -762,6 +787,13 @@ std::string Model::why_wrong(const State& state) const {
   if (is_reserved(state) && !is_gang_queued) return "ranks are reserved for nobody";
   for (Id rank = 0; rank < plan_.slots.size(); ++rank) {
     if (spare(state, rank) + begun_members(state, rank) < 0) return "more cpus are held than there are";
+    int beside = 0;
+    for (Id id = 0; id < plan_.tasks.size(); ++id) {
+      const bool may_wait = !children_[id].empty() || plan_.tasks[id].awaits != kNone;
+      const Task& task = state.tasks[id];
+      if (is_member(id) && !may_wait && has_begun(task) && task.rank == rank && task.without) ++beside;
+    }
+    if (beside > plan_.slots[rank]) return "more members run without cpus than there are cpus";
   }
   return "";
 }
@@ -769,7 +801,7 @@ std::string Model::why_wrong(const State& state) const {
 std::string Model::describe(const State& state) const {
   constexpr std::array kLives{"not submitted", "live", "an actor that holds a cpu", "ended", "failed"};
   constexpr std::array kStates{"waiting", "queued", "ahead", "assigned"};
-  constexpr std::array kAts{"at the head",     "without its input", "queued there",      "running",
+  constexpr std::array kAts{"at the head",     "without its input", "queued there",       "running",
                             "running a child", "blocked",           "wants its cpu back", "meeting its partner"};
   std::string text;
   for (Id id = 0; id < plan_.tasks.size(); ++id) {

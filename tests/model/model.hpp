@@ -77,12 +77,13 @@ struct Faults {
   bool reserved_in_vain = false;         // a gang keeps ranks reserved where an actor has all cpus for good
   bool end_overtakes_lending = false;    // the head hears that a task has ended, and later that it lends nothing more
   bool actor_overtakes_member = false;   // of a gang, which was at the rank first
-  bool members_hold_lent = false;        // a member begins on, and keeps, what a task or member lends
-  bool members_wait_for_cpus = false;    // a member that has waited goes on only when its cpu is free
-  bool tasks_wait_for_members = false;   // so does a task, also where members have the cpus
+  bool actor_waits_for_members = false;  // to end, rather than take what a task lends
+  bool members_hold_lent = false;        // a member begins on what others lend, and waits for what it has lent
+  bool tasks_wait_for_members = false;   // a task that has waited goes on only where no member has its cpu
+  bool placed_stays = false;             // what has a wish about its place is not given back
   bool missing_is_free = false;          // what a member runs without may be another member's
   bool members_stack_up = false;         // beside others that run beside what waits
-  bool reserved_beside_members = false;  // a rank that is reserved gets no tasks, also if a member is there
+  bool reserved_beside_members = false;  // a rank that is reserved gets no tasks, also where a member is
 };
 
 enum class Life : std::uint8_t { unsubmitted, live, made, ended, failed };  // made: an actor that somebody has
@@ -146,7 +147,7 @@ class Model {
   // ---- the sums
   bool has_input(const State& state, Id id) const;
   std::uint8_t root(const State& state, Id id) const;
-  bool lends(const State& state, Id id) const;
+  std::uint32_t lenders(const State& state) const;
   int used(const State& state, Id rank) const;
   int lent(const State& state, Id rank) const;
   int unused(const State& state, Id rank) const;
@@ -159,7 +160,7 @@ class Model {
   bool is_member(Id id) const { return plan_.tasks[id].kind == Kind::member; }
   bool is_whole_gang_over(const State& state, Id id) const;
   bool waits_for_gang(const State& state, Id id, Id rank) const;
-  bool has_member(const State& state, Id rank) const;
+  int members(const State& state, Id rank) const;
   bool is_closed(const State& state, Id rank) const;
   bool is_member_queued(const State& state, Id rank) const;
   int busy(const State& state, Id rank) const;
@@ -208,7 +209,7 @@ class Model {
   Plan plan_;
   Faults faults_;
   std::vector<std::vector<Id>> children_;
-  std::vector<Id> partners_;  // of members
+  std::vector<Id> partners_;            // of members
   const State* from_ = nullptr;         // while its steps are looked for,
   std::vector<Step>* steps_ = nullptr;  // which come here
   Moves moves_{};
