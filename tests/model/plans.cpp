@@ -5,12 +5,28 @@ namespace {
 
 using Tasks = std::vector<TaskPlan>;
 
+// The first member of the gang of which the task is the second; otherwise none.
+std::uint8_t partner_before(const Tasks& tasks, std::uint8_t id) {
+  std::uint8_t first = kNone;
+  for (std::uint8_t other = 0; other <= id; ++other) {
+    if (tasks[other].kind != Kind::member) continue;
+    if (first == kNone) {
+      first = other;
+    } else if (other == id) {
+      return first;
+    } else {
+      first = kNone;
+    }
+  }
+  return kNone;
+}
+
 // Whether who submits the task can have the other's value: it was submitted before the task, or before a task that the
-// task descends from, by the same one.
+// task descends from, by the same one. Values of a gang are there when all of it has ended.
 bool can_be_given(const Tasks& tasks, std::uint8_t id, std::uint8_t input) {
   if (tasks[input].kind == Kind::actor) return false;  // that is a handle, not a value
   for (std::uint8_t of = id; of != kNone; of = tasks[of].parent) {
-    if (tasks[input].parent == tasks[of].parent) return input < of;
+    if (tasks[input].parent == tasks[of].parent) return input < of && input != partner_before(tasks, of);
   }
   return false;
 }
