@@ -12,6 +12,11 @@
 //   helping    assigned              the same             a cpu; its thread runs the task that it waits for
 //   blocked    assigned              the same             nothing: it lends its cpu, which the head hears of later
 //   returning  assigned              the same             nothing yet: what it waited for is there
+//   meeting    assigned              the same             what it had: a member inside MPI, until its partner meets too
+//
+// A member of a gang begins at its rank with a cpu that nobody holds who waits there, nor is missing to another member;
+// or without one, beside what waits there. What it has lent it takes back as soon as it has what it waited for. A task
+// that has waited takes its cpu back from members, but not from tasks.
 //
 // What a task has submitted is kept at its rank, and unknown to the head at first: it has no sched::State until it is
 // announced, and holds nothing at the head. An actor that is made holds its cpu until nobody has it any more. A task
@@ -20,10 +25,13 @@
 // What holds in every state (Model::why_wrong):
 //   - a task is at one place, as its sched::State says, and only a rank that is alive has tasks
 //   - what is queued at a rank, or further, had its input
-//   - no more cpus are held at a rank than it has
+//   - no more cpus are held at a rank than it has, by tasks and actors alone
+//   - members that never wait run without cpus only up to the number of those that the rank has
 //   - ranks are reserved for a gang that is queued
 // and what comes to pass (explorer.hpp): from every state one is reached in which all is done and everything is free,
-// unless actors hold all cpus that there are, or all of a rank that a gang needs: that is the program's own deadlock.
+// unless the program has made its own deadlock: actors hold all cpus that there are, but for those of members inside
+// MPI, or all of a rank that a gang needs; or a member waits for a gang that its partner, inside MPI, keeps from a
+// rank.
 //
 // Left out: demands other than one cpu, priorities, times (what a gang reserves is kept until it starts), values, and
 // messages under way, but for those that tell of kept tasks and of lent cpus. A choice that the scheduler makes by load
