@@ -12,6 +12,11 @@
 //   helping    assigned              the same             a cpu; its thread runs the task that it waits for
 //   blocked    assigned              the same             nothing: it lends its cpu, which the head hears of later
 //   returning  assigned              the same             nothing yet: what it waited for is there
+//   meeting    assigned              the same             what it had: a member inside MPI, until its partner meets too
+//
+// A member of a gang begins at its rank with a cpu that nobody holds who waits there, nor is missing to another member;
+// or without one, beside what waits there. What it has lent it takes back as soon as it has what it waited for. A task
+// that has waited takes its cpu back from members, but not from tasks.
 //
 // What a task has submitted is kept at its rank, and unknown to the head at first: it has no sched::State until it is
 // announced, and holds nothing at the head. An actor that is made holds its cpu until nobody has it any more. A task
@@ -20,10 +25,13 @@
 // What holds in every state (Model::why_wrong):
 //   - a task is at one place, as its sched::State says, and only a rank that is alive has tasks
 //   - what is queued at a rank, or further, had its input
-//   - no more cpus are held at a rank than it has
+//   - no more cpus are held at a rank than it has, by tasks and actors alone
+//   - members that never wait run without cpus only up to the number of those that the rank has
 //   - ranks are reserved for a gang that is queued
 // and what comes to pass (explorer.hpp): from every state one is reached in which all is done and everything is free,
-// unless actors hold all cpus that there are, or all of a rank that a gang needs: that is the program's own deadlock.
+// unless the program has made its own deadlock: actors hold all cpus that there are, but for those of members inside
+// MPI, or all of a rank that a gang needs; or a member waits for a gang that its partner, inside MPI, keeps from a
+// rank.
 //
 // Left out: demands other than one cpu, priorities, times (what a gang reserves is kept until it starts), values, and
 // messages under way, but for those that tell of kept tasks and of lent cpus. A choice that the scheduler makes by load
@@ -39,14 +47,13 @@
 
 namespace mobula::model {
 
-inline constexpr std::size_t kTasks = 6;  // at most
+inline constexpr std::size_t kTasks = 8;  // at most
 inline constexpr std::size_t kRanks = 2;
-inline constexpr std::uint8_t kNone = 7;  // no task, no rank
-inline constexpr std::uint8_t kBoth = 2;  // ranks: those of a gang
+inline constexpr std::uint8_t kNone = 9;  // no task, no rank
 
 // task: plain, and kept where a task submits it. placed: the same, with a wish about its place, so the head places it.
-// actor: making it is the task. gang: has a member on each of two ranks. The last two submit nothing.
-enum class Kind : std::uint8_t { task, placed, actor, gang };
+// actor: making it is the task, and it submits nothing. member: two of them, one after the other, are a gang.
+enum class Kind : std::uint8_t { task, placed, actor, member };
 // Whether who submits it waits for its end: as soon as it is submitted, or when all its brothers are.
 enum class Wait : std::uint8_t { never, at_once, at_end };
 
@@ -56,6 +63,7 @@ struct TaskPlan {
   std::uint8_t parent = kNone;  // who submits it: an earlier task; none: the driver
   std::uint8_t input = kNone;   // whose value it needs: an earlier task
   Wait wait = Wait::never;
+  std::uint8_t awaits = kNone;  // a task of the driver, whose end it waits for at its own end
 };
 struct Plan {
   std::vector<TaskPlan> tasks;
@@ -77,10 +85,17 @@ struct Faults {
   bool reserved_in_vain = false;         // a gang keeps ranks reserved where an actor has all cpus for good
   bool end_overtakes_lending = false;    // the head hears that a task has ended, and later that it lends nothing more
   bool actor_overtakes_member = false;   // of a gang, which was at the rank first
+  bool actor_waits_for_members = false;  // to end, rather than take what a task lends
+  bool members_hold_lent = false;        // a member begins on what others lend, and waits for what it has lent
+  bool tasks_wait_for_members = false;   // a task that has waited goes on only where no member has its cpu
+  bool placed_stays = false;             // what has a wish about its place is not given back
+  bool missing_is_free = false;          // what a member runs without may be another member's
+  bool members_stack_up = false;         // beside others that run beside what waits
+  bool reserved_beside_members = false;  // a rank that is reserved gets no tasks, also where a member is
 };
 
 enum class Life : std::uint8_t { unsubmitted, live, made, ended, failed };  // made: an actor that somebody has
-enum class At : std::uint8_t { head, waiting, queued, running, helping, blocked, returning };
+enum class At : std::uint8_t { head, waiting, queued, running, helping, blocked, returning, meeting };
 
 struct Task {
   Life life = Life::unsubmitted;
@@ -92,13 +107,13 @@ struct Task {
   std::uint8_t rank = kNone;    // of one that has ended: where its value is, while it is needed
   std::uint8_t lender = kNone;  // the task that waits for it, and on whose cpu it runs
   std::uint8_t submitted = 0;   // of its children
-  std::uint8_t members = 0;     // of a gang, as bits: on which ranks they run
   bool operator==(const Task&) const = default;
 };
 struct Rank {
   bool alive = false;
   bool reserved = false;
-  std::uint8_t told = 0;  // cpus that are lent there, as far as the head knows
+  std::uint8_t told = 0;    // cpus that are lent there, and
+  std::uint8_t beside = 0;  // members that run without one, as far as the head knows
   bool operator==(const Rank&) const = default;
 };
 struct State {
@@ -108,7 +123,7 @@ struct State {
   std::uint8_t losses = 0;
   bool operator==(const State&) const = default;
 };
-static_assert(sizeof(State) == 10 * kTasks + 3 * kRanks + 2, "bytes without gaps: states are hashed as such");
+static_assert(sizeof(State) == 9 * kTasks + 4 * kRanks + 2, "bytes without gaps: states are hashed as such");
 
 struct Step {
   const char* what = "";
@@ -140,13 +155,21 @@ class Model {
   // ---- the sums
   bool has_input(const State& state, Id id) const;
   std::uint8_t root(const State& state, Id id) const;
-  bool lends(const State& state, Id id) const;
+  std::uint32_t lenders(const State& state) const;
   int used(const State& state, Id rank) const;
   int lent(const State& state, Id rank) const;
   int unused(const State& state, Id rank) const;
   int actors_begun(const State& state, Id rank) const;
   int spare(const State& state, Id rank) const { return plan_.slots[rank] - used(state, rank); }
   bool anyone_returns(const State& state, Id rank) const;
+  int waiting(const State& state, Id rank) const;
+  int missing(const State& state, Id rank) const;
+  int begun_members(const State& state, Id rank) const;
+  bool is_member(Id id) const { return plan_.tasks[id].kind == Kind::member; }
+  bool is_whole_gang_over(const State& state, Id id) const;
+  bool waits_for_gang(const State& state, Id id, Id rank) const;
+  int members(const State& state, Id rank) const;
+  bool is_closed(const State& state, Id rank) const;
   bool is_member_queued(const State& state, Id rank) const;
   int busy(const State& state, Id rank) const;
   int ahead(const State& state, Id rank) const;
@@ -174,6 +197,7 @@ class Model {
   void to_head(State& state, Id id);
   void end(State& state, Id id);
   void fail(State& state, Id id);
+  void start_gang(State& state, Id id, Id rank);
   void forget(State& state, Id id);
   void forget_children(State& state, Id id);
   void cancel(State& state, Id id);
@@ -193,6 +217,7 @@ class Model {
   Plan plan_;
   Faults faults_;
   std::vector<std::vector<Id>> children_;
+  std::vector<Id> partners_;            // of members
   const State* from_ = nullptr;         // while its steps are looked for,
   std::vector<Step>* steps_ = nullptr;  // which come here
   Moves moves_{};

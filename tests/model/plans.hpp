@@ -14,4 +14,7 @@ std::vector<std::vector<TaskPlan>> all_programs(std::size_t tasks);
 // Some of six tasks, each of which brings much together.
 std::vector<std::vector<TaskPlan>> large_programs();
 
+// Some with gangs whose members wait for tasks of their own, or for other gangs.
+std::vector<std::vector<TaskPlan>> gang_programs();
+
 }  // namespace mobula::model
