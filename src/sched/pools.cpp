@@ -165,7 +165,8 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
   const void* const who = &pools_.at(ids.front());
   const bool reserves = reserver_ == who;
   // What the ranks have for the bundles: at once, or once the tasks there have ended. Cpus that are lent by tasks which
-  // wait are wanted back, so they are taken only where the ranks never have enough beside them.
+  // wait are wanted back, so they are taken only where the ranks never have enough beside them, and beside members of
+  // gangs, which may be inside MPI.
   const auto sites = [&](auto&& cpus_of_worker) {
     std::vector<Site> all;
     for (const RankId rank : members_) {
@@ -178,7 +179,7 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
     return all;
   };
   std::vector<RankId> wanted =
-      arrange(bundles, strategy, sites([](const Worker& worker) { return worker.lasting(); }), used);
+      arrange(bundles, strategy, sites([](const Worker& worker) { return worker.lasting_beside_members(); }), used);
   const bool takes_lent = wanted.empty();
   if (takes_lent) {
     wanted = arrange(bundles, strategy, sites([](const Worker& worker) { return worker.slots - worker.held; }), used);

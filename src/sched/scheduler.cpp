@@ -151,7 +151,7 @@ void Scheduler::resized(Piece& piece, std::int64_t change) {
 
 // Which of its demands the worker can meet now. `takes_lent`: an actor may have for good what a task lends that waits.
 std::optional<std::uint32_t> Scheduler::fits(const Class& klass, const Worker& worker, bool takes_lent) const {
-  if (is_kept_free(worker) || (worker.reserved && klass.stays)) return std::nullopt;
+  if (is_kept_free(worker)) return std::nullopt;
   if (klass.ordinary) return room(worker) != Room::none ? std::optional<std::uint32_t>(0) : std::nullopt;
   for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
     const auto& demand = klass.demands[i];
@@ -184,13 +184,14 @@ std::optional<Scheduler::Choice> Scheduler::look_at(const Class& klass, RankId r
   return std::nullopt;
 }
 
-// A rank for an actor that no rank can ever have beside the tasks that wait there: these may wait for just that actor.
+// A rank for an actor that no rank can ever have beside the tasks that wait there, and members of gangs: these may wait
+// for just that actor.
 // The rank lets such a task go on even where the actor has its cpus.
 std::optional<Scheduler::Choice> Scheduler::choose_lent(const Class& klass, Piece* only) const {
   std::optional<Choice> found;
   for (const RankId rank : ranks_of(klass)) {
     if (!allowed(klass, rank)) continue;
-    if (klass.demands.front().cpus <= workers_[rank].lasting() + kSlack) return std::nullopt;
+    if (klass.demands.front().cpus <= workers_[rank].lasting_beside_members() + kSlack) return std::nullopt;
     if (!found) found = look_at(klass, rank, only, true);
   }
   return found;
@@ -473,7 +474,7 @@ void Scheduler::load(Piece& piece) {
   worker.load_ns += piece.estimate_ns * piece.size();
   charge(piece, piece.size());
   for (const RankId lender : piece.lenders) lend_rank(lender, 1);
-  if (class_of(piece).gang != 0) count_member(piece.worker, 1);
+  if (class_of(piece).gang != 0) count_member(piece, 1);
   update(piece.worker);
   ask_reserved(piece.worker);
 }
@@ -555,14 +556,16 @@ void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {
   worker.tasks -= tasks;
   worker.busy = worker.tasks != 0 ? worker.busy - cpus_of(piece) * tasks : 0;
   worker.load_ns -= piece.estimate_ns * tasks;
-  if (class_of(piece).gang != 0) count_member(piece.worker, -1);
+  if (class_of(piece).gang != 0) count_member(piece, -1);
 }
 
-// A member of a gang has come to the rank, or gone. While one is on a rank that is reserved, other tasks have those
-// ranks too: it may be inside MPI, and wait there for another member that waits for just such a task.
-void Scheduler::count_member(RankId rank, int change) {
-  workers_[rank].members += static_cast<std::uint32_t>(change);
-  if (!workers_[rank].reserved) return;
+// A member of a gang has come to the rank, or gone. While one is on a rank that is reserved, tasks and actors have
+// those ranks too: it may be inside MPI, and wait there for another member that waits for just such a one.
+void Scheduler::count_member(const Holding& holding, int change) {
+  Worker& worker = workers_[holding.worker];
+  worker.members += static_cast<std::uint32_t>(change);
+  worker.by_members = worker.members != 0 ? worker.by_members + change * cpus_of(holding) : 0;
+  if (!worker.reserved) return;
   members_in_way_ += static_cast<std::uint32_t>(change);
   if (members_in_way_ == 0) keep_free({});
 }

@@ -117,7 +117,7 @@ class Scheduler {
   bool has_room_ahead(RankId rank) const { return room_ahead(rank) != 0; }
   std::size_t room_ahead(RankId rank) const {  // tasks
     const Worker& worker = workers_[rank];
-    if (!worker.alive || worker.closed || worker.reserved) return 0;
+    if (!worker.alive || worker.closed || is_kept_free(worker)) return 0;
     const std::size_t has = std::size_t{worker.ahead} + worker.tasks;
     return has < kAhead ? kAhead - has : 0;
   }
@@ -214,6 +214,7 @@ class Scheduler {
     double slots = 0;
     double lent = 0;
     std::uint32_t members = 0;  // of gangs: tasks in state assigned
+    double by_members = 0;      // cpus of those
     std::uint32_t beside = 0;   // of those, the ones that run, and have no cpus of their own
     double held = 0;            // cpus of actors
     std::uint32_t actors = 0;
@@ -228,6 +229,8 @@ class Scheduler {
     double capacity() const { return lends != 0 ? 0 : std::max(0.0, slots + lent - held); }
     // Cpus that may be held for good, once the tasks there have ended: who lends cpus while it waits wants them back.
     double lasting() const { return lends != 0 ? 0 : slots - held - lent; }
+    // The same, once those tasks have ended that do so by themselves: a member may be inside MPI.
+    double lasting_beside_members() const { return lasting() - by_members; }
   };
   struct Pool {
     RankId worker = detail::kNoRank;
@@ -251,7 +254,7 @@ class Scheduler {
     std::uint32_t demand = 0;
   };
   bool is_kept_free(const Worker& worker) const { return worker.reserved && members_in_way_ == 0; }
-  void count_member(RankId rank, int change);
+  void count_member(const Holding& holding, int change);
   void keep_free(const std::set<RankId>& asked);
   Room room(const Worker& worker) const;
   void update(RankId rank);
@@ -346,7 +349,7 @@ class Scheduler {
   std::unordered_map<std::uint32_t, std::vector<Class*>> at_node_;
   // Those with something queued: the ones that are to be tried, in order, but plain tasks; and all.
   std::map<std::pair<std::int64_t, std::uint64_t>, Class*> turns_;
-  bool news_ = false;                       // something has been added to those since it was unset
+  bool news_ = false;                       // since it was unset, one was added to those, or a reservation has ended
   std::map<std::uint64_t, Class*> queued_;  // by their order; that of plain tasks always
   // Where the search for what has waited longest goes on: a class, and its level.
   std::uint64_t patience_class_ = 0;

@@ -457,11 +457,11 @@ double Worker::held_cpus(const Run& run) const { return cpus_of(run) - run.missi
 // What a member that begins now may hold: nothing of what is another's who waits.
 double Worker::for_member() const { return std::max(0.0, free_.cpus - spoken_for_); }
 
-// The cpus that a run which has waited goes on with: all of its own, or what actors and members of gangs leave of the
-// rank's, as those keep theirs. It may have waited for just such an actor, or a member may wait for it inside MPI; and
-// an actor's method may take back what it had lent to a task that waits by now.
+// The cpus that a run which has waited goes on with: all of its own, or what actors have left of the rank's since it
+// began, as those keep theirs for good. It may have waited for just such an actor; and an actor's method may take back
+// what it had lent to a task that waits by now. A member goes on with what it had.
 double Worker::due_cpus(const Run& run) const {
-  const double cpus = run.body->gang != nullptr ? held_cpus(run) : cpus_of(run);
+  const double cpus = run.is_member() ? held_cpus(run) : cpus_of(run);
   const auto* options = run.body->options.get();
   const bool is_actors = run.body->actor != nullptr || (options != nullptr && options->is_actor);
   return std::min(cpus, std::max(0.0, lasting_cpus() + (is_actors ? cpus : 0)));
@@ -833,10 +833,10 @@ void Worker::lend(Run& of, bool executes) {
 bool Worker::resume(Run& of, bool force) {
   Run& run = of.lender != nullptr ? *of.lender : of;
   const bool last = run.waiting == 1;
-  force = force || run.is_member();
   const double cpus = run.lends && last ? due_cpus(run) : 0;
-  const std::size_t slots = std::min(run.lent_slots, static_cast<std::size_t>(cpus + 1e-9));
-  if (!force && cpus > 0 && (free_.cpus + 1e-9 < cpus || free_slots_.size() < slots)) return false;
+  // Members go on at once, and nobody waits for what they have: one may be inside MPI, and wait there for another one
+  // that waits for just this run.
+  if (!force && !run.is_member() && cpus > 0 && free_.cpus + member_cpus_ + kSlack < cpus) return false;
   // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker)
   if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});
   of.blocked = 0;
@@ -849,11 +849,11 @@ bool Worker::resume(Run& of, bool force) {
   if (!run.lends) return true;
   run.lends = false;
   tell_waits(run, false);
-  if (cpus < held_cpus(run)) MOBULA_MARK("worker: a run goes on with less cpus, since actors or members have them");
+  if (cpus < held_cpus(run)) MOBULA_MARK("worker: a run goes on with less cpus, since actors have them");
   run.missing_cpus = cpus_of(run) - cpus;
   free_.cpus -= cpus;
   count_cpus(run);
-  take_slots(run, slots);
+  take_slots(run, std::min(run.lent_slots, static_cast<std::size_t>(cpus + kSlack)));
   return true;
 }
 

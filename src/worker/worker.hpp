@@ -165,7 +165,7 @@ struct Run : core::Listed<Run> {
   bool expired = false;     // its result was already given as TimedOut
   bool is_long = false;     // it has taken longer than kRunLimit
   bool lends = false;       // waits for others, its cpus are free
-  double missing_cpus = 0;  // of its own: it runs without those, as actors or members of gangs have them
+  double missing_cpus = 0;  // of its own: it runs without those, as actors have them, or those that wait
   // Threads of its function that wait for others: the one that executes it, and those which that has started. Of a run
   // that lends, those of the runs that it lends to as well.
   std::uint32_t waiting = 0;
@@ -525,8 +525,7 @@ class Worker {
   double for_member() const;
   double due_cpus(const Run& run) const;
   double cpus_of(const Body& body) const;
-  // That tasks may have though nobody ends who does not end by himself.
-  double lasting_cpus() const { return settings_.slots - actor_cpus_ - member_cpus_; }
+  double lasting_cpus() const { return settings_.slots - actor_cpus_; }  // that tasks may have some time
   double own_cpus(const core::WireDemand& demand) const;
   bool is_near(int slot, int gpu) const;
   bool fits(const Body& body) const;

@@ -295,7 +295,10 @@ TEST_F(SchedulerTest, TasksHaveReservedRanksToo_WhileAMemberIsThere) {
   core::WireOptions constructor = asks({1, 0, 0, {}});
   constructor.is_actor = true;
   tasks(1, 0, &constructor);
-  EXPECT_FALSE(scheduler.place(now)) << "an actor would stay";
+  Piece* const actor = place();
+  ASSERT_NE(actor, nullptr);
+  scheduler.stays(*actor);
+  scheduler.left(*actor);
   scheduler.ended(*member);
   EXPECT_EQ(scheduler.take_reserved(), std::vector<RankId>{task->worker});
   tasks(1);
@@ -304,6 +307,25 @@ TEST_F(SchedulerTest, TasksHaveReservedRanksToo_WhileAMemberIsThere) {
   const auto decision = scheduler.place(now);
   ASSERT_TRUE(decision);
   EXPECT_EQ(decision->members.size(), 2U);
+}
+
+// The rank that has no more to lend than its member's cpu may never be free: that one may wait inside MPI for another
+// that waits for the actor.
+TEST_F(SchedulerTest, AnActorDoesNotWaitForMembers) {
+  for (RankId r = 1; r <= 2; ++r) worker(r);
+  core::WireOptions alone = asks({1, 0, 0, {}});
+  alone.gang = 1;
+  for (int i = 0; i < 2; ++i) tasks(1, 0, &alone);
+  const Piece* const waits = place_gang();
+  ASSERT_TRUE(waits != nullptr && place_gang() != nullptr);
+  core::WireOptions constructor = asks({1, 0, 0, {}});
+  constructor.is_actor = true;
+  tasks(1, 0, &constructor);
+  EXPECT_FALSE(scheduler.place(now));
+  scheduler.set_lent(waits->worker, 1);
+  const Piece* const actor = place();
+  ASSERT_NE(actor, nullptr);
+  EXPECT_EQ(actor->worker, waits->worker);
 }
 
 // One that waits may wait for the next, and no more of them run on what it lends than one.

@@ -256,7 +256,7 @@ TEST_F(Lending, AMemberTakesItsCpuBackAtOnceAndNobodyWaitsForThat) {
   worker.lend(*runs);
   EXPECT_EQ(next(), nullptr) << "the member has the cpu";
   EXPECT_TRUE(worker.resume(*runs)) << "the member may wait for it";
-  EXPECT_EQ(worker.cpus_in_use(), 1);
+  EXPECT_EQ(worker.cpus_in_use(), 2);
   end(std::move(runs));
   EXPECT_EQ(worker.cpus_in_use(), 1);
   end(std::move(member));
