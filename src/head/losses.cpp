@@ -358,7 +358,10 @@ std::string Head::why_not_again(const Entry& of) {
   if (work.unfinished != 0) return "";
   const bool complete =
       std::all_of(work.holds.begin(), work.holds.end(), [this](const ObjectId& input) { return find_entry(input); });
-  return complete ? "" : "what its task was given has ended";
+  if (complete) return "";
+  // Of a small result nobody keeps what it was made of once its task has ended.
+  return work.in_lineage ? "what its task was given has ended"
+                         : "it was lost on its way, and what its task was given has ended";
 }
 
 // All that the rank has not begun, since some of it waits for what nobody makes yet, and holds the room that the making

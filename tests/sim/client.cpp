@@ -172,8 +172,10 @@ void Cluster::require_fair(const core::ErrorRecord& error) {
   switch (error.kind) {
     case core::ErrorKind::object_lost:
       require(outcome_.losses > 0, ("an object is lost only with a rank: " + error.message).c_str());
-      require(error.message.find("no task that can run again") != std::string::npos,
-              ("what tasks have made is made again: " + error.message).c_str());
+      require(
+          error.message.find("no task that can run again") != std::string::npos ||
+              error.message.find("it was lost on its way, and what its task was given has ended") != std::string::npos,
+          ("what tasks have made is made again: " + error.message).c_str());
       break;
     case core::ErrorKind::worker_lost: require(outcome_.losses > 0, "a worker is lost only when one died"); break;
     case core::ErrorKind::infeasible: require(may_miss(), "what could run can do so while no rank is lost"); break;
