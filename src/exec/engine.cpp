@@ -145,6 +145,15 @@ bool stands_still(worker::Run& run, Time now, Time patience) {
   return false;
 }
 
+// For a member of a gang on a rank where another one was left behind in MPI, which drives progress there for all. Whom
+// that one wakes spins inside Open MPI until its waker has gone on. So it must not take the core from the waker, as
+// one that is woken does: both would stand until its turn is over, for milliseconds at each message. A SCHED_BATCH
+// thread waits until the core is given away.
+void let_waker_go_on(int thread) {
+  const sched_param none{};
+  if (sched_getscheduler(thread) == SCHED_OTHER) sched_setscheduler(thread, SCHED_BATCH, &none);
+}
+
 }  // namespace
 
 void name_thread(const std::string& part) {
@@ -161,7 +170,12 @@ Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* h
       objects_(wire.rank(), store_),
       scratch_(settings_.scratch) {
   settings_.worker.fence = fence();
-  settings_.worker.give_way_inside = [this] { wire_.give_way_inside(); };
+  settings_.worker.give_way_inside = [this] {
+    wire_.give_way_inside();
+    for (const worker::Run* run : worker_->runs()) {
+      if (run->body->gang != nullptr) let_waker_go_on(run->thread);
+    }
+  };
   worker_ = std::make_unique<worker::Worker>(transport_, objects_, settings_.worker);
   if (head_settings != nullptr) head_ = std::make_unique<head::Head>(transport_, objects_, *head_settings);
   on_frame_ = [this](detail::RankId from, detail::ByteView frame) { dispatch(from, frame); };
@@ -969,6 +983,9 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   run->thread = t_thread;
   thread_local const clockid_t clock = own_clock();
   run->clock = clock;
+  const bool is_member = run->body->gang != nullptr;
+  const int policy = is_member ? sched_getscheduler(t_thread) : -1;
+  if (is_member && worker_->stuck() != 0) let_waker_go_on(t_thread);
   lock.unlock();
   if (t_number != 0) bind_to(*run);  // one that a task has started keeps the place that it has
   worker::Run* const outer = std::exchange(t_run, run.get());
@@ -984,6 +1001,10 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   lock.lock();
   if (tells) watch_->ended(cell);
   if (outer == nullptr && t_number != 0) forget_helpers();
+  if (policy == SCHED_OTHER) {
+    const sched_param none{};
+    sched_setscheduler(t_thread, policy, &none);
+  }
   worker_->finish(std::move(run), core::now());
 }
 
