@@ -180,6 +180,7 @@ void tell_end(int status, bool is_head) {
     kill_children();  // what the rank had started
     output.finish();
     if (is_head) {
+      board->over().store(1);  // else those of this node would stay, where the launcher lets a rank end like this
       tell_end(status, true);
       end_like(status);
     }

@@ -101,6 +101,7 @@ int main(int argc, char** argv) {
     if (how == "throw") throw std::runtime_error("the driver is unhappy");
     if (how == "task") mobula::get(mobula::remote<thrower>());
     if (how == "exit5") std::exit(5);
+    if (how == "vanish") std::_Exit(0);
     if (how == "running") {
       for (int i = 0; i < 20; ++i) mobula::remote<sleep_s>(30);
       std::this_thread::sleep_for(std::chrono::milliseconds(100));

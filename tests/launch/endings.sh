@@ -54,6 +54,11 @@ for case in "ok 0 " "return3 3 " "throw 1 the driver is unhappy" "task 1 from a 
   echo "$how: code $code after $ms ms"
 done
 
+# A head that ends without a word ends the job, also where the launcher lets it.
+OMPI_MCA_orte_allowed_exit_without_sync=1 in_time ends vanish
+[ "$code" = 0 ] || { fail "vanish: exit code $code"; cat "$work/out"; }
+echo "vanish: code $code after $ms ms"
+
 for how in wait busy; do
   for signal in INT TERM; do
     in_time is_ended $how $signal
