@@ -398,11 +398,20 @@ bool Engine::has_room_here() const {
          worker_->calls_pending() < settings_.most_tasks;
 }
 
+bool Engine::has_room_for_sent() const {
+  return worker_->sent().tasks() < settings_.most_tasks && worker_->sent().bytes() < settings_.most_bytes;
+}
+
+// One of those that wait may go on: there is room, or one of what was sent has ended since the last of them did.
+bool Engine::next_may_be_sent() const { return has_room_for_sent() || worker_->sent().ends() != ends_used_; }
+
 void Engine::wait_for_room(Lock& lock) {
   if (worker::Run* const run = callers_run()) {
     if (!has_room_here()) make_room(lock, *run);
+    if (!has_room_for_sent()) wait_for_sent(lock);
     return;
   }
+  if (!head_ && !has_room_for_sent()) wait_for_sent(lock);  // of a task, perhaps, of which nobody knows
   if (has_room_at_head()) return;
   const auto room = [this] { return has_room_at_head() || stopping(); };
   {
@@ -432,6 +441,31 @@ void Engine::make_room(Lock& lock, worker::Run& run) {
       lock, waiter, [&] { return has_room_here() || worker_->tasks_run() != ended; }, core::now() + kPatience);
 }
 
+// One task is sent for each that ends. Where none does, since all wait perhaps for what this one holds, it goes on all
+// the same, the later, the more is sent already: so the excess grows ever more slowly.
+void Engine::wait_for_sent(Lock& lock) {
+  constexpr double kPatience = 1e6;  // ns in which nothing ends
+  constexpr double kTwice = 100e6;   // the same where twice as much is sent as there should be
+  const double tasks = static_cast<double>(worker_->sent().tasks()) / static_cast<double>(settings_.most_tasks);
+  const double bytes = static_cast<double>(worker_->sent().bytes()) / static_cast<double>(settings_.most_bytes);
+  const auto patience = static_cast<Time>(kPatience + kTwice * (std::max({tasks, bytes, 1.0}) - 1));
+  bool goes_on = false;
+  {
+    Waiter waiter;
+    Place place(waiter);
+    for_sent_.push_back(place);
+    const auto met = [&] {
+      if (!goes_on && next_may_be_sent()) {
+        goes_on = true;
+        ends_used_ = worker_->sent().ends();
+      }
+      return goes_on;
+    };
+    wait_lending(lock, waiter, met, core::now() + patience);
+  }
+  if (!for_sent_.empty() && next_may_be_sent()) for_sent_.front().waiter().signal();
+}
+
 // ---- waiting -----------------------------------------------------------------------------------------------------
 
 // Signals those whom concerns what has happened, and sees to it that there is a thread for what can run.
@@ -440,6 +474,7 @@ void Engine::tell() {
   if (!for_space_.empty() && std::exchange(space_seen_, store_.changes()) != store_.changes()) for_space_.signal_all();
   if (!for_head_.empty() && (has_room_at_head() || stopping())) for_head_.front().waiter().signal();
   if (!for_end_.empty()) for_end_.front().waiter().signal();
+  if (!for_sent_.empty() && next_may_be_sent()) for_sent_.front().waiter().signal();
   for_job_.signal_all();
   find_thread();
 }

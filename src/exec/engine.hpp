@@ -53,8 +53,8 @@ struct Settings {
   std::function<std::thread(std::function<void()>)> start_thread = [](std::function<void()> act) {
     return std::thread(std::move(act));
   };
-  // Beyond which submissions wait: what the head has queued, and what each rank has queued of its own tasks. Enough to
-  // keep thousands of workers busy, and little memory.
+  // Beyond which submissions wait: what the head has queued, what each rank has queued of its own tasks, and what it
+  // has sent to the head of others. Enough to keep thousands of workers busy, and little memory.
   std::uint64_t most_tasks = 2 << 20;
   std::size_t most_bytes = 256 << 20;
   double time_limit_s = 0;
@@ -222,7 +222,10 @@ class Engine {
   void give_cpus_back();
   bool has_room_at_head() const;
   bool has_room_here() const;
+  bool has_room_for_sent() const;
+  bool next_may_be_sent() const;
   void make_room(Lock& lock, worker::Run& run);
+  void wait_for_sent(Lock& lock);
   [[noreturn]] void halt(Lock& lock);
   void slot_main(Thread& self, std::uint32_t number);
   void pump_main();
@@ -276,8 +279,10 @@ class Engine {
   WaitList for_space_;  // in the store
   WaitList for_head_;   // for room at the head, in turn
   WaitList for_end_;    // of some task of this rank, in turn
+  WaitList for_sent_;   // of some task that this rank has sent to the head, in turn
   WaitList for_job_;    // for the state of the job as a whole: the driver's thread
   std::uint64_t space_seen_ = 0;
+  std::uint64_t ends_used_ = 0;                        // of tasks sent to the head, by those who waited for one
   std::unordered_map<std::uint64_t, Waiter*> asking_;  // by token
   bool bell_taken_ = false;
   Time last_step_ = 0;

@@ -12,6 +12,7 @@ std::string Worker::what_is_left() const {
   };
   const auto differ = [](double a, double b) { return std::abs(a - b) > 1e-6; };
   name(pieces_.size() + queued_tasks_ + queued_without_cpus_ + unannounced_.size() + parked_.size(), "pieces");
+  name(sent_.tasks() + sent_.bytes(), "tasks at the head, or bytes of them");
   name(running_.size(), "runs");
   name(members_.size(), "members of gangs");
   name(actors_.size() + callable_[0].size() + callable_[1].size(), "actors");

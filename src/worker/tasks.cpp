@@ -895,6 +895,7 @@ void Worker::send_report(Report report) {
   for (const auto& [index, value] : report.stored) done.stored.push_back({index, value ? value->size() : 0});
 
   if (owner == objects_.rank()) {
+    sent_.ended(range);
     if (Record* record = objects_.find({range.span, range.begin})) {
       if (odd.empty() && record->packed != kVariable && record->packed == report.fixed) {
         objects_.set_packed(*record, range.begin, range.end - range.begin, report.values->data());

@@ -388,6 +388,7 @@ void Worker::send_submit(const Range& range, bool kept, const FunctionInfo& func
   submit.deps = std::move(deps);
   submit.refs = std::move(refs);
   if (options != nullptr && options->placement == Placement::Kind::bundle) submit.refs.push_back(options->near);
+  if (!kept) sent_.add(range, args.size());
   transport_.send(kHeadRank, submit);
 }
 
@@ -558,6 +559,10 @@ void Worker::handle(RankId, const core::TakeBack& m) {
   constexpr int kLook = 64;  // pieces at a far end that can't be given, before that level is left
   unpark();
   core::GaveBack back;
+  const auto give = [&](const Range& range, const Piece& piece) {
+    back.ranges.push_back(range);
+    if (piece.kept) sent_.add(range, piece.body->args_of(range.begin, range.end).size());
+  };
   std::uint32_t left = m.tasks;
   std::vector<Piece*> whole;
   // From the far end: what would run last. Kept pieces are queued newest first, and the oldest are the largest: the far
@@ -579,7 +584,7 @@ void Worker::handle(RankId, const core::TakeBack& m) {
         left -= n;
         continue;
       }
-      back.ranges.push_back({piece->range.span, piece->range.end - left, piece->range.end});
+      give({piece->range.span, piece->range.end - left, piece->range.end}, *piece);
       piece->range.end -= left;
       queued_tasks_ -= left;
       left = 0;
@@ -597,7 +602,7 @@ void Worker::handle(RankId, const core::TakeBack& m) {
     whole.erase(std::unique(whole.begin(), whole.end()), whole.end());
   }
   for (Piece* piece : whole) {
-    back.ranges.push_back(piece->range);
+    give(piece->range, *piece);
     const bool waits = piece->missing != 0;
     const core::Ids deps = waits ? piece->body->deps : core::Ids();
     erase_piece(*piece);
@@ -811,6 +816,7 @@ void Worker::handle(RankId sender, const core::Result& m) {
                                  !std::is_sorted(m.ends.begin(), m.ends.end())) {
     detail::throw_damaged("results are not of their function's size");
   }
+  if (m.range.span.owner() == objects_.rank()) sent_.ended(m.range);
   Record* record = objects_.find({m.range.span, m.range.begin});
   if (record == nullptr || !record->mine) {
     MOBULA_MARK("worker: results come that nobody holds");

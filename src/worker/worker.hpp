@@ -27,6 +27,7 @@
 #include "transport/transport.hpp"
 #include "worker/folds.hpp"
 #include "worker/runs.hpp"
+#include "worker/sent.hpp"
 
 namespace mobula::worker {
 
@@ -343,6 +344,7 @@ class Worker {
   std::size_t queued_tasks() const { return queued_tasks_; }
   std::size_t kept_bytes() const { return kept_bytes_; }        // that kept pieces take
   std::size_t calls_pending() const { return calls_pending_; }  // of this rank's, that have not ended
+  const Sent& sent() const { return sent_; }                    // of this rank's tasks, what it does not keep
   std::size_t interests() const { return interests_.size(); }
   std::uint64_t tasks_run() const { return tasks_run_; }
   std::uint64_t fetches() const { return fetches_; }  // values asked of other ranks
@@ -609,6 +611,7 @@ class Worker {
   std::shared_ptr<const core::WireOptions> options_wire_;
 
   std::size_t kept_bytes_ = 0;  // outlives the pieces
+  Sent sent_;
   std::unordered_map<SpanId, std::map<std::uint32_t, std::unique_ptr<Piece>>> pieces_;
   std::map<int, PieceQueue, std::greater<>> ready_;  // by priority
   std::size_t queued_without_cpus_ = 0;              // pieces

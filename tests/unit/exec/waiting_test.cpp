@@ -323,6 +323,53 @@ TEST_F(Alone, SubmissionsOfTasksWaitForRoomAndNeverForEver) {
   EXPECT_LE(most.load(), 2 * kMost);
 }
 
+// What goes straight to the head is not among what a rank has queued.
+TaskOptions placed_here() {
+  TaskOptions options;
+  options.placement = on_rank(0);
+  return options;
+}
+
+TEST_F(Alone, SubmissionsOfTasksWaitForWhatTheHeadHoldsOfThem) {
+  constexpr std::size_t kMost = 100;
+  start(1, [](Settings& settings) { settings.most_tasks = kMost; });
+  std::atomic<std::uint64_t> most{0};
+  const TaskOptions here = placed_here();
+  const Ends engine_ends{engine_};
+  g_act = [&] {
+    for (std::size_t i = 0; i < 20 * kMost; ++i) {
+      submit(kNothing, &here);
+      Engine::Lock lock(*engine_);
+      engine_->wait_for_room(lock);
+      most = std::max(most.load(), engine_->head()->unfinished());
+    }
+  };
+  EXPECT_TRUE(get(submit(kAct), in(std::chrono::seconds(60))));
+  EXPECT_LE(most.load(), kMost + kMost / 2 + 64);  // what gathers is not counted before the next step
+}
+
+TEST_F(Alone, SubmissionsThatWaitForRoomDoNotWaitForThemselves) {
+  constexpr std::size_t kMost = 100;
+  start(1, [](Settings& settings) {
+    settings.most_tasks = kMost;
+    settings.worker.offers.resources = {{"one", 1}};
+  });
+  // All need what the one that submits them holds.
+  std::atomic<int> begun{0};
+  TaskOptions holding;
+  holding.resources = {{"one", 1}};
+  const Ends engine_ends{engine_};
+  g_act = [&] {
+    if (begun.fetch_add(1) != 0) return;
+    for (std::size_t i = 0; i < kMost + 50; ++i) {
+      submit(kAct, &holding);
+      Engine::Lock lock(*engine_);
+      engine_->wait_for_room(lock);
+    }
+  };
+  EXPECT_TRUE(get(submit(kAct, &holding), in(std::chrono::seconds(60))));
+}
+
 TEST_F(Alone, TheEndIsToldToAllWhoWait) {
   start(1);
   std::atomic<bool> goes_on{true};
