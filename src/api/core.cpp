@@ -153,6 +153,7 @@ ActorBase create_actor(const FunctionInfo& constructor, const ActorOptions* give
   Lock lock(engine);
   engine.worker().create(handle, constructor, *wire, draft);
   engine.submitted(lock, 1);
+  engine.wait_for_room(lock);
   return {std::move(handle), wire->actor.limits};
 }
 

@@ -437,7 +437,13 @@ bool Head::any_unfinished(const Range& range) const {
 
 // Makes values again that had to wait for the rest of their gangs to end.
 void Head::make_late_again() {
-  for (const ObjectId& id : std::exchange(late_, {})) make_again_or_fail(id);
+  for (const ObjectId& id : std::exchange(late_, {})) {
+    make_again_or_fail(id);
+    if (find_entry(id) != nullptr || piece_with(id) != nullptr) continue;
+    // Nobody wants it, and no result of it will come to its owner, who waits for its end.
+    send_error({id.span, id.index, id.index + 1},
+               make_error(ErrorKind::worker_lost, "the rank that had made it was lost", "", id, kNoRank, 1));
+  }
   settle();
 }
 

@@ -10,7 +10,7 @@ using core::Range;
 using detail::ObjectId;
 
 void Sent::add(const Range& range, std::size_t bytes) {
-  constexpr std::size_t kBooks = 512;  // bytes that a stretch takes at the head beside its arguments
+  constexpr std::size_t kBooks = 1024;  // bytes that a stretch takes at the head beside its arguments
   const std::uint32_t n = range.end - range.begin;
   const std::size_t weight = (bytes + kBooks + n - 1) / n;
   stretches_[{range.span, range.begin}] = {range.end, weight};

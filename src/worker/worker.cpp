@@ -780,6 +780,7 @@ void Worker::rank_lost(const core::RankLost& m) {
   if (m.ended.empty()) return;
   core::Unheard unheard{m.rank, {}};
   for (const Range& range : m.ended) {
+    sent_.ended(range);
     Record* record = objects_.find({range.span, range.begin});
     if (record == nullptr || !record->mine || range.end > record->count()) continue;
     for (std::uint32_t i = range.begin; i < range.end; ++i) {
