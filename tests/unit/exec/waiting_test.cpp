@@ -33,6 +33,7 @@ void act(TaskRun& run) {
 }
 void nothing(TaskRun& run) {
   for (; run.next.load() != run.end; run.advance()) {
+    if (run.stop.load()) return;  // or what is taken from its run would run twice
     run.begin();
     run.finish();
   }
