@@ -34,6 +34,12 @@ class SchedulerTest : public testing::Test {
   }
   // Carries out one decision; the part assigned is a new piece.
   Piece* place() {
+    Piece* const piece = place_one();
+    scheduler.check_invariants();
+    return piece;
+  }
+  // The same where looking at everything would take too long.
+  Piece* place_one() {
     const auto decision = scheduler.place(now);
     if (!decision) return nullptr;
     Piece& from = *decision->piece;
@@ -47,7 +53,6 @@ class SchedulerTest : public testing::Test {
       from.range.begin += decision->tasks;
     }
     scheduler.assigned(part, decision->worker, decision->demand, decision->lenders);
-    scheduler.check_invariants();
     return &part;
   }
   // The same, of a gang of one.
@@ -853,6 +858,95 @@ TEST_F(ClassesTest, EachPlaceIsLookedAtWhenItsRankHasRoom) {
     EXPECT_EQ(next->worker, rank);
     EXPECT_EQ(place(), nullptr);
   }
+}
+
+// What a decision costs does not depend on how many other demands are queued.
+class ManyDemandsTest : public ClassesTest {
+ protected:
+  ManyDemandsTest() {
+    core::WireDemand offers;
+    offers.cpus = 4;
+    offers.gpus = 4;
+    offers.memory = 1'000'000;
+    offers.resources = {{"x", 4}, {"y", 4}};
+    for (RankId rank = 1; rank <= 2; ++rank) scheduler.add_worker(rank, 0, offers);
+  }
+  // Of n tasks that ask for other parts of something each; until all have ended, one after the other.
+  template <class F>
+  double seconds(int n, F&& ask) {
+    const double begin = tests::seconds_of_this_thread();
+    for (int i = 0; i < n; ++i) {
+      core::WireOptions options = asks({1, 0, 0, {}});
+      int priority = 0;
+      ask(options, static_cast<double>(1 + std::int64_t{i} * 7919 % n) / n, priority);
+      tasks(1, priority, &options);
+    }
+    std::deque<Piece*> running;
+    int ended = 0;
+    for (int turns = 0; ended < n && turns < 10 * n; ++turns) {
+      now += 1'000;
+      while (Piece* const piece = place_one()) running.push_back(piece);
+      if (running.empty()) continue;
+      scheduler.ended(*running.front());
+      running.pop_front();
+      ++ended;
+    }
+    EXPECT_EQ(ended, n);
+    scheduler.check_invariants();
+    EXPECT_EQ(scheduler.what_is_held(), "");
+    pieces.clear();
+    return tests::seconds_of_this_thread() - begin;
+  }
+  template <class F>
+  void expect_linear(F&& ask) {
+    const tests::Growth cost = tests::growth(2'000, [&](int n) { return seconds(n, ask); });
+    std::printf("%.0f ms, %.1f times that for twice as many\n", cost.once * 1e3, cost.times());
+    EXPECT_LT(cost.times(), 2.5);
+  }
+};
+
+TEST_F(ManyDemandsTest, OfAResource) {
+  expect_linear([](core::WireOptions& options, double part, int&) { options.demands[0].resources["x"] = part; });
+}
+
+TEST_F(ManyDemandsTest, OfCpus) {
+  expect_linear([](core::WireOptions& options, double part, int&) { options.demands[0].cpus = 4 * part; });
+}
+
+TEST_F(ManyDemandsTest, OfGpusAndPriorities) {
+  expect_linear([](core::WireOptions& options, double part, int& priority) {
+    options.demands[0].gpus = part;
+    priority = static_cast<int>(part * 100'000) % 1'000;
+  });
+}
+
+TEST_F(ManyDemandsTest, OfAResourceAndMemory) {
+  expect_linear([](core::WireOptions& options, double part, int&) {
+    options.demands[0].resources["x"] = 4 * part;
+    options.demands[0].memory = static_cast<std::uint64_t>(1'000'000 * (1 - part));
+  });
+}
+
+TEST_F(ManyDemandsTest, OfTwoResources) {
+  expect_linear([](core::WireOptions& options, double part, int&) {
+    options.demands[0].resources["x"] = 4 * part;
+    options.demands[0].resources["y"] = 4.01 - 4 * part;
+  });
+}
+
+TEST_F(ManyDemandsTest, OfAResourceAtARank) {
+  expect_linear([](core::WireOptions& options, double part, int&) {
+    options.demands[0].resources["x"] = part;
+    options.placement = Placement::Kind::on_rank;
+    options.place_index = 2;
+  });
+}
+
+TEST_F(ManyDemandsTest, OfAResourceWithAnotherChoice) {
+  expect_linear([](core::WireOptions& options, double part, int&) {
+    options.demands[0].resources["x"] = 4 * part;
+    options.demands.push_back({4 * part, 0, 0, {}});
+  });
 }
 
 class ManyRanksTest : public SchedulerTest {
