@@ -930,7 +930,7 @@ TEST_F(ManyDemandsTest, OfAResourceAndMemory) {
 TEST_F(ManyDemandsTest, OfTwoResources) {
   expect_linear([](core::WireOptions& options, double part, int&) {
     options.demands[0].resources["x"] = 4 * part;
-    options.demands[0].resources["y"] = 4.01 - 4 * part;
+    options.demands[0].resources["y"] = 4 * (1 - part);
   });
 }
 
