@@ -133,35 +133,36 @@ Family::Asks Scheduler::asks_of(const Class& klass) {
   return asks;
 }
 
-// The least that any task of it which is queued asks for, whichever demand of its class is met.
-std::vector<double> Scheduler::amounts_of(const Class& klass) {
-  const Family::Asks& asks = klass.family->asks;
-  std::vector<double> amounts;
-  const auto add_least = [&](auto&& amount) {
-    double least = amount(klass.demands.front());
-    for (const auto& demand : klass.demands) least = std::min(least, amount(demand));
-    amounts.push_back(least);
+// Of the demand, and as much memory more.
+Amounts Scheduler::amounts_of(const core::WireDemand& demand, std::uint64_t memory, const Family::Asks& asks) {
+  Amounts amounts{};
+  std::size_t n = 0;
+  const auto add = [&](double amount) {
+    if (n != amounts.size()) amounts[n++] = amount;
   };
-  if (asks.cpus) add_least([](const auto& demand) { return demand.cpus; });
-  if (asks.gpus) add_least([](const auto& demand) { return demand.gpus; });
-  if (asks.memory)
-    add_least(
-        [&](const auto& demand) { return static_cast<double>(klass.by_memory ? klass.least_memory : demand.memory); });
-  for (const std::string& name : asks.resources)
-    add_least([&name](const auto& demand) { return demand.resources.at(name); });
+  if (asks.cpus) add(demand.cpus);
+  if (asks.gpus) add(demand.gpus);
+  if (asks.memory) add(static_cast<double>(demand.memory + memory));
+  for (const std::string& name : asks.resources) {
+    const auto found = demand.resources.find(name);
+    add(found != demand.resources.end() ? found->second : 0);
+  }
   return amounts;
 }
 
-// What the worker has of what is asked for.
-std::vector<double> Scheduler::amounts_of(const Worker& worker, const Family::Asks& asks) {
-  std::vector<double> amounts;
-  if (asks.cpus) amounts.push_back(worker.free.cpus + worker.lent + kSlack);
-  if (asks.gpus) amounts.push_back(worker.free.gpus + kSlack);
-  if (asks.memory) amounts.push_back(static_cast<double>(worker.free.memory));
-  for (const std::string& name : asks.resources) {
-    const auto found = worker.free.resources.find(name);
-    amounts.push_back((found != worker.free.resources.end() ? found->second : 0) + kSlack);
-  }
+// The least that any task of it which is queued asks for, whichever demand of its class is met.
+Amounts Scheduler::amounts_of(const Class& klass) {
+  const std::uint64_t memory = klass.by_memory ? klass.least_memory : 0;
+  Amounts least = amounts_of(klass.demands.front(), memory, klass.family->asks);
+  for (const auto& demand : klass.demands) lower(least, amounts_of(demand, memory, klass.family->asks));
+  return least;
+}
+
+// What the worker has of that.
+Amounts Scheduler::amounts_of(const Worker& worker, const Family::Asks& asks) {
+  Amounts amounts = amounts_of(worker.free, 0, asks);
+  if (asks.cpus) amounts[0] += worker.lent;
+  for (double& amount : amounts) amount += kSlack;
   return amounts;
 }
 

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <compare>
 #include <cstdint>
@@ -27,22 +28,28 @@ struct Class;
 // When a class is tried: the highest priority first (its negative), and of equal ones the newest class.
 using Turn = std::pair<std::int64_t, std::uint64_t>;
 
-// Where a class is among the parked ones of its family.
+// Of what a family asks for, the first few: cpus, gpus, memory, and others in order. What it does not ask for is 0.
+using Amounts = std::array<double, 4>;
+inline void lower(Amounts& least, const Amounts& by) {
+  for (std::size_t i = 0; i < least.size(); ++i) least[i] = std::min(least[i], by[i]);
+}
+
+// Where a class is among the parked ones of its family. What a search passes by comes first.
 struct Spot {
-  Class* klass = nullptr;
-  Turn turn;
-  std::vector<double> asks;   // the amounts, as its family has them in order
-  std::vector<double> least;  // of those at and below it
-  std::uint64_t weight = 0;   // as if by chance; those below have less
+  Amounts least{};  // of those at and below it
   Spot* left = nullptr;
   Spot* right = nullptr;
+  Turn turn;
+  Amounts asks{};
+  std::uint64_t weight = 0;  // as if by chance; those below have less
+  Class* klass = nullptr;
 };
 
 class ParkedTree {
  public:
   bool empty() const { return root_ == nullptr; }
 
-  // REQUIRES: the spot is in no tree; its class, turn and amounts are set, and stay until it is erased.
+  // REQUIRES: the spot is in no tree; its class, its turn and what it asks for are set, and stay until it is erased.
   void insert(Spot& spot) {
     spot.left = spot.right = nullptr;
     spot.weight = (spot.turn.second + 1) * 0x9E37'79B9'7F4A'7C15ULL;
@@ -69,17 +76,17 @@ class ParkedTree {
   };
   // Finds the first that asks for no more than `has`, and that `fits(klass)`.
   template <class F>
-  void search(Search& search, const std::vector<double>& has, F&& fits) const {
+  void search(Search& search, const Amounts& has, F&& fits) const {
     const std::optional<Turn> begin = search.after;
     search_below(root_, begin, search, has, fits);
   }
 
  private:
-  static bool within(const std::vector<double>& asks, const std::vector<double>& has) {
-    return std::equal(asks.begin(), asks.end(), has.begin(), [](double a, double b) { return a <= b; });
-  }
-  static void lower(std::vector<double>& least, const std::vector<double>& by) {
-    for (std::size_t i = 0; i < least.size(); ++i) least[i] = std::min(least[i], by[i]);
+  static bool within(const Amounts& asks, const Amounts& has) {
+    for (std::size_t i = 0; i < asks.size(); ++i) {
+      if (asks[i] > has[i]) return false;
+    }
+    return true;
   }
   static void sum_up(Spot& spot) {
     spot.least = spot.asks;
@@ -122,8 +129,7 @@ class ParkedTree {
   }
   // True: the search ends.
   template <class F>
-  static bool search_below(Spot* top, const std::optional<Turn>& begin, Search& search, const std::vector<double>& has,
-                           F& fits) {
+  static bool search_below(Spot* top, const std::optional<Turn>& begin, Search& search, const Amounts& has, F& fits) {
     if (top == nullptr || !within(top->least, has)) return false;
     if (!begin || *begin < top->turn) {
       if (search_below(top->left, begin, search, has, fits)) return true;

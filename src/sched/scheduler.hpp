@@ -287,8 +287,9 @@ class Scheduler {
   template <class F>
   void for_each_family_at(RankId rank, F&& visit);
   static Family::Asks asks_of(const Class& klass);
-  static std::vector<double> amounts_of(const Class& klass);
-  static std::vector<double> amounts_of(const Worker& worker, const Family::Asks& asks);
+  static Amounts amounts_of(const core::WireDemand& demand, std::uint64_t memory, const Family::Asks& asks);
+  static Amounts amounts_of(const Class& klass);
+  static Amounts amounts_of(const Worker& worker, const Family::Asks& asks);
   const std::vector<RankId>& ranks_of(const Class& klass) const;
   bool allowed(const Class& klass, RankId rank) const;
   bool is_at(const Class& klass, RankId rank) const;
