@@ -311,9 +311,10 @@ void Scheduler::park(Class& klass) {
 
 void Scheduler::set_parked(Class& klass, bool parked) {
   if (klass.parked == parked) return;
-  leave_turn(klass);
+  if (klass.turn) leave_turn(klass);
   klass.parked = parked;
-  set_turn(klass);
+  if (klass.turn) enter_turn(klass);
+  if (parked) look_for_others(klass);
 }
 
 // After anything that its turn depends on has changed.
@@ -322,43 +323,47 @@ void Scheduler::set_turn(Class& klass) {
   std::optional<Turn> turn;
   // Newer ones first where priorities are equal, and plain tasks last, which fit anywhere.
   if (!klass.queues.empty()) turn = Turn{-std::int64_t{klass.queues.begin()->first.priority}, ~klass.order};
-  if (turn != klass.turn) {
-    leave_turn(klass);
-    klass.turn = turn;
-    if (turn) enter_turn(klass);
+  if (turn == klass.turn) return;
+  if (klass.turn) leave_turn(klass);
+  if (!turn) queued_.erase(klass.order);
+  if (!klass.turn) queued_.emplace(klass.order, &klass);
+  klass.turn = turn;
+  if (turn) {
+    enter_turn(klass);
+  } else {
+    look_for_others(klass);
   }
-  if (turn && !klass.parked) return;
+}
+
+// The ranks that have woken it look for others.
+void Scheduler::look_for_others(Class& klass) {
   for (const RankId rank : klass.woken_by) fresh_.set(rank);
   klass.woken_by.clear();
 }
 
-// REQUIRES: its turn is set anew, and it is nowhere.
+// REQUIRES: it has its turn, and is nowhere.
 void Scheduler::enter_turn(Class& klass) {
-  queued_.emplace(klass.order, &klass);
   if (!klass.parked) {
     turns_.emplace(*klass.turn, &klass);
     return;
   }
+  if (klass.spot.klass == nullptr || klass.by_memory) klass.spot.asks = amounts_of(klass);
   klass.spot.klass = &klass;
   klass.spot.turn = *klass.turn;
-  klass.spot.asks = amounts_of(klass);
   klass.family->parked.insert(klass.spot);
   ++parked_[klass.ordinary];
   if (klass.counts_on != detail::kNoRank) counting_on(klass).emplace(klass.demands.front().cpus, klass.order);
 }
 
-// It is nowhere then, and has no turn.
+// REQUIRES: it has its turn. It is nowhere then.
 void Scheduler::leave_turn(Class& klass) {
-  if (!klass.turn) return;
-  queued_.erase(klass.order);
   if (!klass.parked) {
     turns_.erase(*klass.turn);
-  } else {
-    klass.family->parked.erase(klass.spot);
-    --parked_[klass.ordinary];
-    if (klass.counts_on != detail::kNoRank) counting_on(klass).erase({klass.demands.front().cpus, klass.order});
+    return;
   }
-  klass.turn.reset();
+  klass.family->parked.erase(klass.spot);
+  --parked_[klass.ordinary];
+  if (klass.counts_on != detail::kNoRank) counting_on(klass).erase({klass.demands.front().cpus, klass.order});
 }
 
 // What the rank has for good has become less. Those that are parked since it would have had the cpus for them are to
@@ -389,7 +394,8 @@ int Scheduler::wake_first(RankId rank, int looks) {
     for_each_family_at(rank, [&](const Family& family) {
       if (family.parked.empty() || (!family.asks.ordinary && !worker.asks_all)) return;
       ParkedTree::Search search{worker.asked, looks};
-      family.parked.search(search, amounts_of(worker, family.asks), fits);
+      family.parked.search(
+          search, [&] { return amounts_of(worker, family.asks); }, fits);
       looked += looks - search.looks;
       if (search.out && (!reached || *search.after < *reached)) reached = search.after;
       if (search.found != nullptr && (first == nullptr || search.found->turn < first->turn)) first = search.found;
@@ -415,6 +421,8 @@ int Scheduler::wake_first(RankId rank, int looks) {
 // Of those that had something back, each looks for the first. Long searches go on as time goes by.
 void Scheduler::wake_parked() {
   while (const auto rank = fresh_.next(0)) wake_first(*rank, kLook);
+  looks_ = std::clamp<std::int64_t>(looks_ + (now_ - looks_at_) / kLookEvery, 0, std::ssize(queued_));
+  looks_at_ = now_;
   while (looks_ > 0) {
     const auto rank = unfinished_.next(unfinished_cursor_);
     if (!rank) return;

@@ -74,11 +74,12 @@ class ParkedTree {
     Spot* found = nullptr;
     bool out = false;
   };
-  // Finds the first that asks for no more than `has`, and that `fits(klass)`.
-  template <class F>
-  void search(Search& search, const Amounts& has, F&& fits) const {
+  // Finds the first that `fits(klass)`, which holds for none that asks for more than `has()`.
+  template <class G, class F>
+  void search(Search& search, G&& has, F&& fits) const {
     const std::optional<Turn> begin = search.after;
-    search_below(root_, begin, search, has, fits);
+    const bool alone = root_ != nullptr && root_->left == nullptr && root_->right == nullptr;
+    search_below(root_, begin, search, alone ? root_->asks : has(), fits);
   }
 
  private:

@@ -356,10 +356,6 @@ Piece* Scheduler::longest_waiting() {
 std::optional<Scheduler::Decision> Scheduler::place(Time now) {
   now_ = now;
   if (queued_tasks_ == 0) return std::nullopt;
-  if (!unfinished_.empty()) {
-    looks_ = std::clamp<std::int64_t>(looks_ + (now - looks_at_) / kLookEvery, 0, std::ssize(queued_));
-    looks_at_ = now;
-  }
   if (!eager_.empty()) {
     if (auto decision = place_in_pools()) return decision;
   }
@@ -375,7 +371,7 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
 // Classes in order of what is first in their queues.
 std::optional<Scheduler::Decision> Scheduler::place_first() {
   for (int round = 0; round < kLook; ++round) {
-    wake_parked();
+    if (!fresh_.empty() || !unfinished_.empty()) wake_parked();
     const Piece* const plain = plain_.tasks != 0 ? plain_.first() : nullptr;
     bool plain_is_next = plain != nullptr;
     for (auto turn = turns_.begin(); turn != turns_.end();) {

@@ -304,6 +304,7 @@ class Scheduler {
   void set_turn(Class& klass);
   void enter_turn(Class& klass);
   void leave_turn(Class& klass);
+  void look_for_others(Class& klass);
   void set_parked(Class& klass, bool parked);
   void park(Class& klass);
   // REQUIRES: it counts on a rank.
