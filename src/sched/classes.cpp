@@ -370,7 +370,7 @@ void Scheduler::leave_turn(Class& klass) {
 // take what is lent, if none has.
 void Scheduler::wake_those_counting_on(RankId rank) {
   const Worker& worker = workers_[rank];
-  while (!worker.counting.empty() && worker.counting.begin()->first > worker.lasting() + kSlack) {
+  while (!worker.counting.empty() && worker.counting.begin()->first > worker.lasting_beside_members() + kSlack) {
     MOBULA_MARK("sched: a rank that an actor counted on has other actors");
     set_parked(*queued_.at(worker.counting.begin()->second), false);
   }
@@ -383,6 +383,7 @@ int Scheduler::wake_first(RankId rank, int looks) {
   fresh_.reset(rank);
   unfinished_.reset(rank);
   if (worker.asks_all) wake_those_counting_on(rank);
+  const bool may_run_any = worker.alive && !worker.closed && !is_kept_free(worker);
   const auto fits = [&](const Class& klass) {
     const bool may_run = klass.is_anywhere() ? klass.allowed.test(rank) : allowed(klass, rank);
     return may_run && look_at(klass, rank, nullptr, klass.stays);
@@ -392,7 +393,7 @@ int Scheduler::wake_first(RankId rank, int looks) {
     const Spot* first = nullptr;
     std::optional<Turn> reached;  // by the search that got least far, of those that did not end
     for_each_family_at(rank, [&](const Family& family) {
-      if (family.parked.empty() || (!family.asks.ordinary && !worker.asks_all)) return;
+      if (!may_run_any || family.parked.empty() || (!family.asks.ordinary && !worker.asks_all)) return;
       ParkedTree::Search search{worker.asked, looks};
       family.parked.search(
           search, [&] { return amounts_of(worker, family.asks); }, fits);

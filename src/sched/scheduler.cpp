@@ -370,7 +370,9 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
 
 // Classes in order of what is first in their queues.
 std::optional<Scheduler::Decision> Scheduler::place_first() {
-  for (int round = 0; round < kLook; ++round) {
+  constexpr int kEnded = 4;
+  for (int round = 0, ended = 0; round < kLook && ended < kEnded; ++round) {
+    reservation_ended_ = false;
     if (!fresh_.empty() || !unfinished_.empty()) wake_parked();
     const Piece* const plain = plain_.tasks != 0 ? plain_.first() : nullptr;
     bool plain_is_next = plain != nullptr;
@@ -387,7 +389,8 @@ std::optional<Scheduler::Decision> Scheduler::place_first() {
     if (plain_is_next) {
       if (auto decision = place_in(plain_)) return decision;
     }
-    if (fresh_.empty()) break;  // no reservation has ended meanwhile, and who was woken had its room
+    if (fresh_.empty() && !reservation_ended_) break;
+    if (reservation_ended_) ++ended;
   }
   return std::nullopt;
 }
