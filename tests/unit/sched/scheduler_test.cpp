@@ -860,6 +860,72 @@ TEST_F(ClassesTest, EachPlaceIsLookedAtWhenItsRankHasRoom) {
   }
 }
 
+class ManyRanksTest : public SchedulerTest {
+ protected:
+  ManyRanksTest() : SchedulerTest(256) {}
+};
+
+// Ranks that may have room for a class, and have none, don't hide the one that has.
+TEST_F(ManyRanksTest, TheOneRankWithRoomIsFoundAtOnce) {
+  for (RankId rank = 0; rank < 200; ++rank) worker(rank, 1, {{"gpu", 1}});
+  const auto whole = asks({1, 0, 0, {{"gpu", 1}}});
+  std::vector<Piece*> running;
+  for (int i = 0; i < 200; ++i) {
+    tasks(1, 0, &whole);
+    running.push_back(place());
+    ASSERT_NE(running.back(), nullptr);
+  }
+  scheduler.ended(*running[150]);
+  const auto half = asks({1, 0, 0, {{"gpu", 0.5}}});
+  tasks(1, 0, &half);
+  EXPECT_EQ(scheduler.what_stays_idle() == "", false);
+  EXPECT_NE(place(), nullptr);
+  EXPECT_EQ(scheduler.what_stays_idle(), "");
+}
+
+// A bundle's queues of priorities that nothing is of any more.
+TEST_F(ManyRanksTest, PrioritiesInABundleCostADecisionNothing) {
+  worker(1, 1);
+  const auto seconds = [this](int n) {
+    const auto pool = scheduler.open_pool({1, 0, 0, {}});
+    EXPECT_TRUE(scheduler.place_pools({pool}, Strategy::pack, now));
+    const double begin = tests::seconds_of_this_thread();
+    for (int i = 0; i < n; ++i) {
+      Piece& piece = pieces.emplace_back();
+      piece.range = {detail::SpanId::make(0, pieces.size()), 0, 1};
+      piece.priority = n - i;
+      piece.pool = pool;
+      scheduler.enqueue(piece);
+      const auto decision = scheduler.place(now);
+      EXPECT_TRUE(decision.has_value());
+      scheduler.dequeue(piece);
+      scheduler.assigned(piece, decision->worker, decision->demand);
+      scheduler.ended(piece);
+    }
+    const double took = tests::seconds_of_this_thread() - begin;
+    scheduler.close_pool(pool);
+    return took;
+  };
+  EXPECT_LT(tests::growth(4'000, seconds).times(), 2.5);
+}
+
+// The rank lends its only cpu. An actor that asks for more memory than it has left is tried first.
+TEST_F(ClassesTest, AnActorThatFitsIsNotKeptOutByOneThatDoesNot) {
+  scheduler.add_worker(1, 0, with_memory(100, 1));
+  const auto holds_half = asks(with_memory(50, 1));
+  tasks(1, 0, &holds_half);
+  ASSERT_NE(place(), nullptr);
+  scheduler.set_lent(1, 1);
+  auto large = asks(with_memory(90, 1));
+  large.is_actor = true;
+  tasks(1, 0, &large);
+  EXPECT_EQ(place(), nullptr);
+  auto small = asks(with_memory(10, 1));
+  small.is_actor = true;
+  tasks(1, 0, &small);
+  EXPECT_NE(place(), nullptr);
+}
+
 // What a decision costs does not depend on how many other demands are queued.
 class ManyDemandsTest : public ClassesTest {
  protected:
@@ -1020,72 +1086,6 @@ TEST_F(ManyDemandsTest, AnActorTakesWhatIsLentOnceWhatItCountsOnIsLessToo) {
   const Piece* const made = place();
   ASSERT_NE(made, nullptr);
   EXPECT_EQ(made->worker, waits->worker);
-}
-
-class ManyRanksTest : public SchedulerTest {
- protected:
-  ManyRanksTest() : SchedulerTest(256) {}
-};
-
-// Ranks that may have room for a class, and have none, don't hide the one that has.
-TEST_F(ManyRanksTest, TheOneRankWithRoomIsFoundAtOnce) {
-  for (RankId rank = 0; rank < 200; ++rank) worker(rank, 1, {{"gpu", 1}});
-  const auto whole = asks({1, 0, 0, {{"gpu", 1}}});
-  std::vector<Piece*> running;
-  for (int i = 0; i < 200; ++i) {
-    tasks(1, 0, &whole);
-    running.push_back(place());
-    ASSERT_NE(running.back(), nullptr);
-  }
-  scheduler.ended(*running[150]);
-  const auto half = asks({1, 0, 0, {{"gpu", 0.5}}});
-  tasks(1, 0, &half);
-  EXPECT_EQ(scheduler.what_stays_idle() == "", false);
-  EXPECT_NE(place(), nullptr);
-  EXPECT_EQ(scheduler.what_stays_idle(), "");
-}
-
-// A bundle's queues of priorities that nothing is of any more.
-TEST_F(ManyRanksTest, PrioritiesInABundleCostADecisionNothing) {
-  worker(1, 1);
-  const auto seconds = [this](int n) {
-    const auto pool = scheduler.open_pool({1, 0, 0, {}});
-    EXPECT_TRUE(scheduler.place_pools({pool}, Strategy::pack, now));
-    const double begin = tests::seconds_of_this_thread();
-    for (int i = 0; i < n; ++i) {
-      Piece& piece = pieces.emplace_back();
-      piece.range = {detail::SpanId::make(0, pieces.size()), 0, 1};
-      piece.priority = n - i;
-      piece.pool = pool;
-      scheduler.enqueue(piece);
-      const auto decision = scheduler.place(now);
-      EXPECT_TRUE(decision.has_value());
-      scheduler.dequeue(piece);
-      scheduler.assigned(piece, decision->worker, decision->demand);
-      scheduler.ended(piece);
-    }
-    const double took = tests::seconds_of_this_thread() - begin;
-    scheduler.close_pool(pool);
-    return took;
-  };
-  EXPECT_LT(tests::growth(4'000, seconds).times(), 2.5);
-}
-
-// The rank lends its only cpu. An actor that asks for more memory than it has left is tried first.
-TEST_F(ClassesTest, AnActorThatFitsIsNotKeptOutByOneThatDoesNot) {
-  scheduler.add_worker(1, 0, with_memory(100, 1));
-  const auto holds_half = asks(with_memory(50, 1));
-  tasks(1, 0, &holds_half);
-  ASSERT_NE(place(), nullptr);
-  scheduler.set_lent(1, 1);
-  auto large = asks(with_memory(90, 1));
-  large.is_actor = true;
-  tasks(1, 0, &large);
-  EXPECT_EQ(place(), nullptr);
-  auto small = asks(with_memory(10, 1));
-  small.is_actor = true;
-  tasks(1, 0, &small);
-  EXPECT_NE(place(), nullptr);
 }
 
 }  // namespace
