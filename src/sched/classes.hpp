@@ -5,12 +5,12 @@
 // for. Gangs, tasks with several demands, and those that no rank can run alone have a class for each amount: which
 // ranks are right for them may depend on it.
 //
-// There is one for each amount of other things: of those there should be hundreds and not thousands, since each rank
-// that has something back is told to all classes that may run anywhere.
+// Of other things there is one for each amount. What a decision costs does not grow with their number (parked.hpp), but
+// for gangs, and for those that no rank can run alone.
 //
-// A class is parked when it was tried and no rank had room. It is tried again when a rank has something back that the
-// class may run on, or when something is queued for which a rank that was looked at has enough. It lives as long as a
-// task or an actor is of it; one that nothing is of goes when there are twice as many as are needed.
+// A class is parked when it was tried and no rank had room. It is tried again when it is the first of those for which a
+// rank has room that has something back, or when something is queued for which a rank that was looked at has enough. It
+// lives as long as a task or an actor is of it; one that nothing is of goes when there are twice as many as are needed.
 #pragma once
 
 #include <compare>
@@ -24,6 +24,7 @@
 #include "core/messages.hpp"
 #include "mobula/placement_group.hpp"
 #include "sched/bitset.hpp"
+#include "sched/parked.hpp"
 
 namespace mobula::sched {
 
@@ -59,13 +60,22 @@ struct Class {
   std::map<Level, Queue> queues;  // those of plain tasks may be empty
   std::size_t tasks = 0;          // in those
 
-  // Of classes that may run anywhere: their ranks, and those of them that may have room; unset when found not to.
+  // Of classes that may run anywhere: their ranks, and those of them that may have room, beside the ones of which there
+  // were news after `seen`; unset when found not to.
   BitSet allowed;
   BitSet candidates;
+  std::uint64_t seen = 0;
   bool parked = false;
-  std::uint64_t most_left = 0;    // memory that a rank had which had too little for all that was queued
-  std::uint64_t most_memory = 0;  // that any of its ranks offers; only where `by_memory`
-  std::optional<std::pair<std::int64_t, std::uint64_t>> turn;  // its key among those that are to be tried
+  std::uint64_t most_left = 0;     // memory that a rank had which had too little for all that was queued
+  std::uint64_t most_memory = 0;   // that any of its ranks offers; only where `by_memory`
+  std::uint64_t least_memory = 0;  // that was queued since nothing was
+  std::optional<Turn> turn;        // its key among those that are to be tried, or that are parked
+  FamilyRef family;
+  Spot spot;  // in that, while it is parked and something is queued
+  // Ranks with something back for which it was the first that had room there. They look further when it is settled.
+  std::vector<detail::RankId> woken_by;
+  // Of an actor that found no room: this rank has the cpus once the tasks there have ended.
+  detail::RankId counts_on = detail::kNoRank;
 
   bool is_together() const { return gang != 0 || wide; }
   bool is_anywhere() const { return placement != Placement::Kind::on_rank && placement != Placement::Kind::on_node; }

@@ -273,7 +273,7 @@ bool Scheduler::give_up_reservation() {
 
 void Scheduler::end_reservation() {
   reserver_ = nullptr;
-  news_ = true;
+  reservation_ended_ = true;
   members_in_way_ = 0;
   for (const RankId rank : std::exchange(reserved_, {})) {
     workers_[rank].reserved = false;

@@ -18,7 +18,8 @@ constexpr Time kRestMost = 10'000'000;  // each time twice as long
 }  // namespace
 
 Scheduler::Scheduler(std::uint32_t ranks, std::uint32_t functions) : workers_(ranks), estimates_(functions, 0) {
-  for (BitSet* set : {&idle_, &hungry_, &low_, &rich_}) set->resize(ranks);
+  for (BitSet* set : {&idle_, &hungry_, &low_, &rich_, &fresh_, &unfinished_}) set->resize(ranks);
+  for (News& news : news_) news.resize(ranks);
   plain_.demands.emplace_back();
   queued_.emplace(plain_.order, &plain_);
 }
@@ -104,8 +105,8 @@ void Scheduler::count_queued(Piece& piece) {
     return;
   }
   Class& klass = class_of(piece);
+  if (&klass != &plain_) queued_more(klass, piece);
   klass.tasks += piece.size();
-  if (klass.by_memory && piece.memory <= klass.most_left) look_at_all_again(klass);
   set_turn(klass);
 }
 
@@ -187,11 +188,15 @@ std::optional<Scheduler::Choice> Scheduler::look_at(const Class& klass, RankId r
 // A rank for an actor that no rank can ever have beside the tasks that wait there, and members of gangs: these may wait
 // for just that actor.
 // The rank lets such a task go on even where the actor has its cpus.
-std::optional<Scheduler::Choice> Scheduler::choose_lent(const Class& klass, Piece* only) const {
+std::optional<Scheduler::Choice> Scheduler::choose_lent(Class& klass, Piece* only) const {
   std::optional<Choice> found;
+  if (only == nullptr) klass.counts_on = detail::kNoRank;
   for (const RankId rank : ranks_of(klass)) {
     if (!allowed(klass, rank)) continue;
-    if (klass.demands.front().cpus <= workers_[rank].lasting_beside_members() + kSlack) return std::nullopt;
+    if (klass.demands.front().cpus <= workers_[rank].lasting_beside_members() + kSlack) {
+      if (only == nullptr) klass.counts_on = rank;
+      return std::nullopt;
+    }
     if (!found) found = look_at(klass, rank, only, true);
   }
   return found;
@@ -247,6 +252,7 @@ std::optional<Scheduler::Choice> Scheduler::choose(Class& klass, Piece* only) {
     const auto rank = choose_plain(first);
     return rank ? std::optional(Choice{&first, *rank, 0}) : std::nullopt;
   }
+  if (only == nullptr) look_at_news(klass);
   std::optional<Choice> best = klass.is_anywhere() ? choose_anywhere(klass, only) : choose_at_place(klass, only);
   if (!best && klass.stays) best = choose_lent(klass, only);
   if (best) cursor_ = best->rank + 1;
@@ -364,13 +370,14 @@ std::optional<Scheduler::Decision> Scheduler::place(Time now) {
 
 // Classes in order of what is first in their queues.
 std::optional<Scheduler::Decision> Scheduler::place_first() {
-  constexpr int kRounds = 4;
-  for (int round = 0; round < kRounds; ++round) {
-    news_ = false;
+  constexpr int kEnded = 4;
+  for (int round = 0, ended = 0; round < kLook && ended < kEnded; ++round) {
+    reservation_ended_ = false;
+    if (!fresh_.empty() || !unfinished_.empty()) wake_parked();
     const Piece* const plain = plain_.tasks != 0 ? plain_.first() : nullptr;
     bool plain_is_next = plain != nullptr;
     for (auto turn = turns_.begin(); turn != turns_.end();) {
-      // Trying one may give others a turn; only its own may go.
+      // Trying one gives no other one a turn; its own may go.
       Class& klass = *(turn++)->second;
       if (plain_is_next && plain->priority > klass.queues.begin()->first.priority) {
         plain_is_next = false;
@@ -382,7 +389,8 @@ std::optional<Scheduler::Decision> Scheduler::place_first() {
     if (plain_is_next) {
       if (auto decision = place_in(plain_)) return decision;
     }
-    if (!news_) break;  // no reservation has ended meanwhile
+    if (fresh_.empty() && !reservation_ended_) break;
+    if (reservation_ended_) ++ended;
   }
   return std::nullopt;
 }
@@ -565,6 +573,7 @@ void Scheduler::count_member(const Holding& holding, int change) {
   Worker& worker = workers_[holding.worker];
   worker.members += static_cast<std::uint32_t>(change);
   worker.by_members = worker.members != 0 ? worker.by_members + change * cpus_of(holding) : 0;
+  if (change > 0) look_at_again(holding.worker);  // actors that count on it are to have what others lend
   if (!worker.reserved) return;
   members_in_way_ += static_cast<std::uint32_t>(change);
   if (members_in_way_ == 0) keep_free({});
@@ -583,7 +592,7 @@ void Scheduler::keep_free(const std::set<RankId>& asked) {
 void Scheduler::give_back(const Holding& holding, std::uint32_t tasks) {
   charge(holding, -static_cast<double>(tasks));
   for (const RankId lender : holding.lenders) lend_rank(lender, -1);
-  look_at_again(holding.worker);
+  look_at_again(holding.worker, class_of(holding).ordinary);
 }
 
 void Scheduler::measured(std::uint32_t function, std::uint64_t elapsed_ns, std::uint32_t tasks) {
@@ -673,8 +682,9 @@ void Scheduler::check_invariants() const {
       }
     }
     MOBULA_CHECK(tasks == klass.tasks, "a class counts its queued tasks");
-    MOBULA_CHECK(&klass == &plain_ || klass.turn.has_value() == (tasks != 0 && !klass.parked),
+    MOBULA_CHECK(&klass == &plain_ || klass.turn.has_value() == (tasks != 0),
                  "a class that has something queued has its turn, or is parked");
+    MOBULA_CHECK(!klass.turn || turns_.contains(*klass.turn) != klass.parked, "it is tried, or is parked");
     queued += tasks;
   };
   check(plain_);

@@ -5,7 +5,7 @@
 // Tasks with equal demands and wishes form a class (classes.hpp). Plain tasks (one cpu, anywhere) are sent ahead of
 // need, so that a worker always has about a millisecond of work; others go where what they need is free. Nothing here
 // looks at all workers or all tasks: workers with room are in bit sets, queued tasks in the queues of their class, and
-// classes that found no room wait for news of a rank.
+// classes that found no room wait for news of a rank (parked.hpp).
 //
 // A gang starts when as many ranks as it has members are idle; all its tasks are given out at once. A task that asks
 // for more cpus than any rank has starts when enough ranks of one node are idle: it runs on one of them, and the others
@@ -15,6 +15,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
 #include <set>
@@ -188,7 +189,7 @@ class Scheduler {
   std::string why_not_sums(const std::vector<const Piece*>& at_ranks, const std::vector<const Holding*>& held) const;
   // Where nothing is at a rank or queued.
   std::string what_is_held() const;
-  // After `place` has found nothing more.
+  // After `place` has found nothing more, and no search goes on.
   std::string what_stays_idle();
 
  private:
@@ -200,6 +201,7 @@ class Scheduler {
   static constexpr std::uint32_t kBytes = 32 << 10;    // of arguments in one assignment
   static constexpr int kLook = 64;                     // candidates, levels and the like that one search looks at
   static constexpr std::size_t kFewClasses = 64;
+  static constexpr Time kLookEvery = 1'000;  // ns, in which searches that go on look at one class more
 
   // What each task changes comes first: of thousands of workers none is in a cache.
   struct Worker {
@@ -225,6 +227,12 @@ class Scheduler {
     core::WireDemand free;  // what no task of a class but the plain one holds
     core::WireDemand offers;
     std::vector<std::string> features;
+    // The search for parked classes that have room for what it has back.
+    std::optional<Turn> asked;  // those are done
+    bool asks_all = false;      // not only ordinary ones
+    bool asks_again = false;    // once more from the beginning, since it has more back
+    // Actors that count on it, by their cpus, the most first, and their order.
+    std::set<std::pair<double, std::uint64_t>, std::greater<>> counting;
     std::uint32_t load() const { return tasks + actors; }
     double capacity() const { return lends != 0 ? 0 : std::max(0.0, slots + lent - held); }
     // Cpus that may be held for good, once the tasks there have ended: who lends cpus while it waits wants them back.
@@ -275,8 +283,13 @@ class Scheduler {
   ClassRef class_with(const core::WireOptions& options, bool by_memory);
   void list(Class& klass);
   void drop_unused_classes();
+  std::vector<FamilyRef>& families_at(const Class& klass);
   template <class F>
-  void for_each_class_at(RankId rank, F&& visit);
+  void for_each_family_at(RankId rank, F&& visit);
+  static Family::Asks asks_of(const Class& klass);
+  static Amounts amounts_of(const core::WireDemand& demand, std::uint64_t memory, const Family::Asks& asks);
+  static Amounts amounts_of(const Class& klass);
+  static Amounts amounts_of(const Worker& worker, const Family::Asks& asks);
   const std::vector<RankId>& ranks_of(const Class& klass) const;
   bool allowed(const Class& klass, RankId rank) const;
   bool is_at(const Class& klass, RankId rank) const;
@@ -284,10 +297,21 @@ class Scheduler {
   void find_most_memory(Class& klass);
   std::optional<std::string> why_infeasible(const Class& klass, std::uint64_t memory) const;
   void rank_changed(RankId rank);
-  void look_at_again(RankId rank);
+  void look_at_again(RankId rank, bool ordinary = false);
   void look_at_all_again(Class& klass);
+  void look_at_news(Class& klass);
+  void queued_more(Class& klass, const Piece& piece);
   void set_turn(Class& klass);
+  void enter_turn(Class& klass);
+  void leave_turn(Class& klass);
+  void look_for_others(Class& klass);
+  void set_parked(Class& klass, bool parked);
   void park(Class& klass);
+  // REQUIRES: it counts on a rank.
+  auto& counting_on(const Class& klass) { return workers_[klass.counts_on].counting; }
+  void wake_those_counting_on(RankId rank);
+  int wake_first(RankId rank, int looks);
+  void wake_parked();
 
   bool could_be_placed(const Class& klass, Piece& piece);
   bool may_lend(const Class& klass, RankId rank) const;
@@ -296,7 +320,7 @@ class Scheduler {
   static bool offers_besides_cpus(const core::WireDemand& offer, const core::WireDemand& demand);
   std::optional<std::uint32_t> fits(const Class& klass, const Worker& worker, bool takes_lent = false) const;
   std::optional<Choice> look_at(const Class& klass, RankId rank, Piece* only, bool takes_lent = false) const;
-  std::optional<Choice> choose_lent(const Class& klass, Piece* only) const;
+  std::optional<Choice> choose_lent(Class& klass, Piece* only) const;
   Piece* longest_waiting();
   bool stays_little(const Worker& worker, std::uint32_t function, std::uint32_t tasks) const;
   std::optional<RankId> choose_plain(const Piece& piece);
@@ -343,13 +367,21 @@ class Scheduler {
   std::map<std::string, ClassRef> classes_;  // others, by the encoded demand and placement
   std::size_t drop_at_ = kFewClasses;        // so many: those go that nothing is of
   std::uint64_t next_order_ = 1;
-  // Of those, where they may run: any that are anywhere, and those of one rank or node.
-  std::vector<Class*> anywhere_;
-  std::unordered_map<std::uint32_t, std::vector<Class*>> at_rank_;
-  std::unordered_map<std::uint32_t, std::vector<Class*>> at_node_;
+  // Their families: those that may run anywhere, and those of one rank or node.
+  std::vector<FamilyRef> anywhere_;
+  std::unordered_map<std::uint32_t, std::vector<FamilyRef>> at_rank_;
+  std::unordered_map<std::uint32_t, std::vector<FamilyRef>> at_node_;
+  // By whether the class is ordinary: such ones want to know when a plain task has ended, others don't.
+  std::array<News, 2> news_;
+  std::array<std::size_t, 2> parked_{};  // with something queued
+  BitSet fresh_;                         // ranks that had something back, and have not looked for whom
+  BitSet unfinished_;                    // those whose search goes on
+  RankId unfinished_cursor_ = 0;
+  std::int64_t looks_ = 0;  // that such searches have left
+  Time looks_at_ = 0;       // when they got some
   // Those with something queued: the ones that are to be tried, in order, but plain tasks; and all.
-  std::map<std::pair<std::int64_t, std::uint64_t>, Class*> turns_;
-  bool news_ = false;                       // since it was unset, one was added to those, or a reservation has ended
+  std::map<Turn, Class*> turns_;
+  bool reservation_ended_ = false;          // since it was unset
   std::map<std::uint64_t, Class*> queued_;  // by their order; that of plain tasks always
   // Where the search for what has waited longest goes on: a class, and its level.
   std::uint64_t patience_class_ = 0;

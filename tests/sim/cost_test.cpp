@@ -18,7 +18,8 @@ struct Scenario {
   std::uint32_t n;
   Body (*driver)(Cluster&, std::uint32_t n);
   std::uint32_t ranks = 3;
-  bool ranks_grow = false;  // with n: so many for each
+  bool ranks_grow = false;                             // with n: so many for each
+  Body (*other)(Cluster&, std::uint32_t n) = nullptr;  // beside which it is measured
 };
 
 void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.name; }
@@ -42,7 +43,7 @@ double seconds_for(const Scenario& scenario, std::uint32_t n) {
 
 const Cluster::Arguments kNone = [](Encoder&) {};
 
-Body await_all(Cluster& cluster, const std::vector<Handle>& handles) {
+Body await_all(Cluster& cluster, std::vector<Handle> handles) {
   for (const Handle& handle : handles) co_await cluster.here(0, handle);
 }
 
@@ -93,17 +94,70 @@ Body cancel_of_all(Cluster& cluster, std::uint32_t n) {
   co_await wait;
 }
 
-// Each asks for another amount of memory.
-Body many_demands(Cluster& cluster, std::uint32_t n) {
+// Nothing but tasks: what more ranks cost the simulator by themselves.
+Body plain_tasks(Cluster& cluster, std::uint32_t n) {
   std::vector<Handle> all;
-  for (std::uint64_t i = 0; i < n; ++i) {
-    TaskOptions options;
-    options.memory = 1 + i * 7919 % n;
-    all.push_back(cluster.submit(
-        0, false, kLeaf, [i](Encoder& out) { out.put(i); }, {}, &options));
+  for (std::uint64_t i = 0; i < 4 * n; ++i) {
+    all.push_back(cluster.submit(0, false, kJoin, [i](Encoder& out) {
+      out.put(i);
+      out.put(i);
+    }));
   }
   const Body wait = await_all(cluster, all);
   co_await wait;
+}
+
+// Each asks for what `ask(options, part)` says, with another part of the whole, more than 0 and at most 1.
+template <class F>
+std::vector<Handle> submit_differing(Cluster& cluster, std::uint32_t n, F&& ask) {
+  std::vector<Handle> all;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    TaskOptions options;
+    ask(options, static_cast<double>(1 + i * 7919 % n) / n);
+    all.push_back(cluster.submit(
+        0, false, kLeaf, [i](Encoder& out) { out.put(i); }, {}, &options));
+  }
+  return all;
+}
+
+Body many_demands(Cluster& cluster, std::uint32_t n) {
+  return await_all(cluster, submit_differing(cluster, n, [n](TaskOptions& options, double part) {
+                     options.memory = static_cast<std::uint64_t>(part * n);
+                   }));
+}
+
+Body many_resources(Cluster& cluster, std::uint32_t n) {
+  return await_all(
+      cluster, submit_differing(cluster, n, [](TaskOptions& options, double part) { options.resources["x"] = part; }));
+}
+
+Body many_cpus(Cluster& cluster, std::uint32_t n) {
+  return await_all(cluster,
+                   submit_differing(cluster, n, [](TaskOptions& options, double part) { options.cpus = part; }));
+}
+
+// What asks for much of one asks for little of the other.
+Body many_of_two(Cluster& cluster, std::uint32_t n) {
+  return await_all(cluster, submit_differing(cluster, n, [n](TaskOptions& options, double part) {
+                     options.cpus = part;
+                     options.resources["x"] = 1 + 1.0 / n - part;
+                   }));
+}
+
+Body many_on_one_rank(Cluster& cluster, std::uint32_t n) {
+  return await_all(cluster, submit_differing(cluster, n, [](TaskOptions& options, double part) {
+                     options.resources["x"] = part;
+                     options.placement = on_rank(1);
+                   }));
+}
+
+// What they ask for is held by another one, while plain tasks run.
+Body plain_beside_demands(Cluster& cluster, std::uint32_t n) {
+  const Handle holder = hold_x(cluster, Time{20'000} * n);
+  const Body demands = many_resources(cluster, n);
+  const Body plain = plain_tasks(cluster, n);
+  co_await plain;
+  co_await demands;
 }
 
 // Each is to run on a rank of its own, and is followed by another one there.
@@ -159,19 +213,6 @@ Body copies_on_nodes(Cluster& cluster, std::uint32_t n) {
   }
 }
 
-// Nothing but tasks: what more ranks cost the simulator by themselves.
-Body plain_tasks(Cluster& cluster, std::uint32_t n) {
-  std::vector<Handle> all;
-  for (std::uint64_t i = 0; i < 4 * n; ++i) {
-    all.push_back(cluster.submit(0, false, kJoin, [i](Encoder& out) {
-      out.put(i);
-      out.put(i);
-    }));
-  }
-  const Body wait = await_all(cluster, all);
-  co_await wait;
-}
-
 // A placement group waits for what another one has, while n tasks run.
 Body waiting_group(Cluster& cluster, std::uint32_t n) {
   core::WireOptions bundles;
@@ -210,35 +251,48 @@ INSTANTIATE_TEST_SUITE_P(Clusters, Cost,
                          testing::Values(Scenario{"DependentsOfAFailure", 8'000, dependents_of_a_failure},
                                          Scenario{"ChildrenOfOneTask", 20'000, children_of_one_task},
                                          Scenario{"CancelOfAll", 8'000, cancel_of_all},
-                                         Scenario{"ManyDemands", 3'000, many_demands}, Scenario{"Chain", 10'000, chain},
+                                         Scenario{"ManyDemands", 3'000, many_demands},
+
+                                         Scenario{"Chain", 10'000, chain},
                                          Scenario{"LossOfARank", 20'000, loss_of_a_rank}),
                          [](const auto& test) { return std::string(test.param.name); });
 
-// More ranks cost the simulator more by themselves: so beside as many plain tasks on as many ranks.
-class CostOfRanks : public testing::TestWithParam<Scenario> {};
+// More ranks cost the simulator more by themselves, and so do more classes: what is in no cache takes longer. So these
+// are measured beside what costs that as well.
+class CostBesideOthers : public testing::TestWithParam<Scenario> {};
 
-TEST_P(CostOfRanks, GrowsAsThatOfPlainTasks) {
+TEST_P(CostBesideOthers, GrowsAsTheirs) {
   const Scenario& scenario = GetParam();
-  const Scenario plain{"plain tasks", scenario.n, plain_tasks, scenario.ranks, true};
-  constexpr double kMost = 1.4;  // twice, if it looked at all ranks each time
+  Scenario other = scenario;
+  other.driver = scenario.other;
+  constexpr double kMost = 1.4;  // twice, if it looked at all ranks, or all classes, each time
   double once = 0;
   double twice = 0;
   const auto best_of_3 = [](const Scenario& of, std::uint32_t n) {
     return std::min({seconds_for(of, n), seconds_for(of, n), seconds_for(of, n)});
   };
   for (int i = 0; i < 4; ++i) {
-    once = best_of_3(scenario, scenario.n) / best_of_3(plain, scenario.n);
-    twice = best_of_3(scenario, 2 * scenario.n) / best_of_3(plain, 2 * scenario.n);
+    once = best_of_3(scenario, scenario.n) / best_of_3(other, scenario.n);
+    twice = best_of_3(scenario, 2 * scenario.n) / best_of_3(other, 2 * scenario.n);
     if (twice < kMost * once) break;
   }
-  std::printf("%s: %.2f of plain tasks with %u, %.2f with twice as many\n", scenario.name, once, scenario.n, twice);
+  std::printf("%s: %.2f of others with %u, %.2f with twice as many\n", scenario.name, once, scenario.n, twice);
   EXPECT_LT(twice, kMost * once);
 }
 
-INSTANTIATE_TEST_SUITE_P(Clusters, CostOfRanks,
-                         testing::Values(Scenario{"CopiesOnNodes", 300, copies_on_nodes, 300, true},
-                                         Scenario{"ManyPlaces", 1'000, many_places, 500, true},
-                                         Scenario{"WaitingGroup", 4'000, waiting_group, 200, true}),
+INSTANTIATE_TEST_SUITE_P(Ranks, CostBesideOthers,
+                         testing::Values(Scenario{"CopiesOnNodes", 300, copies_on_nodes, 300, true, plain_tasks},
+                                         Scenario{"ManyPlaces", 1'000, many_places, 500, true, plain_tasks},
+                                         Scenario{"WaitingGroup", 4'000, waiting_group, 200, true, plain_tasks}),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+INSTANTIATE_TEST_SUITE_P(Demands, CostBesideOthers,
+                         testing::Values(Scenario{"ManyResources", 1'000, many_resources, 3, false, many_demands},
+                                         Scenario{"ManyCpus", 1'000, many_cpus, 3, false, many_demands},
+                                         Scenario{"PlainBesideDemands", 1'000, plain_beside_demands, 3, false,
+                                                  plain_tasks},
+                                         Scenario{"ManyOfTwo", 1'000, many_of_two, 3, false, many_demands},
+                                         Scenario{"ManyOnOneRank", 1'000, many_on_one_rank, 3, false, many_demands}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -34,6 +34,12 @@ class SchedulerTest : public testing::Test {
   }
   // Carries out one decision; the part assigned is a new piece.
   Piece* place() {
+    Piece* const piece = place_one();
+    scheduler.check_invariants();
+    return piece;
+  }
+  // The same where looking at everything would take too long.
+  Piece* place_one() {
     const auto decision = scheduler.place(now);
     if (!decision) return nullptr;
     Piece& from = *decision->piece;
@@ -47,7 +53,6 @@ class SchedulerTest : public testing::Test {
       from.range.begin += decision->tasks;
     }
     scheduler.assigned(part, decision->worker, decision->demand, decision->lenders);
-    scheduler.check_invariants();
     return &part;
   }
   // The same, of a gang of one.
@@ -919,6 +924,168 @@ TEST_F(ClassesTest, AnActorThatFitsIsNotKeptOutByOneThatDoesNot) {
   small.is_actor = true;
   tasks(1, 0, &small);
   EXPECT_NE(place(), nullptr);
+}
+
+// What a decision costs does not depend on how many other demands are queued.
+class ManyDemandsTest : public ClassesTest {
+ protected:
+  ManyDemandsTest() {
+    core::WireDemand offers;
+    offers.cpus = 4;
+    offers.gpus = 4;
+    offers.memory = 1'000'000;
+    offers.resources = {{"x", 4}, {"y", 4}};
+    for (RankId rank = 1; rank <= 2; ++rank) scheduler.add_worker(rank, 0, offers);
+  }
+  // Of n tasks that ask for other parts of something each; until all have ended, one after the other.
+  template <class F>
+  double seconds(int n, F&& ask) {
+    const double begin = tests::seconds_of_this_thread();
+    for (int i = 0; i < n; ++i) {
+      core::WireOptions options = asks({1, 0, 0, {}});
+      int priority = 0;
+      ask(options, static_cast<double>(1 + std::int64_t{i} * 7919 % n) / n, priority);
+      tasks(1, priority, &options);
+    }
+    std::deque<Piece*> running;
+    int ended = 0;
+    for (int turns = 0; ended < n && turns < 10 * n; ++turns) {
+      now += 1'000;
+      while (Piece* const piece = place_one()) running.push_back(piece);
+      if (running.empty()) continue;
+      scheduler.ended(*running.front());
+      running.pop_front();
+      ++ended;
+    }
+    EXPECT_EQ(ended, n);
+    scheduler.check_invariants();
+    EXPECT_EQ(scheduler.what_is_held(), "");
+    pieces.clear();
+    return tests::seconds_of_this_thread() - begin;
+  }
+  template <class F>
+  void expect_linear(F&& ask) {
+    const tests::Growth cost = tests::growth(400, [&](int n) { return seconds(n, ask); });
+    std::printf("%.0f ms, %.1f times that for twice as many\n", cost.once * 1e3, cost.times());
+    EXPECT_LT(cost.times(), 3) << "4, if each looked at all others; and more of them fit into no cache";
+  }
+};
+
+TEST_F(ManyDemandsTest, OfAResource) {
+  expect_linear([](core::WireOptions& options, double part, int&) { options.demands[0].resources["x"] = part; });
+}
+
+TEST_F(ManyDemandsTest, OfCpus) {
+  expect_linear([](core::WireOptions& options, double part, int&) { options.demands[0].cpus = 4 * part; });
+}
+
+TEST_F(ManyDemandsTest, OfGpusAndPriorities) {
+  expect_linear([](core::WireOptions& options, double part, int& priority) {
+    options.demands[0].gpus = part;
+    priority = static_cast<int>(part * 100'000) % 1'000;
+  });
+}
+
+TEST_F(ManyDemandsTest, OfAResourceAndMemory) {
+  expect_linear([](core::WireOptions& options, double part, int&) {
+    options.demands[0].resources["x"] = 4 * part;
+    options.demands[0].memory = static_cast<std::uint64_t>(1'000'000 * (1 - part));
+  });
+}
+
+TEST_F(ManyDemandsTest, OfTwoResources) {
+  expect_linear([](core::WireOptions& options, double part, int&) {
+    options.demands[0].resources["x"] = 4 * part;
+    options.demands[0].resources["y"] = 4 * (1 - part);
+  });
+}
+
+TEST_F(ManyDemandsTest, OfAResourceAtARank) {
+  expect_linear([](core::WireOptions& options, double part, int&) {
+    options.demands[0].resources["x"] = part;
+    options.placement = Placement::Kind::on_rank;
+    options.place_index = 2;
+  });
+}
+
+TEST_F(ManyDemandsTest, OfAResourceWithAnotherChoice) {
+  expect_linear([](core::WireOptions& options, double part, int&) {
+    options.demands[0].resources["x"] = 4 * part;
+    options.demands.push_back({4 * part, 0, 0, {}});
+  });
+}
+
+// Whatever bounds a search has, what fits is found without other news.
+TEST_F(ManyDemandsTest, ALongSearchGoesOn) {
+  const auto queue = [this](double x, double y) {
+    const auto options = asks({0, 0, 0, {{"x", x}, {"y", y}}});
+    return &tasks(1, 0, &options);
+  };
+  for (int i = 0; i < 4; ++i) queue(2, 2);
+  std::vector<Piece*> running;
+  while (Piece* const piece = place()) running.push_back(piece);
+  ASSERT_EQ(running.size(), 4U);
+  const Piece* const fits = queue(1.5, 1.5);
+  // Newer ones come first. Each asks for too much of one of them, and for little of the other.
+  for (int i = 1; i <= 200; ++i) {
+    queue(3, i / 200.0);
+    queue(i / 200.0, 3);
+  }
+  ASSERT_EQ(place(), nullptr);
+  scheduler.ended(*running.front());
+  EXPECT_EQ(place(), nullptr) << "not at once";
+  int steps = 0;
+  for (; fits->state == State::queued && steps < 100; ++steps) {
+    now += 10'000;
+    place();
+  }
+  EXPECT_EQ(fits->state, State::waiting) << "it was placed";
+}
+
+TEST_F(ManyDemandsTest, TheFirstThatFitsGoesFirst) {
+  const auto queue = [this](double x, int priority) {
+    const auto options = asks({0, 0, 0, {{"x", x}}});
+    tasks(1, priority, &options);
+  };
+  for (int i = 0; i < 4; ++i) queue(2, 0);
+  std::vector<Piece*> running;
+  while (Piece* const piece = place()) running.push_back(piece);
+  ASSERT_EQ(running.size(), 4U);
+  for (int i = 0; i < 100; ++i) queue(2.01 + i / 100.0, 7);
+  queue(0.25, 1);
+  queue(0.5, 2);
+  queue(1.5, 3);
+  queue(1, 5);
+  EXPECT_EQ(place(), nullptr);
+  scheduler.ended(*running.front());
+  std::vector<int> order;
+  while (const Piece* const piece = place()) order.push_back(piece->priority);
+  EXPECT_EQ(order, (std::vector<int>{5, 2, 1}));
+  EXPECT_EQ(scheduler.what_stays_idle(), "");
+}
+
+// It waits for a rank that will have the cpus, and then has less. What another one lends is its own then.
+TEST_F(ManyDemandsTest, AnActorTakesWhatIsLentOnceWhatItCountsOnIsLessToo) {
+  for (RankId rank = 1; rank <= 2; ++rank) scheduler.close(rank);
+  for (RankId rank = 11; rank <= 12; ++rank) worker(rank, 1, {{"x", 4}});
+  tasks(2);
+  const Piece* const waits = place();
+  const Piece* const runs = place();
+  ASSERT_TRUE(waits != nullptr && runs != nullptr);
+  scheduler.set_lent(waits->worker, 1);
+  auto holder = asks({0, 0, 0, {{"x", 4}}});
+  holder.placement = Placement::Kind::on_rank;
+  holder.place_index = runs->worker;
+  tasks(1, 0, &holder);
+  ASSERT_NE(place(), nullptr);
+  auto actor = asks({1, 0, 0, {{"x", 2}}});
+  actor.is_actor = true;
+  tasks(1, 0, &actor);
+  EXPECT_EQ(place(), nullptr) << "the other rank has the cpu for it when its task has ended";
+  scheduler.set_lent(runs->worker, 1);
+  const Piece* const made = place();
+  ASSERT_NE(made, nullptr);
+  EXPECT_EQ(made->worker, waits->worker);
 }
 
 }  // namespace
