@@ -70,6 +70,7 @@ struct Piece : Holding, core::Listed<Piece> {
   std::uint64_t estimate_ns = 0;  // of one task, when it was assigned
 };
 
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding)
 class Scheduler {
  public:
   explicit Scheduler(std::uint32_t ranks, std::uint32_t functions);
