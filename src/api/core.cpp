@@ -151,7 +151,7 @@ ActorBase create_actor(const FunctionInfo& constructor, const ActorOptions* give
     if (!answer.text.empty()) return adopt(engine, answer.text);
   }
   Lock lock(engine);
-  engine.worker().create(handle, constructor, *wire, draft);
+  engine.worker().create(handle, constructor, *wire, draft, engine.callers_run() != nullptr);
   engine.submitted(lock, 1);
   engine.wait_for_room(lock);
   return {std::move(handle), wire->actor.limits};

@@ -40,7 +40,7 @@ BatchHandle gang(const FunctionInfo& function, const GangOptions* options, std::
   }
   exec::Engine::Lock lock(engine);
   BatchHandle batch(engine.objects().new_batch(function.fixed_result), count);
-  engine.worker().submit_gang(*batch.record(), count, function, options, draft);
+  engine.worker().submit_gang(*batch.record(), count, function, options, draft, engine.callers_run() != nullptr);
   engine.objects().close(*batch.record());
   engine.submitted(lock, count);
   engine.wait_for_room(lock);

@@ -408,10 +408,11 @@ bool Engine::next_may_be_sent() const { return has_room_for_sent() || worker_->s
 void Engine::wait_for_room(Lock& lock) {
   if (worker::Run* const run = callers_run()) {
     if (!has_room_here()) make_room(lock, *run);
-    if (!has_room_for_sent()) wait_for_sent(lock);
+    if (worker_->has_sent_last() && !has_room_for_sent()) wait_for_sent(lock);
     return;
   }
-  if (!head_ && !has_room_for_sent()) wait_for_sent(lock);  // of a task, perhaps, of which nobody knows
+  if (!head_ && worker_->has_sent_last() && !has_room_for_sent())
+    wait_for_sent(lock);  // of a task, perhaps, of which nobody knows
   if (has_room_at_head()) return;
   const auto room = [this] { return has_room_at_head() || stopping(); };
   {
@@ -441,7 +442,7 @@ void Engine::make_room(Lock& lock, worker::Run& run) {
       lock, waiter, [&] { return has_room_here() || worker_->tasks_run() != ended; }, core::now() + kPatience);
 }
 
-// One task is sent for each that ends. Where none does, since all wait perhaps for what this one holds, it goes on all
+// One goes on when some task has ended. Where none does, since all wait perhaps for what this one holds, it goes on all
 // the same, the later, the more is sent already: so the excess grows ever more slowly.
 void Engine::wait_for_sent(Lock& lock) {
   constexpr double kPatience = 1e6;  // ns in which nothing ends
@@ -458,6 +459,8 @@ void Engine::wait_for_sent(Lock& lock) {
       if (!goes_on && next_may_be_sent()) {
         goes_on = true;
         ends_used_ = worker_->sent().ends();
+        place.leave();  // others are next, while this one waits for its cpus
+        if (!for_sent_.empty() && next_may_be_sent()) for_sent_.front().waiter().signal();
       }
       return goes_on;
     };

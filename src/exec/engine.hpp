@@ -53,8 +53,8 @@ struct Settings {
   std::function<std::thread(std::function<void()>)> start_thread = [](std::function<void()> act) {
     return std::thread(std::move(act));
   };
-  // Beyond which submissions wait: what the head has queued, what each rank has queued of its own tasks, and what it
-  // has sent to the head of others. Enough to keep thousands of workers busy, and little memory.
+  // Beyond which submissions wait: what the head has queued, what each rank has queued of its own tasks, and what its
+  // tasks have sent to the head. Enough to keep thousands of workers busy, and little memory.
   std::uint64_t most_tasks = 2 << 20;
   std::size_t most_bytes = 256 << 20;
   double time_limit_s = 0;

@@ -125,6 +125,7 @@ Head::Piece& Head::add_piece(const Range& range, std::shared_ptr<Work> work) {
   piece->range = range;
   piece->function = work->function;
   piece->priority = work->options ? work->options->priority : 0;
+  piece->nested = work->nested;
   piece->work = std::move(work);
   Piece& added = *piece;
   MOBULA_CHECK(spans_[range.span].pieces.emplace(range.begin, std::move(piece)).second, "a task was submitted twice");

@@ -120,7 +120,7 @@ bool Scheduler::could_be_placed(const Class& klass, Piece& piece) {
   std::vector<RankId> ranks;
   for (const RankId rank : members_) {
     const Worker& worker = workers_[rank];
-    const bool is_idle = worker.reserved ? reserves : room(worker) == Room::idle;
+    const bool is_idle = (reserves && worker.reserved) || (is_open_to(piece, worker) && room(worker) == Room::idle);
     if (is_idle && may_take_part(klass, rank)) ranks.push_back(rank);
   }
   if (ranks.size() < klass.gang) return false;

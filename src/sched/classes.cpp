@@ -386,7 +386,7 @@ int Scheduler::wake_first(RankId rank, int looks) {
   const bool may_run_any = worker.alive && !worker.closed && !is_kept_free(worker);
   const auto fits = [&](const Class& klass) {
     const bool may_run = klass.is_anywhere() ? klass.allowed.test(rank) : allowed(klass, rank);
-    return may_run && look_at(klass, rank, nullptr, klass.stays);
+    return may_run && look_at(klass, rank, nullptr, klass.stays && klass.counts_on == detail::kNoRank);
   };
   int looked = 0;
   do {

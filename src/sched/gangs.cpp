@@ -157,6 +157,12 @@ std::vector<RankId> Scheduler::within_nodes(const Class& klass, std::vector<Rank
   return ranks;
 }
 
+// Reserved ranks are kept from other gangs; but while a member is on one it may wait there for another member, and that
+// one for such a gang.
+bool Scheduler::is_open_to(const Piece& piece, const Worker& worker) const {
+  return !worker.reserved || (reserver_ != &class_of(piece) && piece.nested && members_in_way_ != 0);
+}
+
 std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece& piece) {
   // Whatever of the class is first goes on with what the one before has reserved.
   const bool reserves = reserver_ == &klass;
@@ -170,7 +176,7 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
   }
   if (!idle_.empty()) {
     for (std::optional<RankId> rank = idle_.next(0); rank;) {
-      if (!workers_[*rank].reserved && may_take_part(klass, *rank)) {
+      if (is_open_to(piece, workers_[*rank]) && may_take_part(klass, *rank)) {
         idle.push_back(*rank);
         fresh = true;
       }

@@ -61,6 +61,7 @@ struct Piece : Holding, core::Listed<Piece> {
   }
 
   Range range;
+  bool nested = false;  // submitted by a task
   State state = State::waiting;
   std::int32_t priority = 0;
   std::uint32_t function = 0;
@@ -336,6 +337,7 @@ class Scheduler {
   std::optional<std::uint32_t> fits_now(const Class& klass, RankId rank) const;
   std::vector<RankId> within_nodes(const Class& klass, std::vector<RankId> ranks, core::WireDemand Worker::*has) const;
   core::WireDemand sum_of(core::WireDemand Worker::*has) const;
+  bool is_open_to(const Piece& piece, const Worker& worker) const;
   bool may_take_part(const Class& klass, RankId rank) const;
   Members pick(const Class& klass, RankId preferred, const std::vector<RankId>& from) const;
   Members pick_wide(const Class& klass, RankId preferred, std::vector<RankId> from,

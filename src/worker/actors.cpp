@@ -43,9 +43,10 @@ Handle Worker::mint_actor() {
 }
 
 void Worker::create(const Handle& handle, const FunctionInfo& constructor, const core::WireOptions& options,
-                    const detail::Draft::State& draft) {
+                    const detail::Draft::State& draft, bool in_task) {
+  has_sent_last_ = true;
   if (open_.count != 0) close_open();
-  submit_alone(handle, constructor, &options, draft);
+  submit_alone(handle, constructor, &options, draft, in_task);
 }
 
 Handle Worker::adopt(ObjectId id) {
@@ -61,6 +62,7 @@ ObjectId Worker::current_caller(const Run& run) const {
 
 Handle Worker::call(const detail::ActorBase& actor, const FunctionInfo& method, detail::Draft::State& draft,
                     ObjectId caller) {
+  has_sent_last_ = false;
   const ObjectId id = actor.handle().id();
   const detail::CallLimits& limits = actor.limits();
   RemoteActor& remote = remotes_[id];

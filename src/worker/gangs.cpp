@@ -81,7 +81,9 @@ void Worker::check_members(Time now) {
     if (member.broken_at == 0 || member.stuck || now - member.broken_at < settings_.gang_grace) continue;
     MOBULA_MARK("worker: a member does not come back");
     member.stuck = true;
+    member.run->left_behind = true;
     lend(*member.run, false);  // its thread may be back this moment
+    count_cpus(*member.run);
     settings_.give_way_inside();
     tell_member(member, gang, MemberState::stuck);
   }

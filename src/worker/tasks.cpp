@@ -432,8 +432,13 @@ std::unique_ptr<Run> Worker::next_call(Time now) {
     }
     run->slots = actor.slots;
     run->gpus = actor.gpus;
-    if (actor.options->actor.concurrency == 1) run->missing_cpus = actor.missing_cpus;
     run->slot = actor.slots.empty() ? -1 : actor.slots.front();
+    if (actor.options->actor.concurrency == 1) {
+      run->missing_cpus = actor.missing_cpus;
+      // A member of a gang may have taken a slot that the last call had lent.
+      const auto due = static_cast<std::size_t>(held_cpus(*run) + kSlack);
+      if (due > run->slots.size()) take_slots(*run, due - run->slots.size());
+    }
     ++actor.active;
     if (shares) take_place(*run);
     list(actor);
@@ -483,7 +488,7 @@ void Worker::count_cpus(Run& run) {
   // cpus of one that waits for it, are free, and those that a member runs without.
   const bool is_free = run.announced && (run.lends || run.lender != nullptr || run.orphan);
   const bool is_news = unused_.set(run.unused, is_free ? cpus_of(run) : missing);
-  spoken_for_.set(run.spoken_for, run.lends ? cpus_of(run) : missing);
+  spoken_for_.set(run.spoken_for, !run.lends ? missing : run.left_behind ? 0 : cpus_of(run));
   member_cpus_.set(run.as_member, is_member ? held_cpus(run) : 0);
   const bool was_beside = std::exchange(run.is_beside, missing != 0);
   if (run.is_beside != was_beside) beside_ += run.is_beside ? 1U : ~0U;

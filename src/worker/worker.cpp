@@ -193,7 +193,9 @@ Handle Worker::submit(const FunctionInfo& function, const TaskOptions* options, 
   auto wire = wire_options(options);
   check_durable(function, wire.get(), draft);
   const bool simple = draft.dep_mask == 0 && draft.args.refs.empty();
-  if (in_task && keeps(wire.get())) {
+  const By by = submitted_by(in_task, wire.get());
+  has_sent_last_ = by != By::keeper;
+  if (by == By::keeper) {
     Handle handle = objects_.mint();
     const ObjectId id = handle.id();
     auto body = std::make_shared<Body>();
@@ -220,13 +222,14 @@ Handle Worker::submit(const FunctionInfo& function, const TaskOptions* options, 
       open_.options = std::move(wire);
       open_.range = {id.span, id.index, id.index};
     }
+    open_.in_task = open_.in_task || in_task;
     objects_.know(*handle.record());
     add_to_open(id, draft);
     return handle;
   }
   if (open_.count != 0) close_open();
   Handle handle = objects_.mint();
-  submit_alone(handle, function, wire.get(), draft);
+  submit_alone(handle, function, wire.get(), draft, in_task);
   return handle;
 }
 
@@ -250,13 +253,13 @@ core::Ends Worker::ends_of(const FunctionInfo& function, const detail::Draft::St
 }
 
 void Worker::submit_alone(const Handle& handle, const FunctionInfo& function, const core::WireOptions* options,
-                          const detail::Draft::State& draft) {
+                          const detail::Draft::State& draft, bool in_task) {
   core::Ids deps = pass_on_all(draft.deps);
   core::Ids refs = pass_on_all(draft.args.refs);
   const ObjectId id = handle.id();
   objects_.know(*handle.record());
-  send_submit({id.span, id.index, id.index + 1}, false, function, options, draft.dep_mask, draft.args.buffer.view(),
-              ends_of(function, draft), std::move(deps), std::move(refs));
+  send_submit({id.span, id.index, id.index + 1}, in_task ? By::task : By::driver, function, options, draft.dep_mask,
+              draft.args.buffer.view(), ends_of(function, draft), std::move(deps), std::move(refs));
 }
 
 void Worker::submit_items(Record& batch, std::uint32_t begin, std::uint32_t n, const FunctionInfo& function,
@@ -276,18 +279,19 @@ void Worker::submit_items(Record& batch, std::uint32_t begin, std::uint32_t n, c
     const std::uint64_t bit = bits & (~bits + 1);
     deps.push_back((shared_mask & bit) != 0 ? shared[from_shared++] : draft.deps[from_item++]);
   }
-  const bool keep = in_task && keeps(wire.get());
+  const By by = submitted_by(in_task, wire.get());
+  has_sent_last_ = by != By::keeper;
   submit_stretch({batch.id, begin, begin + n}, function, std::move(wire), mask, std::move(deps), draft.args.refs,
-                 draft.args.buffer.view(), ends, keep, now);
+                 draft.args.buffer.view(), ends, by, now);
 }
 
-// `mask`: the arguments that are dependencies, `deps` in their order; `refs`: what the others hold. `keep`: this rank
-// runs the tasks unless others take them.
+// `mask`: the arguments that are dependencies, `deps` in their order; `refs`: what the others hold. By a keeper: this
+// rank runs the tasks unless others take them.
 void Worker::submit_stretch(const Range& range, const FunctionInfo& function,
                             std::shared_ptr<const core::WireOptions> options, std::uint64_t mask,
                             std::vector<Handle> deps, std::span<const Handle> refs, ByteView args,
-                            std::span<const std::uint32_t> ends, bool keep, Time now) {
-  if (keep) {
+                            std::span<const std::uint32_t> ends, By by, Time now) {
+  if (by == By::keeper) {
     auto body = std::make_shared<Body>();
     body->function = &function;
     body->options = std::move(options);
@@ -303,7 +307,7 @@ void Worker::submit_stretch(const Range& range, const FunctionInfo& function,
     return;
   }
   core::Ids dep_ids = pass_on_all(deps);
-  send_submit(range, false, function, options.get(), mask, args, ends, std::move(dep_ids), pass_on_all(refs));
+  send_submit(range, by, function, options.get(), mask, args, ends, std::move(dep_ids), pass_on_all(refs));
 }
 
 Handle Worker::reduce(const FunctionInfo& fold, FoldValues values, const TaskOptions* options, bool in_task) {
@@ -318,9 +322,10 @@ void Worker::submit_folds(const FoldKind& kind, FoldTasks tasks) {
   if (open_.count != 0) close_open();
   Record& record = *objects_.find({tasks.results.span, tasks.results.begin});
   objects_.know(record);
-  const bool keep = kind.in_task && keeps(kind.options.get()) && !objects_.is_tracked(record, tasks.results.begin);
+  By by = submitted_by(kind.in_task, kind.options.get());
+  if (by == By::keeper && objects_.is_tracked(record, tasks.results.begin)) by = By::task;
   submit_stretch(tasks.results, *kind.function, kind.options, tasks.dep_mask, std::move(tasks.deps), {},
-                 tasks.args.view(), tasks.ends, keep, now_);
+                 tasks.args.view(), tasks.ends, by, now_);
 }
 
 void Worker::fail_own(ObjectId id, bool promised, const ErrorPtr& error) {
@@ -330,14 +335,15 @@ void Worker::fail_own(ObjectId id, bool promised, const ErrorPtr& error) {
 }
 
 void Worker::submit_gang(Record& batch, std::uint32_t members, const FunctionInfo& function, const TaskOptions* options,
-                         const detail::Draft::State& draft) {
+                         const detail::Draft::State& draft, bool in_task) {
   const auto wire = gang_options(options, members);
+  has_sent_last_ = true;
   if (open_.count != 0) close_open();
   objects_.append(batch, members);
   objects_.know(batch);
   core::Ids deps = pass_on_all(draft.deps);
-  send_submit({batch.id, 0, members}, false, function, wire.get(), draft.dep_mask, draft.args.buffer.view(),
-              ends_of(function, draft), std::move(deps), pass_on_all(draft.args.refs));
+  send_submit({batch.id, 0, members}, in_task ? By::task : By::driver, function, wire.get(), draft.dep_mask,
+              draft.args.buffer.view(), ends_of(function, draft), std::move(deps), pass_on_all(draft.args.refs));
 }
 
 Handle Worker::put(detail::Encoder&& value) {
@@ -370,15 +376,16 @@ void Worker::close_open() {
     dispatch_call(call->second, open.args.view(), open.ends);
     return;
   }
-  send_submit(open.range, false, *open.function, open.options.get(), 0, open.args.view(), open.ends, {}, {});
+  send_submit(open.range, open.in_task ? By::task : By::driver, *open.function, open.options.get(), 0, open.args.view(),
+              open.ends, {}, {});
 }
 
-void Worker::send_submit(const Range& range, bool kept, const FunctionInfo& function, const core::WireOptions* options,
+void Worker::send_submit(const Range& range, By by, const FunctionInfo& function, const core::WireOptions* options,
                          std::uint64_t mask, ByteView args, std::span<const std::uint32_t> ends, core::Ids deps,
                          core::Ids refs) {
   core::Submit submit;
   submit.range = range;
-  submit.kept = kept;
+  submit.kept = by == By::keeper;
   submit.body.function = function.index;
   submit.body.dep_mask = mask;
   submit.body.args = args;
@@ -388,7 +395,8 @@ void Worker::send_submit(const Range& range, bool kept, const FunctionInfo& func
   submit.deps = std::move(deps);
   submit.refs = std::move(refs);
   if (options != nullptr && options->placement == Placement::Kind::bundle) submit.refs.push_back(options->near);
-  if (!kept) sent_.add(range, args.size());
+  // What the driver submits waits for room at the head by itself.
+  if (by == By::task || (by == By::driver && objects_.rank() != kHeadRank)) sent_.add(range, args.size());
   transport_.send(kHeadRank, submit);
 }
 
@@ -486,8 +494,9 @@ void Worker::announce_body(const Range& range, const Body& body) {
   const std::span<const Handle> keep = body.keep;
   fail_after([&] {
     core::Ids deps = pass_on_all(keep.first(body.deps.size()));
-    send_submit(range, true, *body.function, body.options.get(), body.dep_mask, body.args_of(range.begin, range.end),
-                body.ends, std::move(deps), pass_on_all(keep.subspan(body.deps.size())));
+    send_submit(range, By::keeper, *body.function, body.options.get(), body.dep_mask,
+                body.args_of(range.begin, range.end), body.ends, std::move(deps),
+                pass_on_all(keep.subspan(body.deps.size())));
   });
 }
 

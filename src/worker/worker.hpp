@@ -174,6 +174,7 @@ struct Run : core::Listed<Run> {
   Time awaits_since = 0;
   store::Watcher* told = nullptr;   // of a deadlock
   bool broken = false;              // the gang of which it is a member
+  bool left_behind = false;         // in MPI, since that broke: it does not go on
   int thread = 0;                   // the system's id of the one that executes it
   clockid_t clock = 0;              // that thread's cpu time
   Time worked = -1;                 // what it showed when the executor looked last
@@ -227,7 +228,7 @@ class Worker {
                     detail::Draft::State& draft, std::vector<std::uint32_t>& ends, bool in_task, Time now);
   // All of a gang at once: the elements of the batch, which has none yet, are the results of its members.
   void submit_gang(Record& batch, std::uint32_t members, const FunctionInfo& function, const TaskOptions* options,
-                   const detail::Draft::State& draft);
+                   const detail::Draft::State& draft, bool in_task);
   // Folds the values by tasks of `fold`, made by detail::Fold; the result's handle. REQUIRES: at least two values.
   Handle reduce(const FunctionInfo& fold, FoldValues values, const TaskOptions* options, bool in_task);
   Handle put(detail::Encoder&& value);
@@ -239,7 +240,7 @@ class Worker {
   // Makes the actor of a handle that `mint_actor` gave.
   Handle mint_actor();
   void create(const Handle& handle, const FunctionInfo& constructor, const core::WireOptions& options,
-              const detail::Draft::State& draft);
+              const detail::Draft::State& draft, bool in_task);
   // A handle to an actor of which the head counts a hold of this rank already.
   Handle adopt(ObjectId id);
   // Calls an actor. `caller`: the task or actor that calls; none: the driver. Throws Backpressure.
@@ -345,6 +346,8 @@ class Worker {
   std::size_t kept_bytes() const { return kept_bytes_; }        // that kept pieces take
   std::size_t calls_pending() const { return calls_pending_; }  // of this rank's, that have not ended
   const Sent& sent() const { return sent_; }                    // of this rank's tasks, what it does not keep
+  // Whether what was submitted last is among those, or will be.
+  bool has_sent_last() const { return has_sent_last_; }
   std::size_t interests() const { return interests_.size(); }
   std::uint64_t tasks_run() const { return tasks_run_; }
   std::uint64_t fetches() const { return fetches_; }  // values asked of other ranks
@@ -378,6 +381,7 @@ class Worker {
     ObjectId actor;
     ObjectId caller;
     bool is_call = false;
+    bool in_task = false;  // some of them
   };
   // Calls of this rank that have not ended: what one message takes.
   struct PendingCall {
@@ -400,6 +404,11 @@ class Worker {
     core::Ends ends;
     std::uint64_t dep_mask = 0;
   };
+  // Who submits tasks: someone outside tasks, a task, or a task that has its rank keep them.
+  enum class By : std::uint8_t { driver, task, keeper };
+  By submitted_by(bool in_task, const core::WireOptions* options) const {
+    return !in_task ? By::driver : keeps(options) ? By::keeper : By::task;
+  }
   static constexpr RankId kUnsent = detail::kNoRank;
   // An actor that this rank has pending calls of.
   struct RemoteActor {
@@ -449,7 +458,7 @@ class Worker {
   void add_to_open(ObjectId id, const detail::Draft::State& draft);
   static core::Ends ends_of(const FunctionInfo& function, const detail::Draft::State& draft);
   void submit_alone(const Handle& handle, const FunctionInfo& function, const core::WireOptions* options,
-                    const detail::Draft::State& draft);
+                    const detail::Draft::State& draft, bool in_task);
   static void check_durable(const FunctionInfo& function, const core::WireOptions* options,
                             const detail::Draft::State& draft);
   bool keeps(const core::WireOptions* options) const;
@@ -465,10 +474,10 @@ class Worker {
   void fail_own(ObjectId id, bool promised, const ErrorPtr& error);
   void submit_stretch(const Range& range, const FunctionInfo& function,
                       std::shared_ptr<const core::WireOptions> options, std::uint64_t mask, std::vector<Handle> deps,
-                      std::span<const Handle> refs, ByteView args, std::span<const std::uint32_t> ends, bool keep,
+                      std::span<const Handle> refs, ByteView args, std::span<const std::uint32_t> ends, By by,
                       Time now);
   void close_open();
-  void send_submit(const Range& range, bool kept, const FunctionInfo& function, const core::WireOptions* options,
+  void send_submit(const Range& range, By by, const FunctionInfo& function, const core::WireOptions* options,
                    std::uint64_t mask, ByteView args, std::span<const std::uint32_t> ends, core::Ids deps,
                    core::Ids refs);
   void keep_piece(const Range& range, std::shared_ptr<Body> body, Time now);
@@ -612,6 +621,7 @@ class Worker {
 
   std::size_t kept_bytes_ = 0;  // outlives the pieces
   Sent sent_;
+  bool has_sent_last_ = false;
   std::unordered_map<SpanId, std::map<std::uint32_t, std::unique_ptr<Piece>>> pieces_;
   std::map<int, PieceQueue, std::greater<>> ready_;  // by priority
   std::size_t queued_without_cpus_ = 0;              // pieces

@@ -81,7 +81,7 @@ detail::BatchHandle Cluster::submit_gang(RankId r, std::uint32_t members, const 
   arguments(draft.args);
   add_deps(draft, deps);
   detail::BatchHandle batch(objects(r).new_batch(function.fixed_result), members);
-  worker(r).submit_gang(*batch.record(), members, function, &options, draft);
+  worker(r).submit_gang(*batch.record(), members, function, &options, draft, false);
   objects(r).close(*batch.record());
   return batch;
 }
@@ -99,7 +99,7 @@ detail::ActorBase Cluster::make_actor(RankId r, const FunctionInfo& constructor,
   detail::Draft::State draft;
   const Handle handle = worker(r).mint_actor();
   const auto wire = worker(r).actor_options(options, constructor);
-  worker(r).create(handle, constructor, *wire, draft);
+  worker(r).create(handle, constructor, *wire, draft, r != 0);
   return {handle, wire->actor.limits};
 }
 
@@ -113,7 +113,7 @@ Body Cluster::make_named(RankId r, const FunctionInfo& constructor, const ActorO
   if (!answer.yes) co_return;
   if (answer.text.empty()) {
     detail::Draft::State draft;
-    worker(r).create(handle, constructor, *wire, draft);
+    worker(r).create(handle, constructor, *wire, draft, r != 0);
     *actor = {handle, wire->actor.limits};
     co_return;
   }

@@ -333,6 +333,28 @@ TEST_F(SchedulerTest, AnActorDoesNotWaitForMembers) {
   EXPECT_EQ(actor->worker, waits->worker);
 }
 
+// A member inside MPI waits for another one, and that one for a gang that its rank has room for.
+TEST_F(SchedulerTest, AGangOfAMemberHasReservedRanksToo) {
+  for (RankId r = 1; r <= 2; ++r) worker(r);
+  core::WireOptions alone = asks({1, 0, 0, {}});
+  alone.gang = 1;
+  for (int i = 0; i < 2; ++i) tasks(1, 0, &alone);
+  const Piece* const waits = place_gang();
+  ASSERT_TRUE(waits != nullptr && place_gang() != nullptr);
+  core::WireOptions both = asks({1, 0, 0, {}});
+  both.gang = 2;
+  tasks(2, 0, &both);
+  EXPECT_FALSE(scheduler.place(now));
+  scheduler.set_lent(waits->worker, 1);
+  Piece& of_driver = tasks(1, 0, &alone);
+  EXPECT_FALSE(scheduler.place(now)) << "the first of the queue has reserved the rank";
+  scheduler.dequeue(of_driver);
+  tasks(1, 0, &alone).nested = true;
+  const Piece* const nested = place_gang();
+  ASSERT_NE(nested, nullptr);
+  EXPECT_EQ(nested->worker, waits->worker);
+}
+
 // One that waits may wait for the next, and no more of them run on what it lends than one.
 TEST_F(SchedulerTest, MembersBesideTasksThatWaitAreOneAtATime) {
   worker(1);

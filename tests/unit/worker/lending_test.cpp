@@ -297,5 +297,21 @@ TEST_F(Lending, AMemberAndAnActorThatTakesWhatItLends) {
   expect_all_free();
 }
 
+TEST_F(Lending, WhatAMemberLeftBehindHasHadGoesToOthers) {
+  RunPtr left = start_member();
+  ASSERT_NE(left, nullptr);
+  worker.handle(0, core::GangOver{left->body->gang->gang, false});
+  worker.tick(now += 10'000'000'000);
+  EXPECT_EQ(worker.stuck(), 1U);
+  RunPtr member = start_member();
+  ASSERT_NE(member, nullptr);
+  EXPECT_EQ(worker.member_cpus(), 1) << "nobody wants that back";
+  EXPECT_EQ(start(1), nullptr);
+  end(std::move(member));
+  end(next());
+  end(std::move(left));
+  expect_all_free();
+}
+
 }  // namespace
 }  // namespace mobula::worker
