@@ -121,7 +121,7 @@ bool Scheduler::could_be_placed(const Class& klass, Piece& piece) {
   for (const RankId rank : members_) {
     const Worker& worker = workers_[rank];
     const bool is_idle = (reserves && worker.reserved) || (is_open_to(piece, worker) && room(worker) == Room::idle);
-    if (is_idle && may_take_part(klass, rank)) ranks.push_back(rank);
+    if (is_idle && may_take_part(klass, piece, rank)) ranks.push_back(rank);
   }
   if (ranks.size() < klass.gang) return false;
   std::sort(ranks.begin(), ranks.end());

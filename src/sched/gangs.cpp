@@ -16,17 +16,17 @@ constexpr Time kReserveRest = 100'000'000;  // ns, at most, in which other work 
 }  // namespace
 
 // Which of its demands the rank could meet at once, with nothing else in the way.
-std::optional<std::uint32_t> Scheduler::fits_now(const Class& klass, RankId rank) const {
+std::optional<std::uint32_t> Scheduler::fits_now(const Class& klass, RankId rank, bool nested) const {
   const Worker& worker = workers_[rank];
   if (!allowed(klass, rank)) return std::nullopt;
   for (std::uint32_t i = 0; i < klass.demands.size(); ++i) {
     const auto& demand = klass.demands[i];
     const double busy = worker.busy + demand.cpus;
     // Members that would begin on cpus of tasks which wait have none of their own, so these are for one of them that
-    // runs: one that waits may wait for a gang.
+    // runs. But that one may wait inside MPI for another which waits for a gang.
     const bool is_beside = busy > worker.slots - worker.held + kSlack;
     const bool has_cpus =
-        demand.cpus == 0 || (busy <= worker.capacity() + kSlack && (!is_beside || worker.beside == 0));
+        demand.cpus == 0 || (busy <= worker.capacity() + kSlack && (!is_beside || worker.beside == 0 || nested));
     // The cpus of tasks that wait are free for others, what else they hold is not.
     if (has_cpus && offers_besides_cpus(worker.free, demand)) return i;
   }
@@ -71,7 +71,7 @@ Scheduler::Members Scheduler::pick(const Class& klass, RankId preferred, const s
   if (chosen.size() < klass.gang) return {};
   std::sort(chosen.begin(), chosen.end());
   Members members;
-  for (const RankId rank : chosen) members.emplace_back(rank, fits_now(klass, rank).value_or(0));
+  for (const RankId rank : chosen) members.emplace_back(rank, fits_now(klass, rank, true).value_or(0));
   return members;
 }
 
@@ -95,8 +95,8 @@ void Scheduler::find_width(Class& klass) {
 }
 
 // Whether the rank could take part in it at once, with nothing else in the way.
-bool Scheduler::may_take_part(const Class& klass, RankId rank) const {
-  if (!klass.wide) return fits_now(klass, rank).has_value();
+bool Scheduler::may_take_part(const Class& klass, const Piece& piece, RankId rank) const {
+  if (!klass.wide) return fits_now(klass, rank, piece.nested).has_value();
   const Worker& worker = workers_[rank];
   return may_lend(klass, rank) && worker.busy + worker.slots <= worker.capacity() + kSlack;
 }
@@ -171,12 +171,12 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
   bool fresh = false;  // some of them are not reserved yet
   if (reserves) {
     for (const RankId rank : reserved_) {
-      if (may_take_part(klass, rank)) idle.push_back(rank);
+      if (may_take_part(klass, piece, rank)) idle.push_back(rank);
     }
   }
   if (!idle_.empty()) {
     for (std::optional<RankId> rank = idle_.next(0); rank;) {
-      if (is_open_to(piece, workers_[*rank]) && may_take_part(klass, *rank)) {
+      if (is_open_to(piece, workers_[*rank]) && may_take_part(klass, piece, *rank)) {
         idle.push_back(*rank);
         fresh = true;
       }
@@ -186,6 +186,8 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
   }
   if (idle.size() >= klass.gang) {
     std::sort(idle.begin(), idle.end());
+    // Those first on which members have cpus of their own.
+    std::stable_partition(idle.begin(), idle.end(), [this](RankId rank) { return workers_[rank].lent == 0; });
     idle = within_nodes(klass, std::move(idle), &Worker::free);
     Members members = pick(klass, piece.preferred, idle);
     if (!members.empty()) {

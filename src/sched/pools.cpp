@@ -171,7 +171,7 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
     std::vector<Site> all;
     for (const RankId rank : members_) {
       const Worker& worker = workers_[rank];
-      if (worker.slots == 0 || worker.closed || (worker.reserved && !reserves && used.empty())) continue;
+      if (worker.slots == 0 || worker.closed || (is_kept_free(worker) && !reserves && used.empty())) continue;
       Site site{rank, worker.free};
       site.free.cpus = cpus_of_worker(worker);
       all.push_back(std::move(site));

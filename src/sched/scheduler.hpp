@@ -334,11 +334,11 @@ class Scheduler {
   std::optional<Decision> place_in(Class& klass, Piece* only = nullptr);
   std::optional<Decision> place_first();
   using Members = std::vector<std::pair<RankId, std::uint32_t>>;
-  std::optional<std::uint32_t> fits_now(const Class& klass, RankId rank) const;
+  std::optional<std::uint32_t> fits_now(const Class& klass, RankId rank, bool nested) const;
   std::vector<RankId> within_nodes(const Class& klass, std::vector<RankId> ranks, core::WireDemand Worker::*has) const;
   core::WireDemand sum_of(core::WireDemand Worker::*has) const;
   bool is_open_to(const Piece& piece, const Worker& worker) const;
-  bool may_take_part(const Class& klass, RankId rank) const;
+  bool may_take_part(const Class& klass, const Piece& piece, RankId rank) const;
   Members pick(const Class& klass, RankId preferred, const std::vector<RankId>& from) const;
   Members pick_wide(const Class& klass, RankId preferred, std::vector<RankId> from,
                     core::WireDemand Worker::*has) const;

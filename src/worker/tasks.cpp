@@ -252,7 +252,8 @@ bool Worker::fits(const Body& body) const {
     refused_place_ = true;
     return false;
   }
-  const double cpus = body.gang != nullptr ? for_member() + spoken_for_ : free_.cpus;
+  // A member waits for tasks only: another one that runs may wait for it inside MPI.
+  const double cpus = body.gang != nullptr ? for_member() + spoken_for_ + member_cpus_ : free_.cpus;
   if ((d.cpus != 0 && own_cpus(d) > cpus + kSlack) || d.gpus > free_.gpus + kSlack || d.memory > free_.memory)
     return false;
   if (d.gpus != 0) {  // enough of them, with enough left of each
