@@ -23,7 +23,7 @@ struct Growth {
 // Of the best of some tries each, as the machine is not quiet. `seconds(n)` says what n of them take.
 template <class F>
 Growth growth(int n, F&& seconds) {
-  constexpr int kTries = 6;
+  constexpr int kTries = 20;
   constexpr double kWell = 2.3;
   Growth best;
   for (int i = 0; i < kTries && (i < 2 || best.times() > kWell); ++i) {

@@ -313,5 +313,16 @@ TEST_F(Lending, WhatAMemberLeftBehindHasHadGoesToOthers) {
   expect_all_free();
 }
 
+// The head took the first one for one that waits. It may wait inside MPI for another that waits for the second one.
+TEST_F(Lending, AMemberBeginsBesideOneThatRuns) {
+  RunPtr first = start_member();
+  RunPtr second = start_member();
+  ASSERT_TRUE(first != nullptr && second != nullptr);
+  EXPECT_EQ(worker.member_cpus(), 1);
+  end(std::move(second));
+  end(std::move(first));
+  expect_all_free();
+}
+
 }  // namespace
 }  // namespace mobula::worker
