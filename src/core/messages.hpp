@@ -429,7 +429,9 @@ struct GaveBack {  // the answer to TakeBack, also when nothing could be given
 };
 
 struct Lending {
-  double cpus = 0;           // that tasks of the sender do not use: since they wait, or run on those of one that waits
+  // That tasks of the sender do not use, since they wait, or run on those of one that waits, or that members of gangs
+  // run without. Comes before the end of such a task.
+  double cpus = 0;
   std::uint32_t beside = 0;  // members of gangs there that run without cpus of their own, and do not wait
   template <class V>
   void fields(V&& visit) {

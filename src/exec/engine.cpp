@@ -654,7 +654,6 @@ class Engine::Lending {
     if (thread_ != nullptr) std::erase(thread_->helpers, this);
     waits_.leave();
     run_ = nullptr;
-    engine_.give_cpus_back();  // nobody waits for those that a member of a gang has taken back
   }
 
   Engine& engine_;

@@ -180,7 +180,8 @@ void tell_end(int status, bool is_head) {
     kill_children();  // what the rank had started
     output.finish();
     if (is_head) {
-      board->over().store(1);  // else those of this node would stay, where the launcher lets a rank end like this
+      // The launcher may take that for a good end, and leave the node's other processes to wait for theirs.
+      if (status == 0) board->over().store(1);
       tell_end(status, true);
       end_like(status);
     }

@@ -83,7 +83,7 @@ class Scheduler {
   void remove_worker(RankId rank);
   // Nothing is placed there any more.
   void close(RankId rank);
-  // Cpus of tasks there that wait.
+  // Cpus of tasks there that wait, and that members of gangs run without; `beside`: as in Lending.
   void set_lent(RankId rank, double cpus, std::uint32_t beside = 0);
   bool has_worker(RankId rank) const { return rank < workers_.size() && workers_[rank].alive; }
 
