@@ -173,7 +173,7 @@ Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* h
   settings_.worker.give_way_inside = [this] {
     wire_.give_way_inside();
     for (const worker::Run* run : worker_->runs()) {
-      if (run->body->gang != nullptr) let_waker_go_on(run->thread);
+      if (run->is_member()) let_waker_go_on(run->thread);
     }
   };
   worker_ = std::make_unique<worker::Worker>(transport_, objects_, settings_.worker);
@@ -405,6 +405,10 @@ bool Engine::has_room_for_sent() const {
 // One of those that wait may go on: there is room, or one of what was sent has ended since the last of them did.
 bool Engine::next_may_be_sent() const { return has_room_for_sent() || worker_->sent().ends() != ends_used_; }
 
+void Engine::tell_next_sender() {
+  if (!for_sent_.empty() && next_may_be_sent()) for_sent_.front().waiter().signal();
+}
+
 void Engine::wait_for_room(Lock& lock) {
   if (worker::Run* const run = callers_run()) {
     if (!has_room_here()) make_room(lock, *run);
@@ -460,13 +464,13 @@ void Engine::wait_for_sent(Lock& lock) {
         goes_on = true;
         ends_used_ = worker_->sent().ends();
         place.leave();  // others are next, while this one waits for its cpus
-        if (!for_sent_.empty() && next_may_be_sent()) for_sent_.front().waiter().signal();
+        tell_next_sender();
       }
       return goes_on;
     };
     wait_lending(lock, waiter, met, core::now() + patience);
   }
-  if (!for_sent_.empty() && next_may_be_sent()) for_sent_.front().waiter().signal();
+  tell_next_sender();
 }
 
 // ---- waiting -----------------------------------------------------------------------------------------------------
@@ -477,7 +481,7 @@ void Engine::tell() {
   if (!for_space_.empty() && std::exchange(space_seen_, store_.changes()) != store_.changes()) for_space_.signal_all();
   if (!for_head_.empty() && (has_room_at_head() || stopping())) for_head_.front().waiter().signal();
   if (!for_end_.empty()) for_end_.front().waiter().signal();
-  if (!for_sent_.empty() && next_may_be_sent()) for_sent_.front().waiter().signal();
+  tell_next_sender();
   for_job_.signal_all();
   find_thread();
 }
@@ -1020,7 +1024,7 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   run->thread = t_thread;
   thread_local const clockid_t clock = own_clock();
   run->clock = clock;
-  const bool is_member = run->body->gang != nullptr;
+  const bool is_member = run->is_member();
   const int policy = is_member ? sched_getscheduler(t_thread) : -1;
   if (is_member && worker_->stuck() != 0) let_waker_go_on(t_thread);
   lock.unlock();

@@ -224,6 +224,7 @@ class Engine {
   bool has_room_here() const;
   bool has_room_for_sent() const;
   bool next_may_be_sent() const;
+  void tell_next_sender();
   void make_room(Lock& lock, worker::Run& run);
   void wait_for_sent(Lock& lock);
   [[noreturn]] void halt(Lock& lock);

@@ -186,8 +186,7 @@ std::optional<Scheduler::Choice> Scheduler::look_at(const Class& klass, RankId r
 }
 
 // A rank for an actor that no rank can ever have beside the tasks that wait there, and members of gangs: these may wait
-// for just that actor.
-// The rank lets such a task go on even where the actor has its cpus.
+// for just that actor. The rank lets such a task go on even where the actor has its cpus.
 std::optional<Scheduler::Choice> Scheduler::choose_lent(Class& klass, Piece* only) const {
   std::optional<Choice> found;
   if (only == nullptr) klass.counts_on = detail::kNoRank;

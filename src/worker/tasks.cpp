@@ -288,7 +288,7 @@ void Worker::take(const core::WireOptions* options, double sign) {
 // Something is queued for which there are cpus, as far as that can be told without a look at it.
 bool Worker::may_begin() const {
   if (queued_tasks_ == 0) return false;
-  return resuming_ != 0 ? !members_.empty() : free_.cpus > 1e-9 || queued_without_cpus_ != 0;
+  return resuming_ != 0 ? !members_.empty() : free_.cpus > kSlack || queued_without_cpus_ != 0;
 }
 
 // Where threads want their cpus back, what has not begun is behind them; but members take nothing that those have lent.
@@ -483,14 +483,14 @@ double Worker::cpus_of(const Run& run) const {
 
 // To be called whenever the run may have begun or ceased to wait, or to hold cpus.
 void Worker::count_cpus(Run& run) {
-  const bool is_member = run.body->gang != nullptr && run.holds && !run.lends;
-  const double missing = is_member ? run.missing_cpus : 0;
+  const bool may_be_inside = run.is_member() && run.holds && !run.lends;  // MPI
+  const double missing = may_be_inside ? run.missing_cpus : 0;
   // The head takes a task that it knows for one that uses cpus of its own: those of one that waits, or that runs on the
   // cpus of one that waits for it, are free, and those that a member runs without.
   const bool is_free = run.announced && (run.lends || run.lender != nullptr || run.orphan);
   const bool is_news = unused_.set(run.unused, is_free ? cpus_of(run) : missing);
   spoken_for_.set(run.spoken_for, !run.lends ? missing : run.left_behind ? 0 : cpus_of(run));
-  member_cpus_.set(run.as_member, is_member ? held_cpus(run) : 0);
+  member_cpus_.set(run.as_member, may_be_inside ? held_cpus(run) : 0);
   const bool was_beside = std::exchange(run.is_beside, missing != 0);
   if (run.is_beside != was_beside) beside_ += run.is_beside ? 1U : ~0U;
   lent_changed_ = lent_changed_ || is_news || run.is_beside != was_beside;

@@ -74,6 +74,12 @@ core::WireOptions asks(core::WireDemand demand) {
   return options;
 }
 
+core::WireOptions gang_of(std::uint32_t members) {
+  core::WireOptions options = asks({1, 0, 0, {}});
+  options.gang = members;
+  return options;
+}
+
 TEST_F(SchedulerTest, SpreadsOverIdleWorkers) {
   for (RankId r = 1; r <= 4; ++r) worker(r);
   for (int i = 0; i < 4; ++i) tasks(1);
@@ -229,8 +235,7 @@ TEST_F(SchedulerTest, WhatWaitsForInputsHoldsNothing) {
     scheduler.sent_ahead(piece, r);
   }
   EXPECT_EQ(scheduler.free().cpus, 2);
-  core::WireOptions both = asks({1, 0, 0, {}});
-  both.gang = 2;
+  const core::WireOptions both = gang_of(2);
   tasks(2, 0, &both);
   const auto decision = scheduler.place(now);
   ASSERT_TRUE(decision) << "the gang may be what the tasks wait for";
@@ -249,8 +254,7 @@ TEST_F(SchedulerTest, AReservationIsTheQueues) {
   tasks(1);
   Piece* const running = place();
   ASSERT_NE(running, nullptr);
-  core::WireOptions both = asks({1, 0, 0, {}});
-  both.gang = 2;
+  const core::WireOptions both = gang_of(2);
   Piece& first = tasks(2, 0, &both);
   EXPECT_FALSE(scheduler.place(now));
   EXPECT_EQ(scheduler.take_reserved(), std::vector<RankId>{running->worker});
@@ -269,8 +273,7 @@ TEST_F(SchedulerTest, AReservationIsThatOfAllPrioritiesOfAClass) {
   for (RankId r = 1; r <= 2; ++r) worker(r);
   tasks(1);
   Piece* const running = place();
-  core::WireOptions both = asks({1, 0, 0, {}});
-  both.gang = 2;
+  const core::WireOptions both = gang_of(2);
   tasks(2, -1, &both);
   EXPECT_FALSE(scheduler.place(now));
   const Piece& urgent = tasks(2, 1, &both);
@@ -284,13 +287,11 @@ TEST_F(SchedulerTest, AReservationIsThatOfAllPrioritiesOfAClass) {
 // A member that is inside MPI may wait for one that waits for a task.
 TEST_F(SchedulerTest, TasksHaveReservedRanksToo_WhileAMemberIsThere) {
   for (RankId r = 1; r <= 2; ++r) worker(r);
-  core::WireOptions alone = asks({1, 0, 0, {}});
-  alone.gang = 1;
+  const core::WireOptions alone = gang_of(1);
   tasks(1, 0, &alone);
   Piece* const member = place_gang();
   ASSERT_NE(member, nullptr);
-  core::WireOptions both = asks({1, 0, 0, {}});
-  both.gang = 2;
+  const core::WireOptions both = gang_of(2);
   tasks(2, 0, &both);
   EXPECT_FALSE(scheduler.place(now));
   tasks(1);
@@ -318,8 +319,7 @@ TEST_F(SchedulerTest, TasksHaveReservedRanksToo_WhileAMemberIsThere) {
 // that waits for the actor.
 TEST_F(SchedulerTest, AnActorDoesNotWaitForMembers) {
   for (RankId r = 1; r <= 2; ++r) worker(r);
-  core::WireOptions alone = asks({1, 0, 0, {}});
-  alone.gang = 1;
+  const core::WireOptions alone = gang_of(1);
   for (int i = 0; i < 2; ++i) tasks(1, 0, &alone);
   const Piece* const waits = place_gang();
   ASSERT_TRUE(waits != nullptr && place_gang() != nullptr);
@@ -336,13 +336,11 @@ TEST_F(SchedulerTest, AnActorDoesNotWaitForMembers) {
 // A member inside MPI waits for another one, and that one for a gang that its rank has room for.
 TEST_F(SchedulerTest, AGangOfAMemberHasReservedRanksToo) {
   for (RankId r = 1; r <= 2; ++r) worker(r);
-  core::WireOptions alone = asks({1, 0, 0, {}});
-  alone.gang = 1;
+  const core::WireOptions alone = gang_of(1);
   for (int i = 0; i < 2; ++i) tasks(1, 0, &alone);
   const Piece* const waits = place_gang();
   ASSERT_TRUE(waits != nullptr && place_gang() != nullptr);
-  core::WireOptions both = asks({1, 0, 0, {}});
-  both.gang = 2;
+  const core::WireOptions both = gang_of(2);
   tasks(2, 0, &both);
   EXPECT_FALSE(scheduler.place(now));
   scheduler.set_lent(waits->worker, 1);
@@ -361,8 +359,7 @@ TEST_F(SchedulerTest, MembersBesideTasksThatWaitAreOneAtATime) {
   tasks(1);
   ASSERT_NE(place(), nullptr);
   scheduler.set_lent(1, 1);
-  core::WireOptions alone = asks({1, 0, 0, {}});
-  alone.gang = 1;
+  const core::WireOptions alone = gang_of(1);
   for (int i = 0; i < 4; ++i) tasks(1, 0, &alone);
   ASSERT_NE(place_gang(), nullptr);
   EXPECT_FALSE(scheduler.place(now)) << "it is not known yet that it holds nothing";
@@ -405,8 +402,7 @@ TEST_F(SchedulerTest, AReservedRankIsAskedForWhatComesLater) {
   tasks(1);
   const Piece* running = place();
   ASSERT_NE(running, nullptr);
-  core::WireOptions both = asks({1, 0, 0, {}});
-  both.gang = 2;
+  const core::WireOptions both = gang_of(2);
   tasks(2, 0, &both);
   EXPECT_FALSE(scheduler.place(now));
   scheduler.take_reserved();

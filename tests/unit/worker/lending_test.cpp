@@ -32,13 +32,17 @@ class Lending : public testing::Test {
     return settings;
   }
 
-  void assign(const FunctionInfo& function, ObjectId id, double cpus, bool is_actor) {
+  core::Assign assignment(const FunctionInfo& function, ObjectId id, double cpus) {
     core::Assign message;
     message.range = {id.span, id.index, id.index + 1};
     message.attempt = 1;
     message.body.function = function.index;
     message.body.has_options = true;
     message.body.options.demands.push_back({cpus, 0, 0, {}});
+    return message;
+  }
+  void assign(const FunctionInfo& function, ObjectId id, double cpus, bool is_actor) {
+    core::Assign message = assignment(function, id, cpus);
     message.body.options.is_actor = is_actor;
     message.body.options.actor.concurrency = 1;
     worker.handle(kOther, message);
@@ -50,14 +54,9 @@ class Lending : public testing::Test {
     return next();
   }
   // A member of a gang of its own.
-  RunPtr start_member(double cpus = 1) {
-    core::Assign message;
+  RunPtr start_member() {
     const ObjectId id{SpanId::make(kOther, 1), index_++};
-    message.range = {id.span, id.index, id.index + 1};
-    message.attempt = 1;
-    message.body.function = kMember.index;
-    message.body.has_options = true;
-    message.body.options.demands.push_back({cpus, 0, 0, {}});
+    core::Assign message = assignment(kMember, id, 1);
     message.body.options.gang = 2;
     message.gang = {id.index + 1, 1, 0, {}};
     worker.handle(0, message);
