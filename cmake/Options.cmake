@@ -7,4 +7,5 @@ target_compile_options(mobula_options INTERFACE
 if(MOBULA_SANITIZE)
   add_compile_options(-fsanitize=${MOBULA_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${MOBULA_SANITIZE})
+  add_compile_definitions(MOBULA_SANITIZE="${MOBULA_SANITIZE}")  # compilers have no macro of one name for it
 endif()
