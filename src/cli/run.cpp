@@ -8,6 +8,7 @@
 #include "cli/commands.hpp"
 #include "cli/launch.hpp"
 #include "core/config.hpp"
+#include "core/host.hpp"
 
 namespace mobula::cli {
 namespace {

@@ -1,7 +1,6 @@
 #include "core/config.hpp"
 
 #include <toml++/toml.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -195,12 +194,6 @@ void apply_setting(Config& config, const std::string& name, const std::string& v
     throw ConfigError("mobula: unknown setting " + source + "; there are: " + known);
   }
   found->second(config, value, source);
-}
-
-std::vector<std::string> process_environment() {
-  std::vector<std::string> all;
-  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) all.emplace_back(*entry);
-  return all;
 }
 
 Config load_config(Config config, int& argc, char** argv, const std::vector<std::string>& environment) {

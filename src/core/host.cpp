@@ -20,6 +20,18 @@ double system_seconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
+std::mutex& environment_mutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+
+std::vector<std::string> process_environment() {
+  const std::lock_guard lock(environment_mutex());
+  std::vector<std::string> all;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) all.emplace_back(*entry);
+  return all;
+}
+
 bool write_all(int file, const void* bytes, std::size_t size) {
   const char* at = static_cast<const char*>(bytes);
   while (size != 0) {

@@ -144,11 +144,13 @@ Contained contain(const core::WireImage& image, const Inside& inside) {
 void run_quietly(const std::vector<std::string>& line) {
   if (line.empty()) return;
   const std::vector<char*> words = pointers(line);
+  const std::vector<std::string> environment = core::process_environment();
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   for (const int file : {0, 1, 2}) posix_spawn_file_actions_addopen(&files, file, "/dev/null", O_RDWR, 0);
   pid_t child = 0;
-  if (posix_spawnp(&child, words.front(), &files, nullptr, words.data(), environ) == 0) waitpid(child, nullptr, 0);
+  if (posix_spawnp(&child, words.front(), &files, nullptr, words.data(), pointers(environment).data()) == 0)
+    waitpid(child, nullptr, 0);
   posix_spawn_file_actions_destroy(&files);
 }
 
@@ -178,7 +180,9 @@ std::unique_ptr<WarmContainer> WarmContainer::start(const core::WireImage& image
   posix_spawn_file_actions_adddup2(&files, out[1], 1);
   posix_spawn_file_actions_addopen(&files, 2, "/dev/null", O_RDWR, 0);
   const std::vector<char*> arguments = pointers(words);
-  const bool started = posix_spawnp(&made->process_, runtime.c_str(), &files, nullptr, arguments.data(), environ) == 0;
+  const std::vector<std::string> environment = core::process_environment();
+  const bool started = posix_spawnp(&made->process_, runtime.c_str(), &files, nullptr, arguments.data(),
+                                    pointers(environment).data()) == 0;
   posix_spawn_file_actions_destroy(&files);
   made->keep_ = in[1];
   close(in[0]);

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "core/host.hpp"
 #include "programs/program.hpp"
 
 namespace mobula::programs {
@@ -58,17 +59,15 @@ void set(std::vector<std::string>& env, const std::string& entry) {
 }  // namespace
 
 std::vector<std::string> environment(const std::vector<std::string>& more) {
-  std::vector<std::string> env;
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string_view text = *entry;
-    if (!is_launchers(text.substr(0, text.find('=')))) env.emplace_back(text);
-  }
+  std::vector<std::string> env = core::process_environment();
+  std::erase_if(
+      env, [](const std::string& entry) { return is_launchers(std::string_view(entry).substr(0, entry.find('='))); });
   // Ranks that it starts stay on the cores of its task, which it inherits: a launcher would begin at the node's first.
   for (const char* none : {"OMPI_MCA_hwloc_base_binding_policy=none", "PRTE_MCA_hwloc_default_binding_policy=none"}) {
     set(env, none);
   }
   // Batch systems may leave it out, and Charliecloud needs it.
-  if (std::getenv("USER") == nullptr) {
+  if (std::none_of(env.begin(), env.end(), [](const std::string& entry) { return entry.starts_with("USER="); })) {
     static const std::string user = [] {
       const passwd* entry = getpwuid(getuid());
       return entry != nullptr ? std::string(entry->pw_name) : std::to_string(getuid());

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "core/host.hpp"
 #include "mobula/error.hpp"
 
 namespace mobula::transport {
@@ -16,6 +17,7 @@ const boost::mpi::communicator& Communicators::get(const core::GangPart& part) {
     MPI_Initialized(&running);
     if (running == 0) {
       int level = 0;
+      const std::lock_guard environment(core::environment_mutex());
       MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level);
       started_here_ = true;
     }
