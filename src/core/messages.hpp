@@ -268,7 +268,8 @@ struct Blocked {
 };
 
 // A task, or a method of an actor, waits for others or goes on: said of those that are in a bundle, or that have the
-// cores of other ranks lent. Of the rest Lending tells.
+// cores of other ranks lent. Of the rest Lending tells. Said of a member of a gang as well, once it has waited for a
+// while.
 struct Waits {
   ObjectId id;
   bool waits = false;
@@ -432,10 +433,11 @@ struct Lending {
   // That tasks of the sender do not use, since they wait, or run on those of one that waits, or that members of gangs
   // run without. Comes before the end of such a task.
   double cpus = 0;
+  double of_members = 0;     // of those, the ones that members of gangs hold and lend
   std::uint32_t beside = 0;  // members of gangs there that run without cpus of their own, and do not wait
   template <class V>
   void fields(V&& visit) {
-    visit(cpus, beside);
+    visit(cpus, of_members, beside);
   }
   bool operator==(const Lending&) const = default;
 };
@@ -539,6 +541,17 @@ struct GangOver {
   template <class V>
   void fields(V&& visit) {
     visit(gang, good);
+  }
+};
+
+// Some member of the gang has waited for a while (Waits), or none does any more. Others may be inside MPI, and wait
+// there for that one: so all of them lend their cpus meanwhile, as those do that wait themselves.
+struct GangWaits {
+  std::uint64_t gang = 0;
+  bool waits = false;
+  template <class V>
+  void fields(V&& visit) {
+    visit(gang, waits);
   }
 };
 
@@ -831,9 +844,9 @@ struct MessageList {
 using Messages =
     MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Unheard, Copied, Uncopied, GaveBack,
                 Lending, Waits, Ask, StoreReport, ActorEnded, Checkpoint, Leave, Left, Saved, KillDone, Blocked, Member,
-                Pulse, PulseBack, Assign, GangOver, DropCommunicator, TakeBack, CancelTask, CancelResult, Returned,
-                EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost, Answer, Drain, Dismiss, Adopt, Stop, Call,
-                Result, Fetch, Data, Unpin, Recall, NotHere>;
+                Pulse, PulseBack, Assign, GangOver, GangWaits, DropCommunicator, TakeBack, CancelTask, CancelResult,
+                Returned, EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost, Answer, Drain, Dismiss, Adopt,
+                Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

@@ -114,6 +114,20 @@ void Head::handle(RankId from, const core::Member& m) {
   settle();
 }
 
+// Where the first one waits, or none does any more, all are told.
+void Head::member_waits(const Piece& piece, bool waits) {
+  const auto found = gangs_.find(piece.gang);
+  if (found == gangs_.end()) return;  // it has ended well
+  Gang& gang = found->second;
+  const std::uint32_t place = piece.range.begin - gang.base;
+  if (gang.broken || !(waits ? gang.waiting.insert(place).second : gang.waiting.erase(place) != 0)) return;
+  if (gang.waiting.size() != (waits ? 1U : 0U)) return;
+  if (waits) MOBULA_MARK("head: a gang waits, since a member does");
+  for (const RankId rank : gang.members) {
+    if (ranks_[rank].alive) transport_.send(rank, core::GangWaits{piece.gang, waits});
+  }
+}
+
 // The gang will not end well: tells all members. Those that had ended have said what they had to say.
 void Head::break_gang(std::uint64_t id, Gang& gang) {
   gang.broken = true;

@@ -71,13 +71,19 @@ void Head::handle(RankId from, const core::Join& m) {
 
 void Head::handle(RankId from, const core::Lending& m) {
   if (!std::isfinite(m.cpus) || m.cpus < -0.5) detail::throw_damaged("a rank lends a negative number of cpus");
-  scheduler_.set_lent(from, std::max(0.0, m.cpus), m.beside);
+  if (!std::isfinite(m.of_members) || m.of_members < -0.5 || m.of_members > m.cpus + 0.5)
+    detail::throw_damaged("members of gangs lend more cpus than their rank does");
+  scheduler_.set_lent(from, {std::max(0.0, m.cpus), std::max(0.0, m.of_members), m.beside});
 }
 
 void Head::handle(RankId from, const core::Waits& m) {
   ++messages_;
   if (Piece* piece = piece_with(m.id); piece != nullptr && piece->worker == from) {
-    scheduler_.set_waits(*piece, m.waits);
+    if (piece->gang != 0) {
+      member_waits(*piece, m.waits);
+    } else {
+      scheduler_.set_waits(*piece, m.waits);
+    }
   } else if (Actor* actor = find_actor(m.id); actor != nullptr && actor->holding.worker == from) {
     scheduler_.set_waits(actor->holding, m.waits);
   }

@@ -260,8 +260,9 @@ class Head {
     std::uint64_t communicator = 0;
     std::vector<RankId> members;
     std::vector<core::MemberState> states;
-    std::uint32_t ended = 0;    // well
-    std::uint32_t settled = 0;  // members of a broken gang that have nothing more to say
+    std::set<std::uint32_t> waiting;  // those members that wait for others, for a while by now
+    std::uint32_t ended = 0;          // well
+    std::uint32_t settled = 0;        // members of a broken gang that have nothing more to say
     bool broken = false;
     bool again = false;  // why it broke is no reason to give it up
     ErrorPtr error;
@@ -369,6 +370,7 @@ class Head {
   void groups_lost();
   void group_forgotten(ObjectId id);
   bool give_pool(Piece& piece);
+  void member_waits(const Piece& piece, bool waits);
   void break_gang(std::uint64_t id, Gang& gang);
   void check_nodes();
   std::string lost_text(RankId rank) const;

@@ -65,9 +65,11 @@ void Scheduler::close(RankId rank) {
   update(rank);
 }
 
-void Scheduler::set_lent(RankId rank, double cpus, std::uint32_t beside) {
-  workers_[rank].lent = cpus;
-  workers_[rank].beside = beside;
+void Scheduler::set_lent(RankId rank, const core::Lending& lending) {
+  Worker& worker = workers_[rank];
+  worker.lent = lending.cpus;
+  worker.lent_by_members = lending.of_members;
+  worker.beside = lending.beside;
   look_at_again(rank);
 }
 

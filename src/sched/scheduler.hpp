@@ -83,8 +83,8 @@ class Scheduler {
   void remove_worker(RankId rank);
   // Nothing is placed there any more.
   void close(RankId rank);
-  // Cpus of tasks there that wait, and that members of gangs run without; `beside`: as in Lending.
-  void set_lent(RankId rank, double cpus, std::uint32_t beside = 0);
+  // What of the cpus that the rank's tasks hold is not used there.
+  void set_lent(RankId rank, const core::Lending& lending);
   bool has_worker(RankId rank) const { return rank < workers_.size() && workers_[rank].alive; }
 
   // Sets the class, and the memory, of tasks with such options (nullptr: plain). `why_infeasible` says why no rank can
@@ -217,10 +217,11 @@ class Scheduler {
     std::uint32_t ahead = 0;    // tasks in state ahead
     double slots = 0;
     double lent = 0;
-    std::uint32_t members = 0;  // of gangs: tasks in state assigned
-    double by_members = 0;      // cpus of those
-    std::uint32_t beside = 0;   // of those, the ones that run, and have no cpus of their own
-    double held = 0;            // cpus of actors
+    double lent_by_members = 0;  // of that
+    std::uint32_t members = 0;   // of gangs: tasks in state assigned
+    double by_members = 0;       // cpus of those
+    std::uint32_t beside = 0;    // of those, the ones that run, and have no cpus of their own
+    double held = 0;             // cpus of actors
     std::uint32_t actors = 0;
     std::uint32_t lends = 0;  // its cores to so many tasks of other ranks: it gets no work
     Time rest_until = 0;      // no TakeBack before
@@ -240,7 +241,7 @@ class Scheduler {
     // Cpus that may be held for good, once the tasks there have ended: who lends cpus while it waits wants them back.
     double lasting() const { return lends != 0 ? 0 : slots - held - lent; }
     // The same, once those tasks have ended that do so by themselves: a member may be inside MPI.
-    double lasting_beside_members() const { return lasting() - by_members; }
+    double lasting_beside_members() const { return lasting() - (by_members - lent_by_members); }
   };
   struct Pool {
     RankId worker = detail::kNoRank;

@@ -20,6 +20,7 @@ std::size_t Worker::stuck() const {
 }
 
 void Worker::tell_member(const Member& member, std::uint64_t gang, MemberState state, const core::ErrorRecord& error) {
+  tell_less_lent();
   transport_.send(kHeadRank, core::Member{gang, member.place, state, error});
 }
 
@@ -74,18 +75,46 @@ void Worker::handle(RankId, const core::GangOver& m) {
   redirect(id);
 }
 
-// Those who wait for a member whose gang is over wait no longer than the grace. Its cpus go to others, as those of a
-// task that waits; what else it holds it keeps, since it may be using it.
+void Worker::handle(RankId, const core::GangWaits& m) {
+  const auto found = members_.find(m.gang);
+  if (found == members_.end()) return;
+  Member& member = found->second;
+  member.gang_waits = m.waits;
+  if (member.run != nullptr && member.broken_at == 0) set_gang_waits(*member.run, m.waits);
+}
+
+// Has a member lend its cpus, as if it waited, or take them back where it does not wait itself.
+void Worker::set_gang_waits(Run& run, bool waits) {
+  if (std::exchange(run.gang_waits, waits) == waits) return;
+  if (waits) {
+    give_up_place(run);
+    in_store_ -= std::exchange(run.in_store, 0);
+  }
+  if (cpus_of(run) == 0) return;
+  if (waits && !run.lends) lend_cpus(run);
+  if (!waits && run.lends && run.waiting == 0) take_cpus_back(run, due_cpus(run));
+}
+
+// The others are told of a member that waits for long. And those who wait for a member whose gang is over wait no
+// longer than the grace: its cpus go to others, as those of a task that waits; what else it holds it keeps, since it
+// may be using it.
 void Worker::check_members(Time now) {
   for (auto& [gang, member] : members_) {
-    if (member.broken_at == 0 || member.stuck || now - member.broken_at < settings_.gang_grace) continue;
-    MOBULA_MARK("worker: a member does not come back");
-    member.stuck = true;
-    member.run->left_behind = true;
-    lend(*member.run, false);  // its thread may be back this moment
-    count_cpus(*member.run);
-    settings_.give_way_inside();
-    tell_member(member, gang, MemberState::stuck);
+    if (member.run == nullptr || member.stuck) continue;
+    Run& run = *member.run;
+    if (member.broken_at == 0) {
+      if (run.waits_since == 0 || run.wait_is_told || now - run.waits_since < kGangWaitsAfter) continue;
+      run.wait_is_told = true;
+      transport_.send(kHeadRank, core::Waits{run.first_task(), true});
+    } else if (now - member.broken_at >= settings_.gang_grace) {
+      MOBULA_MARK("worker: a member does not come back");
+      member.stuck = true;
+      run.left_behind = true;
+      set_gang_waits(run, true);
+      count_cpus(run);
+      settings_.give_way_inside();
+      tell_member(member, gang, MemberState::stuck);
+    }
   }
 }
 

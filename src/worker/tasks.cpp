@@ -488,7 +488,9 @@ void Worker::count_cpus(Run& run) {
   // The head takes a task that it knows for one that uses cpus of its own: those of one that waits, or that runs on the
   // cpus of one that waits for it, are free, and those that a member runs without.
   const bool is_free = run.announced && (run.lends || run.lender != nullptr || run.orphan);
-  const bool is_news = unused_.set(run.unused, is_free ? cpus_of(run) : missing);
+  bool is_news = unused_.set(run.unused, is_free ? cpus_of(run) : missing);
+  const bool is_members = run.is_member() && !run.left_behind;
+  is_news = unused_of_members_.set(run.unused_of_member, is_members ? run.unused : 0) || is_news;
   spoken_for_.set(run.spoken_for, !run.lends ? missing : run.left_behind ? 0 : cpus_of(run));
   member_cpus_.set(run.as_member, may_be_inside ? held_cpus(run) : 0);
   const bool was_beside = std::exchange(run.is_beside, missing != 0);
@@ -568,7 +570,10 @@ std::unique_ptr<Run> Worker::carve(Piece& piece, Range range, bool holds, Time n
     if (body.options) run->gpus = take_gpus(body.options->demands.front().gpus);
     if (cpus_of(*run) == 0) take_place(*run);
     take_slots(*run, static_cast<std::size_t>(held_cpus(*run)));
-    if (body.gang) count_cpus(*run);
+    if (body.gang) {
+      count_cpus(*run);
+      set_gang_waits(*run, members_.at(body.gang->gang).gang_waits);
+    }
   }
   run->in_store = body.in_store;
   in_store_ += run->in_store;
@@ -800,8 +805,29 @@ void Worker::tell_waits(const Run& run, bool waits) {
   const auto* options = actor != nullptr ? actor->options.get() : run.body->options.get();
   const bool in_bundle = options != nullptr && options->placement == Placement::Kind::bundle;
   if (!in_bundle && run.body->all_lenders().empty()) return;
-  const ObjectId id = actor != nullptr ? actor->id : ObjectId{run.range.span, run.range.begin};
-  transport_.send(kHeadRank, core::Waits{id, waits});
+  transport_.send(kHeadRank, core::Waits{actor != nullptr ? actor->id : run.first_task(), waits});
+}
+
+// REQUIRES: the run lends nothing yet.
+void Worker::lend_cpus(Run& run) {
+  run.lends = true;
+  tell_waits(run, true);
+  free_.cpus += held_cpus(run);
+  free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
+  run.lent_slots = std::max(run.lent_slots, run.slots.size());
+  run.slots.clear();
+  count_cpus(run);
+}
+
+// REQUIRES: the run lends. `cpus`: with which it goes on, whether they are free or not.
+void Worker::take_cpus_back(Run& run, double cpus) {
+  run.lends = false;
+  tell_waits(run, false);
+  if (cpus < held_cpus(run)) MOBULA_MARK("worker: a run goes on with less cpus, since actors have them");
+  run.missing_cpus = cpus_of(run) - cpus;
+  free_.cpus -= cpus;
+  count_cpus(run);
+  take_slots(run, std::min(run.lent_slots, static_cast<std::size_t>(cpus + kSlack)));
 }
 
 void Worker::lend(Run& of, bool executes) {
@@ -821,25 +847,18 @@ void Worker::lend(Run& of, bool executes) {
   }
   ++of.waiting;
   if (&run != &of) ++run.waiting;
+  if (run.is_member() && run.waiting == 1) run.waits_since = std::max<Time>(now_, 1);
   // What it waits for may need the memory.
   in_store_ -= std::exchange(of.in_store, 0);
   if (&run != &of) in_store_ -= std::exchange(run.in_store, 0);
   give_up_place(run);
-  if (run.lends || run.orphan || cpus_of(run) == 0) return;
-  const double cpus = held_cpus(run);
-  run.lends = true;
-  tell_waits(run, true);
-  free_.cpus += cpus;
-  free_slots_.insert(free_slots_.end(), run.slots.begin(), run.slots.end());
-  run.lent_slots = std::max(run.lent_slots, run.slots.size());
-  run.slots.clear();
-  count_cpus(run);
+  if (!run.lends && !run.orphan && cpus_of(run) != 0) lend_cpus(run);
 }
 
 bool Worker::resume(Run& of, bool force) {
   Run& run = of.lender != nullptr ? *of.lender : of;
   const bool last = run.waiting == 1;
-  const double cpus = run.lends && last ? due_cpus(run) : 0;
+  const double cpus = run.lends && last && !run.gang_waits ? due_cpus(run) : 0;
   // Members go on at once, and nobody waits for what they have: one may be inside MPI, and wait there for another one
   // that waits for just this run.
   if (!force && !run.is_member() && cpus > 0 && free_.cpus + member_cpus_ + kSlack < cpus) return false;
@@ -852,14 +871,9 @@ bool Worker::resume(Run& of, bool force) {
   const bool is_call = run.body->actor != nullptr;
   if (run.orphan) return true;
   if (is_call ? run.body->actor->cpus() == 0 : cpus_of(run) == 0) take_place(run);
-  if (!run.lends) return true;
-  run.lends = false;
-  tell_waits(run, false);
-  if (cpus < held_cpus(run)) MOBULA_MARK("worker: a run goes on with less cpus, since actors have them");
-  run.missing_cpus = cpus_of(run) - cpus;
-  free_.cpus -= cpus;
-  count_cpus(run);
-  take_slots(run, std::min(run.lent_slots, static_cast<std::size_t>(cpus + kSlack)));
+  run.waits_since = 0;
+  if (std::exchange(run.wait_is_told, false)) transport_.send(kHeadRank, core::Waits{run.first_task(), false});
+  if (run.lends && !run.gang_waits) take_cpus_back(run, cpus);
   return true;
 }
 
@@ -999,7 +1013,7 @@ void Worker::deliver_results(const Report& report) {
 // actor where there is none.
 void Worker::send_done(const core::Done& done) {
   if (objects_.has_holds()) tell_holds();
-  if (unused_ < told_.cpus) tell_lent();
+  tell_less_lent();
   transport_.send(kHeadRank, done);
 }
 

@@ -553,9 +553,10 @@ void Worker::handle(RankId, const core::Assign& m) {
   if (body->options && body->options->gang != 0) {
     if (m.range.end - m.range.begin != 1) detail::throw_damaged("a rank is to be two members of a gang");
     body->gang = std::make_unique<core::GangPart>(m.gang);
-    if (!members_.try_emplace(m.gang.gang, Member{m.range, m.gang.place, nullptr, false, false, 0, {}}).second) {
-      detail::throw_damaged("a rank is to be two members of a gang");
-    }
+    const auto [member, is_first] = members_.try_emplace(m.gang.gang);
+    if (!is_first) detail::throw_damaged("a rank is to be two members of a gang");
+    member->second.range = m.range;
+    member->second.place = m.gang.place;
   }
   if (estimates_[m.body.function] == 0) estimates_[m.body.function] = m.estimate_ns;
 
@@ -961,9 +962,14 @@ void Worker::flush(Time now) {
   if (lent_changed_) tell_lent();
 }
 
+// What is lent no more is to be known before the end of whoever lent it.
+void Worker::tell_less_lent() {
+  if (unused_ < told_.cpus || unused_of_members_ < told_.of_members || beside_ < told_.beside) tell_lent();
+}
+
 void Worker::tell_lent() {
   lent_changed_ = false;
-  const core::Lending news{unused_, beside_};
+  const core::Lending news{unused_, unused_of_members_, beside_};
   if (settings_.slots == 0 || news == told_) return;
   told_ = news;
   transport_.send(kHeadRank, news);

@@ -158,6 +158,7 @@ struct Run : core::Listed<Run> {
   std::size_t lent_slots = 0;
   // Its parts of the sums that Worker::count_cpus keeps.
   double unused = 0;
+  double unused_of_member = 0;
   double spoken_for = 0;
   double as_member = 0;
   bool is_beside = false;
@@ -165,15 +166,19 @@ struct Run : core::Listed<Run> {
   Time deadline = 0;        // 0: none
   bool expired = false;     // its result was already given as TimedOut
   bool is_long = false;     // it has taken longer than kRunLimit
-  bool lends = false;       // waits for others, its cpus are free
+  bool lends = false;       // waits for others, or its gang does: its cpus are free
   double missing_cpus = 0;  // of its own: it runs without those, as actors have them, or those that wait
   // Threads of its function that wait for others: the one that executes it, and those which that has started. Of a run
   // that lends, those of the runs that it lends to as well.
   std::uint32_t waiting = 0;
   ObjectId awaits;  // the object that it waits for, if it is one
   Time awaits_since = 0;
-  store::Watcher* told = nullptr;   // of a deadlock
-  bool broken = false;              // the gang of which it is a member
+  store::Watcher* told = nullptr;  // of a deadlock
+  // Of a member:
+  Time waits_since = 0;             // 0: none of its threads waits
+  bool wait_is_told = false;        // the head knows that it waits
+  bool gang_waits = false;          // it lends, whether it waits or not
+  bool broken = false;              // its gang
   bool left_behind = false;         // in MPI, since that broke: it does not go on
   int thread = 0;                   // the system's id of the one that executes it
   clockid_t clock = 0;              // that thread's cpu time
@@ -195,6 +200,7 @@ struct Run : core::Listed<Run> {
   detail::TaskRun task;
 
   bool is_member() const { return body->gang != nullptr; }
+  ObjectId first_task() const { return {range.span, range.begin}; }
 };
 
 struct Settings {
@@ -290,6 +296,7 @@ class Worker {
   void handle(RankId from, const core::EndActor& message);
   void handle(RankId from, const core::Deadlock& message);
   void handle(RankId from, const core::GangOver& message);
+  void handle(RankId from, const core::GangWaits& message);
   void handle(RankId from, const core::Drain& message);
   void handle(RankId from, const core::Adopt& message);
   // The answer to a Prepare order of the store.
@@ -528,6 +535,8 @@ class Worker {
   void count_cpus(Run& run);
   void actors_hold(double cpus);
   void stop_waiting(Run& run);
+  void lend_cpus(Run& run);
+  void take_cpus_back(Run& run, double cpus);
   std::vector<int> take_gpus(double gpus);
   void give_gpus(const std::vector<int>& gpus, double amount);
   double cpus_of(const Run& run) const;
@@ -572,6 +581,7 @@ class Worker {
     Range range;
     std::uint32_t place = 0;
     Run* run = nullptr;            // while it runs
+    bool gang_waits = false;       // some member of it, for a while
     bool told = false;             // how it ended
     bool stuck = false;            // so it was told
     Time broken_at = 0;            // the gang is over, without results; 0: it is not
@@ -581,6 +591,8 @@ class Worker {
                    const core::ErrorRecord& error = {});
   void member_ended(const Run& run, Report report);
   void check_members(Time now);
+  static constexpr Time kGangWaitsAfter = 100'000'000;  // ns that a member waits before its gang is said to wait
+  void set_gang_waits(Run& run, bool waits);
   void send_report(Report report);
   void send_call_report(Report& report);
   void tell_counted(const Range& range);
@@ -590,6 +602,7 @@ class Worker {
   void send_done(const core::Done& done);
   void tell_holds();
   void tell_lent();
+  void tell_less_lent();
   core::Ids interested_in(const Range& range) const;
   void arrived(ObjectId id, const ValuePtr& value);
   bool forget_if_unwanted(ObjectId id);
@@ -634,10 +647,11 @@ class Worker {
   std::size_t in_store_ = 0;  // bytes of the segment that are inputs of tasks that run
   Runs running_;
 
-  core::WireDemand free_;     // what no run holds
-  int resuming_ = 0;          // threads that want their cpus back
-  double actor_cpus_ = 0;     // that actors hold for good
-  core::Sum unused_;          // cpus of runs, that the head is told to be free
+  core::WireDemand free_;  // what no run holds
+  int resuming_ = 0;       // threads that want their cpus back
+  double actor_cpus_ = 0;  // that actors hold for good
+  core::Sum unused_;       // cpus of runs, that the head is told to be free
+  core::Sum unused_of_members_;
   core::Sum spoken_for_;      // that runs which wait will want back, and that members run without
   core::Sum member_cpus_;     // that members of gangs hold which do not wait: they may be inside MPI
   std::uint32_t beside_ = 0;  // members that run without cpus, and do not wait

@@ -72,6 +72,37 @@ int gang_and_meet(const Ranks& ranks, int depth) {
   return boost::mpi::all_reduce(ranks, sums.empty() ? 1 : sums[0], std::plus<>());
 }
 
+struct Whole {
+  int touch() { return 1; }
+};
+
+// Nested work that needs the very cpus of the members that meet already.
+enum class Needs : std::uint8_t { all_ranks, each_rank, whole_rank, bundles, actor };
+int needs_others(const Ranks& ranks, Needs needs, double cpus) {
+  const auto all = static_cast<std::size_t>(ranks.size());
+  if (ranks.rank() == ranks.size() - 1) {
+    if (needs == Needs::all_ranks) get(gang<place>(all));
+    for (const auto& rank : mobula::cluster().ranks) {
+      if (needs == Needs::each_rank && rank.slots != 0) {
+        get(remote<twice>.with({.placement = mobula::on_rank(rank.rank)})(1));
+      } else if (needs == Needs::whole_rank && rank.slots != 0) {
+        get(remote<twice>.with({.cpus = cpus, .placement = mobula::on_rank(rank.rank)})(1));
+      }
+    }
+    if (needs == Needs::bundles) {
+      const auto group = mobula::placement_group(std::vector<mobula::Demand>(all, {.cpus = cpus}));
+      get(remote<twice>.with({.cpus = cpus, .placement = group.bundle(all - 1)})(1));
+    }
+    if (needs == Needs::actor) {
+      std::vector<mobula::Actor<Whole>> actors;
+      for (std::size_t i = 0; i != all; ++i) actors.push_back(mobula::actor<Whole>.with({.cpus = cpus})());
+      for (const auto& actor : actors) get(remote<&Whole::touch>(actor));
+    }
+  }
+  ranks.barrier();
+  return ranks.size();
+}
+
 Ref<int> gives_ref(const Ranks& ranks) { return remote<twice>(ranks.rank()); }
 
 // A ring of puts, a split communicator, and a file that all write: what MPI has besides messages.
@@ -171,6 +202,17 @@ TEST(Gang, AGangInAMember) {
   const Batch<int> second = gang<gang_and_meet>(k, 2);
   EXPECT_EQ(get(first), std::vector<int>(k, static_cast<int>(k)));
   EXPECT_EQ(get(second), std::vector<int>(k, static_cast<int>(k)));
+}
+
+TEST(Gang, NestedWorkThatNeedsTheCpusOfMembersInsideMpi) {
+  const std::size_t k = workers();
+  const auto& ranks = mobula::cluster().ranks;
+  double cpus = 1000;  // of the smallest rank
+  for (const auto& rank : ranks) cpus = rank.slots != 0 ? std::min(cpus, static_cast<double>(rank.slots)) : cpus;
+  for (const Needs needs : {Needs::all_ranks, Needs::each_rank, Needs::whole_rank, Needs::bundles, Needs::actor}) {
+    EXPECT_EQ(get(gang<needs_others>(k, needs, cpus)), std::vector<int>(k, static_cast<int>(k)));
+  }
+  EXPECT_EQ(get(gang<place>.with({.cpus = cpus})(k)).size(), k) << "all is free again";
 }
 
 TEST(Gang, MoreMembersThanRanksIsInfeasible) {

@@ -497,10 +497,32 @@ HANDLER_TEST(HeadHandlers, Lending, MakesRoomForOthers) {
   EXPECT_EQ(sent<core::Assign>().range.span, half.range().span);
 }
 
+HANDLER_TEST(HeadHandlers, Lending, OfMoreByMembersThanByAllIsDamaged) {
+  EXPECT_DAMAGED(head.handle(1, core::Lending{1, 2, 0}));
+  EXPECT_DAMAGED(head.handle(1, core::Lending{1, std::nan(""), 0}));
+}
+
 HANDLER_TEST(HeadHandlers, Lending, OfWhatIsNoNumberOfCpusIsDamaged) {
   EXPECT_DAMAGED(head.handle(1, core::Lending{-1}));
   EXPECT_DAMAGED(head.handle(1, core::Lending{std::nan("")}));
   EXPECT_DAMAGED(head.handle(1, core::Lending{std::numeric_limits<double>::infinity()}));
+}
+
+HANDLER_TEST(HeadHandlers, Waits, OfAMemberIsToldToItsGang) {
+  ASSERT_EQ(on(1, gang(2).by(1).submit()), "1: Assign; 2: Assign");
+  const auto assigns = recorder.all<core::Assign>();
+  const auto waits = [&assigns](std::size_t place, bool says) {
+    return core::Waits{{assigns[place].range.span, assigns[place].range.begin}, says};
+  };
+  EXPECT_EQ(on(2, waits(0, true)), "") << "that rank does not have it";
+  EXPECT_EQ(on(1, waits(0, true)), "1: GangWaits; 2: GangWaits");
+  EXPECT_TRUE(recorder.all<core::GangWaits>().back().waits);
+  EXPECT_EQ(on(1, waits(0, true)), "");
+  EXPECT_EQ(on(2, waits(1, true)), "");
+  EXPECT_EQ(on(1, waits(0, false)), "") << "the other one waits still";
+  EXPECT_EQ(on(2, waits(1, false)), "1: GangWaits; 2: GangWaits");
+  EXPECT_FALSE(recorder.all<core::GangWaits>().back().waits);
+  EXPECT_EQ(on(2, waits(1, false)), "");
 }
 
 HANDLER_TEST(HeadHandlers, Waits, MakesRoomInABundle) {

@@ -327,7 +327,7 @@ TEST_F(SchedulerTest, AnActorDoesNotWaitForMembers) {
   constructor.is_actor = true;
   tasks(1, 0, &constructor);
   EXPECT_FALSE(scheduler.place(now));
-  scheduler.set_lent(waits->worker, 1);
+  scheduler.set_lent(waits->worker, {.cpus = 1});
   const Piece* const actor = place();
   ASSERT_NE(actor, nullptr);
   EXPECT_EQ(actor->worker, waits->worker);
@@ -343,7 +343,7 @@ TEST_F(SchedulerTest, AGangOfAMemberHasReservedRanksToo) {
   const core::WireOptions both = gang_of(2);
   tasks(2, 0, &both);
   EXPECT_FALSE(scheduler.place(now));
-  scheduler.set_lent(waits->worker, 1);
+  scheduler.set_lent(waits->worker, {.cpus = 1});
   Piece& of_driver = tasks(1, 0, &alone);
   EXPECT_FALSE(scheduler.place(now)) << "the first of the queue has reserved the rank";
   scheduler.dequeue(of_driver);
@@ -358,18 +358,18 @@ TEST_F(SchedulerTest, MembersBesideTasksThatWaitAreOneAtATime) {
   worker(1);
   tasks(1);
   ASSERT_NE(place(), nullptr);
-  scheduler.set_lent(1, 1);
+  scheduler.set_lent(1, {.cpus = 1});
   const core::WireOptions alone = gang_of(1);
   for (int i = 0; i < 4; ++i) tasks(1, 0, &alone);
   ASSERT_NE(place_gang(), nullptr);
   EXPECT_FALSE(scheduler.place(now)) << "it is not known yet that it holds nothing";
-  scheduler.set_lent(1, 2, 1);
+  scheduler.set_lent(1, {.cpus = 2, .beside = 1});
   EXPECT_FALSE(scheduler.place(now));
   tasks(1);
   Piece* const task = place();
   ASSERT_NE(task, nullptr) << "what the first one lends is for tasks";
   scheduler.ended(*task);
-  scheduler.set_lent(1, 2, 0);
+  scheduler.set_lent(1, {.cpus = 2});
   EXPECT_NE(place_gang(), nullptr) << "the first one waits, perhaps for this one";
 }
 
@@ -445,7 +445,7 @@ TEST_F(SchedulerTest, AnActorLeavesToTasksWhatTheyLend) {
   const Piece* waits = place();
   Piece* runs = place();
   ASSERT_TRUE(waits != nullptr && runs != nullptr);
-  scheduler.set_lent(waits->worker, 1);
+  scheduler.set_lent(waits->worker, {.cpus = 1});
   core::WireOptions actor = asks({1, 0, 0, {}});
   actor.is_actor = true;
   tasks(1, 0, &actor);
@@ -924,7 +924,7 @@ TEST_F(ManyRanksTest, PrioritiesInABundleCostADecisionNothing) {
     scheduler.close_pool(pool);
     return took;
   };
-  EXPECT_LT(tests::growth(4'000, seconds).times(), 2.5);
+  EXPECT_LT(tests::growth(20'000, seconds).times(), 2.5);
 }
 
 // The rank lends its only cpu. An actor that asks for more memory than it has left is tried first.
@@ -933,7 +933,7 @@ TEST_F(ClassesTest, AnActorThatFitsIsNotKeptOutByOneThatDoesNot) {
   const auto holds_half = asks(with_memory(50, 1));
   tasks(1, 0, &holds_half);
   ASSERT_NE(place(), nullptr);
-  scheduler.set_lent(1, 1);
+  scheduler.set_lent(1, {.cpus = 1});
   auto large = asks(with_memory(90, 1));
   large.is_actor = true;
   tasks(1, 0, &large);
@@ -1090,7 +1090,7 @@ TEST_F(ManyDemandsTest, AnActorTakesWhatIsLentOnceWhatItCountsOnIsLessToo) {
   const Piece* const waits = place();
   const Piece* const runs = place();
   ASSERT_TRUE(waits != nullptr && runs != nullptr);
-  scheduler.set_lent(waits->worker, 1);
+  scheduler.set_lent(waits->worker, {.cpus = 1});
   auto holder = asks({0, 0, 0, {{"x", 4}}});
   holder.placement = Placement::Kind::on_rank;
   holder.place_index = runs->worker;
@@ -1100,7 +1100,7 @@ TEST_F(ManyDemandsTest, AnActorTakesWhatIsLentOnceWhatItCountsOnIsLessToo) {
   actor.is_actor = true;
   tasks(1, 0, &actor);
   EXPECT_EQ(place(), nullptr) << "the other rank has the cpu for it when its task has ended";
-  scheduler.set_lent(runs->worker, 1);
+  scheduler.set_lent(runs->worker, {.cpus = 1});
   const Piece* const made = place();
   ASSERT_NE(made, nullptr);
   EXPECT_EQ(made->worker, waits->worker);

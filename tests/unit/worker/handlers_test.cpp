@@ -1098,7 +1098,7 @@ HANDLER_TEST(WorkerGangs, GangOver, WhileTheMemberIsStuck) {
   EXPECT_EQ(worker.stuck(), 1U);
   execute(*running);
   worker.finish(std::move(running), now);
-  EXPECT_EQ(step(), "0: Member, Lending");
+  EXPECT_EQ(step(), "0: Lending, Member") << "that it lends no more is known first";
   EXPECT_EQ(sent<core::Member>().state, MemberState::freed);
   EXPECT_EQ(worker.what_is_left(), "");
 }
@@ -1112,6 +1112,59 @@ HANDLER_TEST(WorkerGangs, GangOver, OfAnotherIsNothing) {
   EXPECT_EQ(on(0, core::GangOver{4, false}), "");
   EXPECT_EQ(on(0, core::GangOver{4, true}), "");
   EXPECT_EQ(worker.members(), 1U);
+}
+
+HANDLER_TEST(WorkerGangs, GangWaits, HasAMemberLendUntilNoneWaits) {
+  auto running = worker.next_run(now);
+  EXPECT_EQ(on(0, core::GangWaits{3, true}), "0: Lending");
+  EXPECT_EQ(sent<core::Lending>(), (core::Lending{1, 1, 0}));
+  EXPECT_EQ(on(0, core::GangWaits{3, true}), "") << "it is told once more";
+  EXPECT_EQ(on(0, core::GangWaits{3, false}), "0: Lending");
+  EXPECT_EQ(sent<core::Lending>(), core::Lending{});
+  execute(*running);
+  worker.finish(std::move(running), now);
+  EXPECT_EQ(step(), "0: Member");
+  EXPECT_EQ(on(0, core::GangOver{3, true}), "0: Done; 2: Result");
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+HANDLER_TEST(WorkerGangs, GangWaits, BeforeTheMemberHasBegun) {
+  EXPECT_EQ(on(0, core::GangWaits{3, true}), "");
+  auto running = worker.next_run(now);
+  EXPECT_EQ(step(), "0: Lending");
+  execute(*running);
+  worker.finish(std::move(running), now);
+  EXPECT_EQ(step(), "0: Lending, Member") << "that it lends no more is known first";
+  EXPECT_EQ(on(0, core::GangOver{3, false}), "");
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+HANDLER_TEST(WorkerGangs, GangWaits, OfAnotherIsNothing) {
+  auto running = worker.next_run(now);
+  EXPECT_EQ(on(0, core::GangWaits{4, true}), "");
+  EXPECT_FALSE(running->lends);
+  execute(*running);
+  worker.finish(std::move(running), now);
+}
+
+TEST_F(WorkerGangs, AMemberThatWaitsForAWhileIsToldOf) {
+  auto running = worker.next_run(now);
+  worker.lend(*running);
+  EXPECT_EQ(step(), "0: Lending");
+  worker.tick(now += 99 * kMs);
+  EXPECT_EQ(step(), "");
+  worker.tick(now += 2 * kMs);
+  EXPECT_EQ(step(), "0: Waits");
+  EXPECT_TRUE(sent<core::Waits>().waits);
+  EXPECT_EQ(on(0, core::GangWaits{3, true}), "");
+  ASSERT_TRUE(worker.resume(*running));
+  EXPECT_EQ(step(), "0: Waits") << "it lends until it hears that no other one waits";
+  EXPECT_EQ(on(0, core::GangWaits{3, false}), "0: Lending");
+  execute(*running);
+  worker.finish(std::move(running), now);
+  EXPECT_EQ(step(), "0: Member");
+  EXPECT_EQ(on(0, core::GangOver{3, false}), "");
+  EXPECT_EQ(worker.what_is_left(), "");
 }
 
 // ---- what holds capacity, in rare orders -------------------------------------------------------------------------
@@ -1189,7 +1242,7 @@ HANDLER_TEST(WorkerGangs, GangOver, JustBeforeTheMemberComesBack) {
   worker.tick(now += 3'000 * kMs);
   EXPECT_EQ(step(), "0: Member, Lending") << "and nothing of its result";
   worker.finish(std::move(running), now);
-  EXPECT_EQ(step(), "0: Member, Lending");
+  EXPECT_EQ(step(), "0: Lending, Member");
   EXPECT_EQ(worker.what_is_left(), "");
 }
 
