@@ -270,12 +270,35 @@ Body run_member(Task& task) {
   co_await meet;
 }
 
+// Work that needs the ranks of all members, while others are inside MPI: a gang of as many, or a task on each rank.
+std::vector<Handle> submit_for_all_ranks(Task& task, std::uint64_t seed) {
+  std::vector<Handle> children;
+  TaskOptions options;
+  options.retries = 1000;
+  const auto argument = [&seed](Encoder& out) { out.put(seed); };
+  if (task.random(2) == 0) {
+    while (gang_fails(seed) != Fails::none) ++seed;
+    const std::uint32_t k = task.run.body->options->gang;
+    const detail::BatchHandle gang = task.cluster.submit_gang(task.rank, true, k, kMember, argument, {}, options);
+    for (std::uint32_t i = 0; i != k; ++i) children.push_back(gang.element(i));
+    return children;
+  }
+  for (RankId rank = 0; rank != task.cluster.ranks().size(); ++rank) {
+    if (task.cluster.worker(rank).settings().slots == 0) continue;
+    options.placement = on_rank(rank);
+    children.push_back(task.cluster.submit(task.rank, true, kLeaf, argument, {}, &options));
+  }
+  return children;
+}
+
 // Has children before it meets the others: some that its own thread can run, and some that others must.
 Body run_nesting_member(Task& task) {
   const std::uint64_t seed = task.take(0);
+  const bool all_stay = task.cluster.options().losses == 0 && task.cluster.options().leaves == 0;
+  std::vector<Handle> children;
+  if (all_stay && task.random(6) == 0) children = submit_for_all_ranks(task, seed);
   TaskOptions with_memory;
   with_memory.retries = 1000;
-  std::vector<Handle> children;
   const std::uint64_t n = task.random(4);
   for (std::uint64_t i = 0; i != n; ++i) {
     const auto argument = [seed, i](Encoder& out) { out.put(seed + i); };

@@ -74,14 +74,14 @@ Handle Cluster::reduce_leaves(RankId r, bool in_task, std::uint64_t seed, std::u
   return worker(r).reduce(kFold, {batch, {}}, &options, in_task);
 }
 
-detail::BatchHandle Cluster::submit_gang(RankId r, std::uint32_t members, const FunctionInfo& function,
+detail::BatchHandle Cluster::submit_gang(RankId r, bool in_task, std::uint32_t members, const FunctionInfo& function,
                                          const Arguments& arguments, Deps deps, const TaskOptions& options) {
   outcome_.tasks += members;
   detail::Draft::State draft;
   arguments(draft.args);
   add_deps(draft, deps);
   detail::BatchHandle batch(objects(r).new_batch(function.fixed_result), members);
-  worker(r).submit_gang(*batch.record(), members, function, &options, draft, false);
+  worker(r).submit_gang(*batch.record(), members, function, &options, draft, in_task);
   objects(r).close(*batch.record());
   return batch;
 }

@@ -142,7 +142,7 @@ class Cluster final : public Network {
     std::uint32_t most = 1 << 16;  // items that go together
   };
   detail::BatchHandle submit_batch(RankId rank, bool in_task, const Items& items);
-  detail::BatchHandle submit_gang(RankId rank, std::uint32_t members, const FunctionInfo& function,
+  detail::BatchHandle submit_gang(RankId rank, bool in_task, std::uint32_t members, const FunctionInfo& function,
                                   const Arguments& arguments, Deps deps, const TaskOptions& options);
   // Of the leaves of n seeds, as one batch.
   Handle reduce_leaves(RankId rank, bool in_task, std::uint64_t seed, std::uint64_t n);

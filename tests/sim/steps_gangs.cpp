@@ -96,7 +96,7 @@ Body gang(Program& program, Draw draw) {
   // of its member.
   const bool nests = cluster.options().leaves == 0 && program.one_in(2);
   const FunctionInfo& function = is_large ? kLargeMember : nests ? kNestingMember : kMember;
-  const detail::BatchHandle batch = cluster.submit_gang(0, k, function, arguments, deps, wish);
+  const detail::BatchHandle batch = cluster.submit_gang(0, false, k, function, arguments, deps, wish);
   const Expected whole = end_of_gang(given, wish);
   for (std::uint32_t place = 0; place < k; ++place) {
     if (!program.one_in(3)) continue;
