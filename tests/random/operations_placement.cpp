@@ -151,6 +151,14 @@ Number member_with_child(const Ranks& ranks, Number seed) {
   return mix(boost::mpi::all_reduce(ranks, child, std::plus<>()) + static_cast<Number>(ranks.rank()));
 }
 
+// One member waits for a gang that needs the ranks of all, while the others wait for it in MPI.
+Number member_with_gang(const Ranks& ranks, Number seed) {
+  const auto members = static_cast<Number>(ranks.size());
+  Number first = 0;
+  if (static_cast<Number>(ranks.rank()) == seed % members) first = mobula::get(mobula::gang<member>(members, seed)[0]);
+  return mix(boost::mpi::all_reduce(ranks, first, std::plus<>()) + static_cast<Number>(ranks.rank()));
+}
+
 Number members_sum(Number seed, Number members) {
   Number sum = 0;
   for (Number i = 0; i < members; ++i) sum += mix(seed + i);
@@ -207,6 +215,16 @@ void gang_with_children(Interpreter& here, Draw& draw, const Step&) {
   const Number members = member_count(here, draw);
   const Number seed = draw.seed();
   here.batches.push_back({mobula::gang<member_with_child>(members, seed), members_nodes(here, seed, members)});
+}
+
+void gang_with_a_gang(Interpreter& here, Draw& draw, const Step&) {
+  if (here.settings().gang_most == 0) return;
+  const Number members = member_count(here, draw);
+  const Number seed = draw.seed();
+  const Number first = mix(members_sum(seed, members));
+  KnownBatch made{mobula::gang<member_with_gang>(members, seed), {}};
+  for (Number i = 0; i < members; ++i) made.nodes.push_back(here.value(mix(first + i)));
+  here.batches.push_back(made);
 }
 
 void gang_with_dependents(Interpreter& here, Draw& draw, const Step&) {
@@ -296,6 +314,7 @@ constexpr Operation kOperations[] = {
     {"gang_of_ref", 2, kAll, gang_of_ref},
     {"gang_throws", 2, kAll, gang_throws},
     {"gang_with_children", 2, kAll, gang_with_children},
+    {"gang_with_a_gang", 1, kAll, gang_with_a_gang},
     {"gang_with_dependents", 2, kAll, gang_with_dependents},
     {"gang_cancelled", 2, kAll, gang_cancelled},
     {"gang_infeasible", 1, kAll, gang_infeasible},
