@@ -82,6 +82,7 @@ std::uint32_t Model::lenders(const State& state) const {
   if (faults_.nobody_lends) return bits;
   for (Id id = 0; id < plan_.tasks.size(); ++id) {
     if (is_waiting_for_cpu(state.tasks[id])) bits |= 1U << root(state, id);
+    if (state.tasks[id].gang_waits) bits |= 1U << id;
   }
   return bits;
 }
@@ -511,6 +512,7 @@ void Model::steps_from(const State& state, std::vector<Step>& steps) {
     head_steps(id);
     if (task.at != At::head) rank_steps(id);
     if (has_begun(task)) run_steps(id);
+    gang_steps(id);
     disturbances(id);
   }
   for (Id rank = 0; rank < plan_.slots.size(); ++rank) {
@@ -629,6 +631,19 @@ void Model::rank_steps(Id id) {
   });
 }
 
+// A member hears that its partner waits, or no more: each of them may be inside MPI then, and wait there for the other.
+void Model::gang_steps(Id id) {
+  const Task& task = from_->tasks[id];
+  if (!is_member(id) || !has_begun(task) || task.lender != kNone || faults_.members_inside_keep) return;
+  bool waits = false;  // it, or what it runs itself
+  for (Id other = 0; other < plan_.tasks.size(); ++other) {
+    waits = waits || (is_waiting_for_cpu(from_->tasks[other]) && root(*from_, other) == partners_[id]);
+  }
+  if (task.gang_waits == waits) return;
+  add(waits ? "lends its cpu, as its partner waits" : "takes its cpu back, as its partner waits no more", id, task.rank,
+      [&](State& next) { next.tasks[id].gang_waits = waits; });
+}
+
 // What a task does that has begun.
 void Model::run_steps(Id id) {
   const State& state = *from_;
@@ -722,46 +737,25 @@ bool Model::all_free(const State& state) const {
   return !is_reserved(state);
 }
 
-// Actors hold all cpus that there are, but for those of members inside MPI, which may wait for what needs one. Of a
-// gang it is enough that one of its ranks is held so, but nothing may be kept free for it then; or that there is a
-// member inside MPI whose partner waits for that gang.
+// Actors hold all cpus that there are. Of a gang it is enough that one of its ranks is held so, but nothing may be kept
+// free for it then.
 bool Model::is_starved(const State& state) const {
   bool any_left = false;
   bool any_actor = false;
   for (Id rank = 0; rank < plan_.slots.size(); ++rank) {
     if (!state.ranks[rank].alive) continue;
-    int cpus = held(state, rank);
-    any_actor = any_actor || cpus != 0;
-    for (const Task& task : state.tasks) {
-      if (task.rank == rank && task.at == At::meeting && !task.without) ++cpus;
-    }
-    any_left = any_left || cpus < plan_.slots[rank];
+    any_actor = any_actor || held(state, rank) != 0;
+    any_left = any_left || held(state, rank) < plan_.slots[rank];
   }
   if (any_actor && !any_left) return true;
+  const auto is_queued_member = [&](Id id) { return is_member(id) && state.tasks[id].state == sched::State::queued; };
   bool any_gang = false;
-  for (Id id = 0; id < plan_.tasks.size(); ++id) {
-    const Task& task = state.tasks[id];
-    any_gang = any_gang || (is_member(id) && task.state == sched::State::queued);
-    if (task.at == At::meeting && waits_for_gang(state, partners_[id], task.rank)) return true;
-  }
+  for (Id id = 0; id < plan_.tasks.size(); ++id) any_gang = any_gang || is_queued_member(id);
   return any_gang && !could_take_part(state) && !is_reserved(state);
 }
 
-// In the end, and for no cpu of another rank than that one.
-bool Model::waits_for_gang(const State& state, Id id, Id rank) const {
-  const Task& task = state.tasks[id];
-  if (task.life != Life::live) return false;
-  if (task.state == sched::State::queued) return is_member(id);
-  if (task.at == At::queued) return is_member(id) && task.rank == rank;
-  if (task.at == At::meeting) return waits_for_gang(state, partners_[id], rank);
-  if (task.at <= At::waiting)
-    return plan_.tasks[id].input != kNone && waits_for_gang(state, plan_.tasks[id].input, rank);
-  if (!has_begun(task)) return false;
-  const Id child = awaited(state, id);
-  return child != kNone && waits_for_gang(state, child, rank);
-}
-
 std::string Model::why_wrong(const State& state) const {
+  const auto may_wait = [this](Id id) { return !children_[id].empty() || plan_.tasks[id].awaits != kNone; };
   bool is_gang_queued = false;
   for (Id id = 0; id < plan_.tasks.size(); ++id) {
     const Task& task = state.tasks[id];
@@ -789,9 +783,9 @@ std::string Model::why_wrong(const State& state) const {
     if (spare(state, rank) + begun_members(state, rank) < 0) return "more cpus are held than there are";
     int beside = 0;
     for (Id id = 0; id < plan_.tasks.size(); ++id) {
-      const bool may_wait = !children_[id].empty() || plan_.tasks[id].awaits != kNone;
       const Task& task = state.tasks[id];
-      if (is_member(id) && !may_wait && has_begun(task) && task.rank == rank && task.without) ++beside;
+      const bool is_beside = is_member(id) && has_begun(task) && task.rank == rank && task.without;
+      if (is_beside && !may_wait(id) && !may_wait(partners_[id])) ++beside;
     }
     if (beside > plan_.slots[rank]) return "more members run without cpus than there are cpus";
   }

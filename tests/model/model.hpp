@@ -12,7 +12,9 @@
 //   helping    assigned              the same             a cpu; its thread runs the task that it waits for
 //   blocked    assigned              the same             nothing: it lends its cpu, which the head hears of later
 //   returning  assigned              the same             nothing yet: what it waited for is there
-//   meeting    assigned              the same             what it had: a member inside MPI, until its partner meets too
+//   meeting    assigned              the same             what it had: a member inside MPI, until its partner meets
+//   too;
+//                                                         nothing, once it has heard that its partner waits for others
 //
 // A member of a gang begins at its rank with a cpu that nobody holds who waits there, nor is missing to another member;
 // or without one, beside what waits there. What it has lent it takes back as soon as it has what it waited for. A task
@@ -26,12 +28,11 @@
 //   - a task is at one place, as its sched::State says, and only a rank that is alive has tasks
 //   - what is queued at a rank, or further, had its input
 //   - no more cpus are held at a rank than it has, by tasks and actors alone
-//   - members that never wait run without cpus only up to the number of those that the rank has
+//   - members of gangs that never wait run without cpus only up to the number of those that the rank has
 //   - ranks are reserved for a gang that is queued
 // and what comes to pass (explorer.hpp): from every state one is reached in which all is done and everything is free,
-// unless the program has made its own deadlock: actors hold all cpus that there are, but for those of members inside
-// MPI, or all of a rank that a gang needs; or a member waits for a gang that its partner, inside MPI, keeps from a
-// rank.
+// unless the program has made its own deadlock: actors hold all cpus that there are, or all of a rank that a gang
+// needs.
 //
 // Left out: demands other than one cpu, priorities, times (what a gang reserves is kept until it starts), values, and
 // messages under way, but for those that tell of kept tasks and of lent cpus. A choice that the scheduler makes by load
@@ -91,6 +92,7 @@ struct Faults {
   bool placed_stays = false;             // what has a wish about its place is not given back
   bool missing_is_free = false;          // what a member runs without may be another member's
   bool members_stack_up = false;         // beside others that run beside what waits
+  bool members_inside_keep = false;      // their cpus, also where their partners wait
   bool reserved_beside_members = false;  // a rank that is reserved gets no tasks, also where a member is
 };
 
@@ -103,6 +105,7 @@ struct Task {
   At at = At::head;
   bool known = false;           // to the head
   bool without = false;         // since it waited last it has no cpu
+  bool gang_waits = false;      // of a member: it has heard that its partner waits, and lends its cpu
   bool deaf = false;            // with a fault: it does not hear of its input
   std::uint8_t rank = kNone;    // of one that has ended: where its value is, while it is needed
   std::uint8_t lender = kNone;  // the task that waits for it, and on whose cpu it runs
@@ -123,7 +126,7 @@ struct State {
   std::uint8_t losses = 0;
   bool operator==(const State&) const = default;
 };
-static_assert(sizeof(State) == 9 * kTasks + 4 * kRanks + 2, "bytes without gaps: states are hashed as such");
+static_assert(sizeof(State) == 10 * kTasks + 4 * kRanks + 2, "bytes without gaps: states are hashed as such");
 
 struct Step {
   const char* what = "";
@@ -167,7 +170,6 @@ class Model {
   int begun_members(const State& state, Id rank) const;
   bool is_member(Id id) const { return plan_.tasks[id].kind == Kind::member; }
   bool is_whole_gang_over(const State& state, Id id) const;
-  bool waits_for_gang(const State& state, Id id, Id rank) const;
   int members(const State& state, Id rank) const;
   bool is_closed(const State& state, Id rank) const;
   bool is_member_queued(const State& state, Id rank) const;
@@ -212,6 +214,7 @@ class Model {
   void rank_steps(Id id);
   void run_steps(Id id);
   void resume_steps(Id id);
+  void gang_steps(Id id);
   void disturbances(Id id);
 
   Plan plan_;
