@@ -60,7 +60,7 @@ void TaskRun::fail() noexcept {
   }
   Oddity oddity;
   oddity.index = next;
-  oddity.error = std::current_exception();
+  oddity.error = core::detached();  // it is looked at under the rank's lock
   oddities.push_back(std::move(oddity));
 }
 

@@ -41,6 +41,12 @@ class Carried final : public E, public Origin {
   const char* what() const noexcept override { return record.message.c_str(); }
 };
 
+// Stands for an exception of the user's.
+struct Detached final : std::exception {
+  explicit Detached(ErrorRecord from) : record(std::move(from)) {}
+  ErrorRecord record;  // without the failure, unless it came out of a Ref
+};
+
 using Raise = void (*)(const ErrorRecord&);
 
 template <class E>
@@ -213,6 +219,11 @@ ErrorRecord capture(const std::exception_ptr& error, const Failure& where) {
     std::rethrow_exception(error);
   } catch (const std::exception& e) {
     if (const auto* origin = dynamic_cast<const Origin*>(&e)) return origin->record;
+    if (const auto* detached = dynamic_cast<const Detached*>(&e)) {
+      record = detached->record;
+      if (record.failure.id.empty()) record.failure = where;
+      return record;
+    }
     describe(record, e);
   } catch (...) {
     const std::type_info* type = abi::__cxa_current_exception_type();
@@ -221,6 +232,8 @@ ErrorRecord capture(const std::exception_ptr& error, const Failure& where) {
   }
   return record;
 }
+
+std::exception_ptr detached() { return std::make_exception_ptr(Detached(capture(std::current_exception(), {}))); }
 
 void raise(const ErrorRecord& record) {
   switch (record.kind) {

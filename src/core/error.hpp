@@ -48,7 +48,11 @@ struct ErrorRecord {
 using ErrorPtr = std::shared_ptr<const ErrorRecord>;
 
 // The record of a caught exception. One that came out of a Ref keeps the failure it carries: the first task's.
+// May call what() of a user's exception: without the rank's lock, or for one that `detached` gave.
 ErrorRecord capture(const std::exception_ptr& error, const Failure& where);
+// The exception that is being handled, as one that `capture` makes the same of, and with which no code of the user's
+// runs any more: neither what() nor a destructor. To be called where such code may run.
+std::exception_ptr detached();
 
 // Throws what the record stands for, carrying the failure.
 [[noreturn]] void raise(const ErrorRecord& record);

@@ -784,7 +784,8 @@ bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline, s
   };
   bool result = false;
   {
-    const Tells tells(run, handle.id(), waiter);
+    // One that ends by itself is no part of a circle.
+    const Tells tells(deadline == kNever ? run : nullptr, handle.id(), waiter);
     result = wait_lending(lock, waiter, met, deadline, [&] { return store::ObjectTable::timed_out(record, index); });
   }
   if (run != nullptr) {

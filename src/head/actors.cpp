@@ -14,7 +14,8 @@ using detail::kNoRank;
 
 namespace {
 
-constexpr Time kCheckWaits = 50'000'000;  // ns between two looks for deadlocks
+constexpr Time kCheckWaits = 50'000'000;  // ns between two looks for deadlocks,
+constexpr Time kCheckEach = 10'000;       // and more where very many wait: so many for each, many times what that takes
 // ns after which what is waited for is no news on its way: a method that goes on has said so long before.
 constexpr Time kOldWait = 500'000'000;
 
@@ -344,7 +345,7 @@ void Head::handle(RankId from, const core::Blocked& m) {
 // Each of these actors runs one method at a time, and that one waits for a call on another: round a circle, nobody ever
 // goes on. Only waits that have been known for a while count, so that the end of one is not on its way here.
 void Head::find_deadlocks() {
-  if (now_ - waits_checked_ < kCheckWaits) return;
+  if (now_ - waits_checked_ < std::max(kCheckWaits, kCheckEach * std::ssize(waits_))) return;
   waits_checked_ = now_;
   const auto old = [this](ObjectId id) {
     const auto wait = waits_.find(id);

@@ -97,6 +97,7 @@ void Head::groups_lost() {
       MOBULA_MARK("head: a group has lost its ranks for good");
       group.error = make_error(ErrorKind::infeasible, "ranks were lost: " + *why, "", id, kNoRank, 0);
       std::erase(waiting_groups_, id);
+      scheduler_.give_up(group.pools.front());
       std::vector<Piece*> queued;
       for (const auto pool : group.pools)
         scheduler_.for_each_queued(pool, [&](sched::Piece& p) { queued.push_back(static_cast<Piece*>(&p)); });

@@ -976,6 +976,12 @@ void Head::handle(RankId from, const core::GaveBack& m) {
       if (piece.promised || piece.gang != 0) detail::throw_damaged("a rank gives back what it was not given to keep");
       if (piece.klass == nullptr) tasks += piece.size();
       unassign(piece);
+      const Actor* const actor = find_actor({piece.range.span, piece.range.begin});
+      if (actor != nullptr && actor->state == Actor::State::ended) {  // killed: who did that need not wait for room
+        const ErrorPtr error = actor->error;
+        fail(piece, error);
+        return;
+      }
       piece.goes_first = true;
       set_up(piece);
       piece.preferred = kNoRank;  // it was taken for others that have nothing to do
@@ -1374,6 +1380,14 @@ void Head::handle(RankId from, const core::CancelResult& m) {
   ++messages_;
   const auto asked = cancels_.find(m.token);
   if (asked == cancels_.end() || asked->second.worker != from || asked->second.id != m.id) return;
+  const Piece* const there = piece_with(m.id);
+  if (!m.cancelled && there != nullptr && there->worker != from) {
+    MOBULA_MARK("head: what is to be cancelled was given back meanwhile");
+    const Asked of = asked->second;
+    cancels_.erase(asked);
+    cancel(of.from, of.token, of.id);
+    return;
+  }
   if (m.cancelled) {
     MOBULA_MARK("head: a rank has cancelled a task");
     for_each_part({m.id.span, m.id.index, m.id.index + 1}, from, [&](Piece& piece) {

@@ -142,8 +142,16 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   std::erase_if(unheard_, [lost](const auto& entry) { return entry.first.second == lost; });
 
   // What only the lost rank held goes; tasks that nobody else wants with it: their parent's retry makes them anew.
-  std::vector<ObjectId> ids;
-  for (const auto& [id, entry] : entries_) ids.push_back(id);
+  const auto was_at = [lost](ObjectId id, const Entry& of) {
+    return of.stored ? of.at == lost : id.span.owner() == lost;
+  };
+  std::vector<ObjectId> ids;  // of many that it may have had nothing to do with
+  for (const auto& [id, of] : entries_) {
+    const bool asked = std::find(of.locators.begin(), of.locators.end(), lost) != of.locators.end();
+    const bool held =
+        std::any_of(of.ranks.begin(), of.ranks.end(), [lost](const auto& holder) { return holder.first == lost; });
+    if (asked || held || was_at(id, of) || of.copy_at(lost) != nullptr) ids.push_back(id);
+  }
   std::sort(ids.begin(), ids.end());
   for (const ObjectId& id : ids) {
     Entry* entry = find_entry(id);
@@ -151,8 +159,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
     if (const Copy* const copy = entry->copy_at(lost); copy != nullptr && !copy->here) fetched(*entry, *copy);
     entry->erase_copy(lost);
     std::erase(entry->locators, lost);
-    const bool was_there = entry->stored ? entry->at == lost : id.span.owner() == lost;
-    if (was_there && standing(id) == Standing::ended && entry->error == nullptr && find_actor(id) == nullptr) {
+    if (was_at(id, *entry) && standing(id) == Standing::ended && entry->error == nullptr && find_actor(id) == nullptr) {
       value_gone(id, *entry, lost);
     }
     core::erase_if(entry->ranks, [lost](const auto& holder) { return holder.first == lost; });

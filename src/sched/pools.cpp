@@ -66,10 +66,13 @@ void Scheduler::vacate_unused(const std::vector<PoolId>& pools) {
   }
 }
 
+void Scheduler::give_up(PoolId first) {
+  if (reserver_ == &pools_.at(first)) end_reservation();
+}
+
 void Scheduler::close_pool(PoolId id) {
-  Pool& pool = pools_.at(id);
-  if (reserver_ == &pool) end_reservation();
-  pool.closing = true;
+  give_up(id);
+  pools_.at(id).closing = true;
   drop_unused(id);
 }
 

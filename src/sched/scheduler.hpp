@@ -147,6 +147,8 @@ class Scheduler {
   bool may_look_for(PoolId first, Time now);
   // Gives those pools a worker that have none: all or none. False: there is no room.
   bool place_pools(const std::vector<PoolId>& pools, Strategy strategy, Time now);
+  // The group of that pool waits for room no more: no ranks are kept free for it.
+  void give_up(PoolId first);
   // Takes the worker from those of the pools of which nobody holds anything.
   void vacate_unused(const std::vector<PoolId>& pools);
   bool is_placed(PoolId pool) const { return pools_.at(pool).worker != detail::kNoRank; }

@@ -348,6 +348,29 @@ TEST(Actors, ACycleOfBlockingCallsIsADeadlock) {
   mobula::kill(self);
 }
 
+// It waits with a limit for one that waits for it: that is over when the limit is.
+struct Patient {
+  Actor<Patient> other;
+  void link(Actor<Patient> to) { other = std::move(to); }
+  int number() { return 7; }
+  int ask() {
+    try {
+      return get(remote<&Patient::answer>(other), 1s);
+    } catch (const mobula::TimedOut&) {
+      return -1;
+    }
+  }
+  int answer() { return get(remote<&Patient::number>(other)); }
+};
+
+TEST(Actors, ACircleThatALimitEndsIsNoDeadlock) {
+  const std::vector<Actor<Patient>> both{actor<Patient>(), actor<Patient>()};
+  for (std::size_t i = 0; i < 2; ++i) get(remote<&Patient::link>(both[i], both[1 - i]));
+  EXPECT_EQ(get(remote<&Patient::ask>(both[0])), -1);
+  EXPECT_EQ(get(remote<&Patient::number>(both[1])), 7);
+  for (const auto& one : both) mobula::kill(one);
+}
+
 TEST(Actors, EndWithTheirLastHandle) {
   const auto counter = actor<Counter>();
   {

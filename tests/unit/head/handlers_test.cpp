@@ -475,6 +475,16 @@ HANDLER_TEST(HeadHandlers, GaveBack, QueuesTheTasksAnew) {
   EXPECT_EQ(head.unfinished(), 1U);
 }
 
+// It is not made any more, and who killed it does not wait until there would be room for it.
+HANDLER_TEST(HeadHandlers, GaveBack, OfAnActorThatWasKilled) {
+  const Tasks actor = counter().by(2);
+  const RankId rank = start(actor);
+  EXPECT_EQ(on(1, ask(Question::kill, actor.id())), "");
+  EXPECT_EQ(on(rank, core::GaveBack{{actor.range()}}), "1: Answer; 2: Result");
+  EXPECT_TRUE(sent<core::Answer>().yes);
+  EXPECT_EQ(head.unfinished(), 0U);
+}
+
 HANDLER_TEST(HeadHandlers, GaveBack, OfNothing) {
   const Tasks one = tasks().on_rank(1);
   ASSERT_EQ(start(one), 1U);
@@ -558,6 +568,19 @@ HANDLER_TEST(HeadHandlers, CancelResult, ThatItRunsAlready) {
   EXPECT_EQ(on(1, core::CancelResult{sent<core::CancelTask>().token, one.id(), false}), "2: Answer");
   EXPECT_FALSE(sent<core::Answer>().yes);
   EXPECT_EQ(head.unfinished(), 1U);
+}
+
+// It gave the task back before it was asked to cancel it.
+HANDLER_TEST(HeadHandlers, CancelResult, ThatTheRankHasItNoMore) {
+  const Tasks one = tasks().by(2);
+  const RankId rank = start(one);
+  ASSERT_EQ(on(3, ask(Question::cancel, one.id())), std::to_string(rank) + ": CancelTask");
+  const core::CancelResult no{sent<core::CancelTask>().token, one.id(), false};
+  head.handle(rank, core::GaveBack{{one.range()}});
+  EXPECT_EQ(on(rank, no), "2: Result; 3: Answer");
+  EXPECT_EQ(sent<core::Result>().errors.front().error.kind, core::ErrorKind::cancelled);
+  EXPECT_TRUE(sent<core::Answer>().yes);
+  EXPECT_EQ(head.what_is_left(), "");
 }
 
 HANDLER_TEST(HeadHandlers, CancelResult, OfWhatWasNotAskedIsPassedOver) {
