@@ -193,13 +193,14 @@ struct Join {
 // here on; the client's own Drop of them comes after this on the same path.
 struct Submit {
   Range range;
-  bool kept = false;  // the sender runs them itself unless they are taken back
+  bool kept = false;    // the sender runs them itself unless they are taken back
+  bool nested = false;  // a task has submitted them
   TaskBody body;
   Ids deps;
   Ids refs;  // objects held by argument values
   template <class V>
   void fields(V&& visit) {
-    visit(range, kept, body, deps, refs);
+    visit(range, kept, nested, body, deps, refs);
   }
 };
 
@@ -463,9 +464,10 @@ struct Ask {
   Question question = Question::cancel;
   ObjectId id;          // store: its index says how many of the largest objects are wanted
   WireOptions options;  // of a task that might be submitted: feasible
+  bool nested = false;  // a task asks
   template <class V>
   void fields(V&& visit) {
-    visit(token, question, id, options);
+    visit(token, question, id, options, nested);
   }
 };
 

@@ -798,7 +798,7 @@ bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline, s
 
 core::Answer Engine::ask(core::Question question, detail::ObjectId id, core::WireOptions options) {
   Lock lock(*this);
-  const std::uint64_t token = worker_->ask(question, id, std::move(options));
+  const std::uint64_t token = worker_->ask(question, id, std::move(options), callers_run() != nullptr);
   std::optional<core::Answer> answer;
   Waiter waiter;
   struct Asks {

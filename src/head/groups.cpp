@@ -28,6 +28,7 @@ void Head::reserve_bundles(RankId from, const core::Ask& ask) {
   Group& group = groups_[ask.id];
   group.bundles = ask.options.demands;
   group.strategy = strategy;
+  group.nested = ask.nested;
   for (const core::WireDemand& bundle : group.bundles) group.pools.push_back(scheduler_.open_pool(bundle));
   waiting_groups_.push_back(ask.id);
   place_groups();
@@ -35,11 +36,13 @@ void Head::reserve_bundles(RankId from, const core::Ask& ask) {
 }
 
 void Head::place_groups() {
+  using Turn = sched::Scheduler::GroupTurn;
   while (!waiting_groups_.empty()) {
     const ObjectId id = waiting_groups_.front();
     Group& group = groups_.at(id);
     if (!scheduler_.may_look_for(group.pools.front(), now_)) return;
-    if (!scheduler_.place_pools(group.pools, group.strategy, now_)) {
+    const Turn turn = group.nested ? Turn::of_nested : Turn::of_others;
+    if (!scheduler_.place_pools(group.pools, group.strategy, now_, turn)) {
       // Groups that lost a rank must not wait for what others of them hold, and one that has to be together or apart
       // not for room beside what is left of it.
       bool any = false;
@@ -49,19 +52,42 @@ void Head::place_groups() {
         scheduler_.vacate_unused(groups_.at(other).pools);
         any = true;
       }
-      if (!any || !scheduler_.place_pools(group.pools, group.strategy, now_)) return;
+      if (!any || !scheduler_.place_pools(group.pools, group.strategy, now_, turn)) return place_nested_groups();
     }
     waiting_groups_.pop_front();
-    if (std::exchange(group.ready, true)) continue;
-    const RankId owner = id.span.owner();
-    core::Result result;
-    result.range = {id.span, id.index, id.index + 1};
-    result.fixed = kVariable;
-    result.ends = {0};
-    result.rank = kHeadRank;
-    if (ranks_[owner].alive) transport_.send(owner, result);
-    elements_ended(result.range, nullptr);
+    group_placed(id);
   }
+}
+
+// Of those behind the first, which waits: it may be for what a task, a bundle or an actor holds that waits for one of
+// these. Some at a time, in turns.
+void Head::place_nested_groups() {
+  constexpr std::size_t kLook = 16;
+  const std::size_t looks = std::min(kLook, waiting_groups_.size() - 1);
+  for (std::size_t i = 0; i != looks && waiting_groups_.size() > 1; ++i) {
+    next_nested_group_ = next_nested_group_ % (waiting_groups_.size() - 1) + 1;
+    const auto at = waiting_groups_.begin() + static_cast<std::ptrdiff_t>(next_nested_group_);
+    const ObjectId id = *at;
+    const Group& group = groups_.at(id);
+    const auto turn = sched::Scheduler::GroupTurn::before_others;
+    if (!group.nested || !scheduler_.place_pools(group.pools, group.strategy, now_, turn)) continue;
+    MOBULA_MARK("head: a nested group overtakes another");
+    waiting_groups_.erase(at);
+    group_placed(id);
+  }
+}
+
+// All its bundles are set aside, for the first time or again.
+void Head::group_placed(ObjectId id) {
+  if (std::exchange(groups_.at(id).ready, true)) return;
+  const RankId owner = id.span.owner();
+  core::Result result;
+  result.range = {id.span, id.index, id.index + 1};
+  result.fixed = kVariable;
+  result.ends = {0};
+  result.rank = kHeadRank;
+  if (ranks_[owner].alive) transport_.send(owner, result);
+  elements_ended(result.range, nullptr);
 }
 
 // The piece is to hold part of a bundle. False: it has failed.

@@ -265,7 +265,7 @@ void Head::handle(RankId from, const core::Submit& m) {
   work->holds.reserve(m.deps.size() + m.refs.size());
   work->holds.insert(work->holds.end(), m.deps.begin(), m.deps.end());
   work->holds.insert(work->holds.end(), m.refs.begin(), m.refs.end());
-  work->nested = from != kHeadRank || m.kept;
+  work->nested = m.nested;
   work->unfinished = n;
   if (promise != nullptr) {
     unassign(*promise);
@@ -280,7 +280,7 @@ void Head::handle(RankId from, const core::Submit& m) {
   Piece& piece = add_piece(m.range, std::move(work));
   Work& of = *piece.work;
   if (of.options && of.options->is_actor) actor_submitted(piece);
-  scheduler_.classify(piece, of.options.get());
+  scheduler_.classify(piece, of.options.get(), piece.nested);
   piece.bytes = static_cast<std::uint32_t>(of.args.size() / n);
   if (of.options && of.options->placement == Placement::Kind::near) {
     RankId worker = kNoRank;
@@ -475,7 +475,7 @@ ErrorPtr Head::not_begun(const Piece& piece) const {
 // Whether there is a rank that can ever run it, after ranks were lost perhaps in another way. It is not queued.
 bool Head::can_run(Piece& piece) {
   if (scheduler_.can_run(piece)) return true;
-  scheduler_.classify(piece, piece.work->options.get());
+  scheduler_.classify(piece, piece.work->options.get(), piece.nested);
   return scheduler_.can_run(piece);
 }
 

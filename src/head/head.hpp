@@ -272,8 +272,9 @@ class Head {
     std::vector<core::WireDemand> bundles;
     std::vector<sched::Scheduler::PoolId> pools;
     Strategy strategy = Strategy::pack;
-    bool ready = false;  // has been
-    ErrorPtr error;      // ranks were lost, and there is no room any more
+    bool nested = false;  // a task has asked for it
+    bool ready = false;   // has been
+    ErrorPtr error;       // ranks were lost, and there is no room any more
   };
   struct Wait {  // of an actor for another
     ObjectId on;
@@ -367,6 +368,8 @@ class Head {
   void drop_communicator(std::uint64_t communicator, std::span<const RankId> members);
   void reserve_bundles(RankId from, const core::Ask& ask);
   void place_groups();
+  void place_nested_groups();
+  void group_placed(ObjectId id);
   void groups_lost();
   void group_forgotten(ObjectId id);
   bool give_pool(Piece& piece);
@@ -466,6 +469,7 @@ class Head {
   std::map<std::uint64_t, Killing> kills_;
   std::map<ObjectId, Group> groups_;
   std::deque<ObjectId> waiting_groups_;  // that miss a bundle, in the order in which they are served
+  std::size_t next_nested_group_ = 0;    // the one of them that was looked at last to overtake the first
   std::map<std::uint64_t, Gang> gangs_;
   std::map<std::pair<std::uint64_t, std::uint32_t>, sched::Holding>
       stuck_;  // members of gangs that are over, by gang and place

@@ -420,7 +420,7 @@ Head::Piece& Head::add_again(const Range& range, const std::shared_ptr<Work>& wo
   Piece& piece = add_piece(range, work);
   piece.attempt = attempt;
   piece.again = true;
-  scheduler_.classify(piece, work->options.get());
+  scheduler_.classify(piece, work->options.get(), piece.nested);
   piece.bytes = static_cast<std::uint32_t>(work->args_of(range.begin, range.end).size() / piece.size());
   work->unfinished += piece.size();
   unfinished_ += piece.size();

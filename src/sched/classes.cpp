@@ -13,21 +13,21 @@ constexpr double kSlack = 1e-9;
 
 }  // namespace
 
-void Scheduler::classify(Holding& holding, const core::WireOptions* options) {
+void Scheduler::classify(Holding& holding, const core::WireOptions* options, bool nested) {
   holding.klass = nullptr;
   holding.memory = 0;
   if (core::is_plain(options)) return;
   const core::WireDemand& demand = options->demands.front();
   if (options->gang == 0 && options->demands.size() == 1 && demand.memory != 0) {
-    holding.klass = class_with(*options, true);
+    holding.klass = class_with(*options, true, nested);
     holding.memory = demand.memory;
     if (can_run(holding)) return;
     holding.memory = 0;
   }
-  holding.klass = class_with(*options, false);
+  holding.klass = class_with(*options, false, nested);
 }
 
-ClassRef Scheduler::class_with(const core::WireOptions& options, bool by_memory) {
+ClassRef Scheduler::class_with(const core::WireOptions& options, bool by_memory, bool nested) {
   std::vector<core::WireDemand> demands = options.demands;
   if (by_memory) demands.front().memory = 0;
   const core::WireDemand& first = demands.front();
@@ -39,9 +39,12 @@ ClassRef Scheduler::class_with(const core::WireOptions& options, bool by_memory)
   const auto placement = elsewhere ? Placement::Kind::any : options.placement;
   const bool at_place = placement == Placement::Kind::on_rank || placement == Placement::Kind::on_node;
   const std::uint32_t place_index = at_place ? options.place_index : 0;
+  // What needs several ranks waits in a queue, and those behind it may be what somebody waits for on one of these
+  // ranks.
+  const bool stands_apart = nested && (options.gang != 0 || first.cpus > 1);
   detail::Buffer bytes;
   core::WireWriter write(bytes);
-  write(demands, placement, place_index, options.is_actor, options.gang, options.needs, by_memory);
+  write(demands, placement, place_index, options.is_actor, options.gang, options.needs, by_memory, stands_apart);
   std::string key(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const auto found = classes_.find(key);
   if (found != classes_.end()) return found->second;

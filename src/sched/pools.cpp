@@ -151,7 +151,7 @@ bool Scheduler::may_look_for(PoolId first, Time now) {
   return true;
 }
 
-bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, Time now) {
+bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, Time now, GroupTurn turn) {
   now_ = now;
   std::vector<PoolId> missing;
   std::vector<const core::WireDemand*> bundles;
@@ -174,7 +174,8 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
     std::vector<Site> all;
     for (const RankId rank : members_) {
       const Worker& worker = workers_[rank];
-      if (worker.slots == 0 || worker.closed || (is_kept_free(worker) && !reserves && used.empty())) continue;
+      const bool is_for_others = is_kept_free(worker) && !reserves && used.empty() && turn == GroupTurn::of_others;
+      if (worker.slots == 0 || worker.closed || is_for_others) continue;
       Site site{rank, worker.free};
       site.free.cpus = cpus_of_worker(worker);
       all.push_back(std::move(site));
@@ -207,6 +208,7 @@ bool Scheduler::place_pools(const std::vector<PoolId>& ids, Strategy strategy, T
     }
     return true;
   }
+  if (turn == GroupTurn::before_others) return false;
   constexpr Time kLookAgain = 1'000'000;
   if ((reserver_ != nullptr && !reserves && used.empty()) || now_ < no_reserving_until_) return false;
   if (reserves && give_up_reservation()) return false;

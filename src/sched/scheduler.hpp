@@ -88,8 +88,8 @@ class Scheduler {
   bool has_worker(RankId rank) const { return rank < workers_.size() && workers_[rank].alive; }
 
   // Sets the class, and the memory, of tasks with such options (nullptr: plain). `why_infeasible` says why no rank can
-  // ever run them. Which class that is may be another one after ranks were lost.
-  void classify(Holding& holding, const core::WireOptions* options);
+  // ever run them. Which class that is may be another one after ranks were lost. `nested`: a task has submitted them.
+  void classify(Holding& holding, const core::WireOptions* options, bool nested = false);
   bool can_run(const Holding& holding) const;
   std::optional<std::string> why_infeasible(const Holding& holding) const;
   // What each kind of rank lacks at present, for people.
@@ -145,8 +145,12 @@ class Scheduler {
   // Whether it is worth looking for room for the group of that pool. A look costs a glance at each rank, so after one
   // that found none some time passes, unless ranks that are kept free for the group have something back.
   bool may_look_for(PoolId first, Time now);
+  // Groups have their turn one after the other, and the first may have ranks kept free. Those that tasks have asked for
+  // may have what is kept free for others, also before their turn: whoever waits for them may hold what others need.
+  enum class GroupTurn : std::uint8_t { of_others, of_nested, before_others };
   // Gives those pools a worker that have none: all or none. False: there is no room.
-  bool place_pools(const std::vector<PoolId>& pools, Strategy strategy, Time now);
+  bool place_pools(const std::vector<PoolId>& pools, Strategy strategy, Time now,
+                   GroupTurn turn = GroupTurn::of_others);
   // The group of that pool waits for room no more: no ranks are kept free for it.
   void give_up(PoolId first);
   // Takes the worker from those of the pools of which nobody holds anything.
@@ -285,7 +289,7 @@ class Scheduler {
   // ---- classes.cpp
   Class& class_of(const Holding& holding) { return holding.klass ? *holding.klass : plain_; }
   const Class& class_of(const Holding& holding) const { return holding.klass ? *holding.klass : plain_; }
-  ClassRef class_with(const core::WireOptions& options, bool by_memory);
+  ClassRef class_with(const core::WireOptions& options, bool by_memory, bool nested);
   void list(Class& klass);
   void drop_unused_classes();
   std::vector<FamilyRef>& families_at(const Class& klass);

@@ -386,6 +386,7 @@ void Worker::send_submit(const Range& range, By by, const FunctionInfo& function
   core::Submit submit;
   submit.range = range;
   submit.kept = by == By::keeper;
+  submit.nested = by != By::driver;
   submit.body.function = function.index;
   submit.body.dep_mask = mask;
   submit.body.args = args;
@@ -509,8 +510,8 @@ void Worker::announce_all() {
   });
 }
 
-std::uint64_t Worker::ask(core::Question question, ObjectId id, core::WireOptions options) {
-  core::Ask ask{next_token_++, question, id, std::move(options)};
+std::uint64_t Worker::ask(core::Question question, ObjectId id, core::WireOptions options, bool in_task) {
+  core::Ask ask{next_token_++, question, id, std::move(options), in_task};
   if (open_.count != 0) close_open();
   // What was let go of before is gone when the head answers: names, places, groups, resources.
   if (objects_.has_drops()) tell_holds();

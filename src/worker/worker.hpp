@@ -270,7 +270,7 @@ class Worker {
   // Sees to it that the handle's element becomes ready once the value exists, wherever that may be.
   void hear_of(const Handle& handle);
   // Asks the head; the answer is collected with `take_answer`.
-  std::uint64_t ask(core::Question question, ObjectId id, core::WireOptions options = {});
+  std::uint64_t ask(core::Question question, ObjectId id, core::WireOptions options = {}, bool in_task = false);
   // The head knows the object's task after this, if there is one.
   void make_known(const Handle& handle) { pass_on(handle); }
   std::optional<core::Answer> take_answer(std::uint64_t token);

@@ -43,7 +43,7 @@ int main(int argc, char** argv) {
   join.node_resources.emplace_back("license");
   join.features.emplace_back("a feature");
   message(join);
-  message(Submit{{{1}, 0, 1}, true, body, {{{2}, 3}}, {{{4}, 5}}});
+  message(Submit{{{1}, 0, 1}, true, true, body, {{{2}, 3}}, {{{4}, 5}}});
   message(Done{{{1}, 0, 2}, 9, {{1, {}}}, {{0, 4}}, {{0, {{5}, 6}}}});
   message(Assign{
       {{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}, {6, 7}, {}, value.buffer.view()});
@@ -53,6 +53,7 @@ int main(int argc, char** argv) {
   body.options = options;
   message(Member{1, 2, MemberState::failed, {}});
   message(GangOver{1, true});
+  message(GangWaits{1, true});
   message(Pulse{{{3, "killed by signal 9 (Killed)", true, {{{1}, 2, 3}}}}, {{4, 5'000'000'000}}});
   message(PulseBack{});
   message(Drain{true});

@@ -132,7 +132,7 @@ class Tasks {
   Range range() const { return range_; }
   ObjectId id(std::uint32_t index = 0) const { return {range_.span, index}; }
   core::Submit submit() const {
-    core::Submit submit{range_, kept_, body(), {}, {}};
+    core::Submit submit{range_, kept_, kept_ || range_.span.owner() != 0, body(), {}, {}};
     for (const core::DepSource& dep : deps_) submit.deps.push_back(dep.id);
     submit.refs.assign(refs_.begin(), refs_.end());
     return submit;

@@ -59,7 +59,7 @@ class HeadHandlers : public ::testing::Test {
     return tasks().by(owner, sequence).on_rank(rank).demand({1, 0, 100, {}});
   }
   core::Ask ask(Question question, ObjectId id = {}, const core::WireOptions& options = {}) {
-    return {++token, question, id, options};
+    return {++token, question, id, options, false};
   }
   core::Ask ask_for_name(Question question, ObjectId id, const std::string& name) {
     core::WireOptions options;

@@ -907,10 +907,10 @@ TEST_F(ManyRanksTest, PrioritiesInABundleCostADecisionNothing) {
   const auto seconds = [this](int n) {
     const auto pool = scheduler.open_pool({1, 0, 0, {}});
     EXPECT_TRUE(scheduler.place_pools({pool}, Strategy::pack, now));
+    Piece piece;
+    piece.range = {detail::SpanId::make(0, 1), 0, 1};
     const double begin = tests::seconds_of_this_thread();
     for (int i = 0; i < n; ++i) {
-      Piece& piece = pieces.emplace_back();
-      piece.range = {detail::SpanId::make(0, pieces.size()), 0, 1};
       piece.priority = n - i;
       piece.pool = pool;
       scheduler.enqueue(piece);
