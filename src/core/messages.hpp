@@ -434,7 +434,7 @@ struct Lending {
   // That tasks of the sender do not use, since they wait, or run on those of one that waits, or that members of gangs
   // run without. Comes before the end of such a task.
   double cpus = 0;
-  double of_members = 0;     // of those, the ones that members of gangs hold and lend
+  double of_members = 0;     // of those, the ones that members of gangs lend or run without
   std::uint32_t beside = 0;  // members of gangs there that run without cpus of their own, and do not wait
   template <class V>
   void fields(V&& visit) {

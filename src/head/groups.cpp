@@ -41,6 +41,7 @@ void Head::place_groups() {
     const ObjectId id = waiting_groups_.front();
     Group& group = groups_.at(id);
     if (!scheduler_.may_look_for(group.pools.front(), now_)) return;
+    place_nested_groups();
     const Turn turn = group.nested ? Turn::of_nested : Turn::of_others;
     if (!scheduler_.place_pools(group.pools, group.strategy, now_, turn)) {
       // Groups that lost a rank must not wait for what others of them hold, and one that has to be together or apart
@@ -52,15 +53,15 @@ void Head::place_groups() {
         scheduler_.vacate_unused(groups_.at(other).pools);
         any = true;
       }
-      if (!any || !scheduler_.place_pools(group.pools, group.strategy, now_, turn)) return place_nested_groups();
+      if (!any || !scheduler_.place_pools(group.pools, group.strategy, now_, turn)) return;
     }
     waiting_groups_.pop_front();
     group_placed(id);
   }
 }
 
-// Of those behind the first, which waits: it may be for what a task, a bundle or an actor holds that waits for one of
-// these. Some at a time, in turns.
+// Of those behind the first, which may need what a task, a bundle or an actor holds that waits for one of these. So
+// they come before it: what such a task lends the first one could take for good. Some at a time, in turns.
 void Head::place_nested_groups() {
   constexpr std::size_t kLook = 16;
   const std::size_t looks = std::min(kLook, waiting_groups_.size() - 1);

@@ -7,23 +7,34 @@ namespace {
 
 constexpr Time kMs = 1'000'000;
 
+class WithGroups : public WithRanks {
+ protected:
+  using WithRanks::WithRanks;
+  // A group of so many bundles of a cpu each; its id.
+  ObjectId ask_for(RankId owner, std::uint64_t sequence, std::size_t bundles, Strategy strategy, bool nested = false) {
+    core::Ask ask;
+    ask.question = core::Question::bundles;
+    ask.id = {SpanId::make(owner, sequence), 0};
+    ask.options.demands.assign(bundles, {1, 0, 0, {}});
+    ask.options.place_index = static_cast<std::uint32_t>(strategy);
+    ask.nested = nested;
+    head.handle(owner, ask);
+    return ask.id;
+  }
+};
+
 // A head, two nodes of two ranks with a cpu each, and the owner on a node of its own.
-class Groups : public WithRanks {
+class Groups : public WithGroups {
  protected:
   static constexpr RankId kOwner = 5;
 
-  Groups() : WithRanks({{0, 0}, {1, 1}, {1, 1}, {2, 1}, {2, 1}, {3, 0}}) {}
+  Groups() : WithGroups({{0, 0}, {1, 1}, {1, 1}, {2, 1}, {2, 1}, {3, 0}}) {}
   double free_cpus() { return head.scheduler().free().cpus; }
 };
 
 // What is left of it holds half of its node, and the other half is gone for good.
 TEST_F(Groups, OneThatIsToBeTogetherMovesWhenItLosesARank) {
-  core::Ask ask;
-  ask.question = core::Question::bundles;
-  ask.id = {SpanId::make(kOwner, 1), 0};
-  ask.options.demands = {{1, 0, 0, {}}, {1, 0, 0, {}}};
-  ask.options.place_index = static_cast<std::uint32_t>(Strategy::strict_pack);
-  head.handle(kOwner, ask);
+  ask_for(kOwner, 1, 2, Strategy::strict_pack);
   step(kMs);
   ASSERT_EQ(free_cpus(), 2);
   // The first node is as good as the second, so it is that one.
@@ -36,11 +47,11 @@ TEST_F(Groups, OneThatIsToBeTogetherMovesWhenItLosesARank) {
 }
 
 // A head, and three nodes of one rank with a cpu each.
-class GroupsApart : public WithRanks {
+class GroupsApart : public WithGroups {
  protected:
   static constexpr RankId kOwner = 4;
 
-  GroupsApart() : WithRanks({{0, 0}, {1, 1}, {2, 1}, {3, 1}, {4, 0}}) {}
+  GroupsApart() : WithGroups({{0, 0}, {1, 1}, {2, 1}, {3, 1}, {4, 0}}) {}
 };
 
 // It waits for the third rank in place of the first, and is told that the second is lost too.
@@ -48,14 +59,9 @@ TEST_F(GroupsApart, OneThatFailsKeepsNoRankFree) {
   const tests::Tasks first = tests::tasks().by(kOwner, 2).on_rank(3);
   head.handle(kOwner, first.submit());
   step(kMs);
-  core::Ask ask;
-  ask.question = core::Question::bundles;
-  ask.id = {SpanId::make(kOwner, 1), 0};
-  ask.options.demands = {{1, 0, 0, {}}, {1, 0, 0, {}}};
-  ask.options.place_index = static_cast<std::uint32_t>(Strategy::strict_spread);
-  head.handle(kOwner, ask);
+  const ObjectId group = ask_for(kOwner, 1, 2, Strategy::strict_spread);
   for (const std::uint32_t bundle : {0U, 1U}) {  // what is used stays where it is
-    head.handle(kOwner, tests::tasks().by(kOwner, 10 + bundle).in_bundle(ask.id, bundle).submit());
+    head.handle(kOwner, tests::tasks().by(kOwner, 10 + bundle).in_bundle(group, bundle).submit());
   }
   step(kMs);
   head.worker_lost(1);
@@ -67,6 +73,22 @@ TEST_F(GroupsApart, OneThatFailsKeepsNoRankFree) {
   head.handle(kOwner, second.submit());
   step(kMs);
   EXPECT_NE(head.explain(second.id()).find("is at rank 3"), std::string::npos) << head.explain(second.id());
+}
+
+// A task in a bundle waits for a group that it asks for. What it lends meanwhile is not for the group that its owner
+// has asked for before that: the cpu that this one would need besides is the only one that is left.
+TEST_F(GroupsApart, OneThatATaskAsksForComesBeforeThoseOfOthers) {
+  const ObjectId first = ask_for(kOwner, 1, 2, Strategy::pack);
+  head.handle(kOwner, tests::tasks().by(kOwner, 10).in_bundle(first).submit());
+  step(kMs);
+  ask_for(kOwner, 2, 2, Strategy::pack);
+  step(kMs);
+  const ObjectId nested = ask_for(1, 1, 1, Strategy::pack, true);
+  const tests::Tasks inside = tests::tasks().by(1, 2).in_bundle(nested);
+  head.handle(1, inside.submit());
+  head.handle(1, core::Lending{1, 0, 0});
+  for (int i = 0; i < 3; ++i) step(kMs);
+  EXPECT_NE(head.explain(inside.id()).find("is at rank"), std::string::npos) << head.explain(inside.id());
 }
 
 }  // namespace

@@ -19,11 +19,12 @@ class SchedulerTest : public testing::Test {
     offers.resources = std::move(resources);
     scheduler.add_worker(rank, node, offers);
   }
-  Piece& tasks(std::uint32_t n, int priority = 0, const core::WireOptions* options = nullptr) {
+  Piece& tasks(std::uint32_t n, int priority = 0, const core::WireOptions* options = nullptr, bool nested = false) {
     Piece& piece = pieces.emplace_back();
     piece.range = {detail::SpanId::make(0, pieces.size()), 0, n};
     piece.priority = priority;
-    scheduler.classify(piece, options);
+    piece.nested = nested;
+    scheduler.classify(piece, options, nested);
     scheduler.enqueue(piece);
     return piece;
   }
@@ -344,12 +345,11 @@ TEST_F(SchedulerTest, AGangOfAMemberHasReservedRanksToo) {
   tasks(2, 0, &both);
   EXPECT_FALSE(scheduler.place(now));
   scheduler.set_lent(waits->worker, {.cpus = 1});
-  Piece& of_driver = tasks(1, 0, &alone);
+  tasks(1, 0, &alone);
   EXPECT_FALSE(scheduler.place(now)) << "the first of the queue has reserved the rank";
-  scheduler.dequeue(of_driver);
-  tasks(1, 0, &alone).nested = true;
+  tasks(1, 0, &alone, true);
   const Piece* const nested = place_gang();
-  ASSERT_NE(nested, nullptr);
+  ASSERT_NE(nested, nullptr) << "though the driver's is before it";
   EXPECT_EQ(nested->worker, waits->worker);
 }
 
