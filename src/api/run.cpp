@@ -270,6 +270,7 @@ void end_mpi(Job& job, bool clean, int code) {
   if (!job.mpi) return;
   if (!job.engine->lost_any()) {
     guard_end(job, code);
+    job.communicators->stop();
     if (clean) job.communicators->finalize();
     job.mpi->finalize(!clean, at_last);
   }
@@ -626,6 +627,7 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   job->engine = std::make_unique<exec::Engine>(*wire, std::move(settings), is_head ? &head_settings : nullptr);
   job->communicators = std::make_unique<transport::Communicators>(job->mpi ? job->mpi->communicator() : MPI_COMM_NULL);
   job->engine->on_drop_communicator = [job](std::uint64_t id) { job->communicators->drop(id); };
+  job->engine->on_left_behind = [job] { job->communicators->let_others_pass(); };
   if (job->nursery) share_with_nursery(*job);
   job->engine->set_nursery(job->nursery.get());
   job->engine->set_journal(job->journal.get());

@@ -274,9 +274,10 @@ struct Blocked {
 struct Waits {
   ObjectId id;
   bool waits = false;
+  std::uint32_t overtime = 0;  // as in the Done that has come of it
   template <class V>
   void fields(V&& visit) {
-    visit(id, waits);
+    visit(id, waits, overtime);
   }
 };
 
@@ -287,9 +288,20 @@ struct Done {
   std::vector<IndexedError> errors;
   std::vector<StoredResult> stored;
   std::vector<Hold> refs;  // objects held by result values; the sender holds them until after this message
+  // Not 0: the time of the one task is up, and its function goes on with what the task holds. A number of the sender's,
+  // with which it says so when that ends.
+  std::uint32_t overtime = 0;
   template <class V>
   void fields(V&& visit) {
-    visit(range, elapsed_ns, errors, stored, refs);
+    visit(range, elapsed_ns, errors, stored, refs, overtime);
+  }
+};
+
+struct OvertimeEnded {
+  std::uint32_t overtime = 0;
+  template <class V>
+  void fields(V&& visit) {
+    visit(overtime);
   }
 };
 
@@ -844,11 +856,11 @@ struct MessageList {
 };
 
 using Messages =
-    MessageList<Join, Submit, Made, Counted, Promised, Done, Holds, Locate, Unheard, Copied, Uncopied, GaveBack,
-                Lending, Waits, Ask, StoreReport, ActorEnded, Checkpoint, Leave, Left, Saved, KillDone, Blocked, Member,
-                Pulse, PulseBack, Assign, GangOver, GangWaits, DropCommunicator, TakeBack, CancelTask, CancelResult,
-                Returned, EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost, Answer, Drain, Dismiss, Adopt,
-                Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
+    MessageList<Join, Submit, Made, Counted, Promised, Done, OvertimeEnded, Holds, Locate, Unheard, Copied, Uncopied,
+                GaveBack, Lending, Waits, Ask, StoreReport, ActorEnded, Checkpoint, Leave, Left, Saved, KillDone,
+                Blocked, Member, Pulse, PulseBack, Assign, GangOver, GangWaits, DropCommunicator, TakeBack, CancelTask,
+                CancelResult, Returned, EndActor, Deadlock, AskStore, Located, Keep, Free, RankLost, Answer, Drain,
+                Dismiss, Adopt, Stop, Call, Result, Fetch, Data, Unpin, Recall, NotHere>;
 
 // Appends a message to a frame.
 template <class M>

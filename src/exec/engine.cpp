@@ -175,6 +175,7 @@ Engine::Engine(transport::Wire& wire, Settings settings, const head::Settings* h
     for (const worker::Run* run : worker_->runs()) {
       if (run->is_member()) let_waker_go_on(run->thread);
     }
+    if (on_left_behind) on_left_behind();
   };
   worker_ = std::make_unique<worker::Worker>(transport_, objects_, settings_.worker);
   if (head_settings != nullptr) head_ = std::make_unique<head::Head>(transport_, objects_, *head_settings);

@@ -179,6 +179,8 @@ class Engine {
   // Called by the pump when the job does without this rank; must not return.
   std::function<void()> on_left;
   std::function<void(std::uint64_t communicator)> on_drop_communicator;
+  // Called with the lock held when a member of a gang does not come back from MPI.
+  std::function<void()> on_left_behind;
   // Called when the rank must end at once: without the head, since it was declared lost, or after an error that leaves
   // it in no known state. Must not return, and may be called with the lock held.
   std::function<void(const std::string& why)> on_must_end;

@@ -15,6 +15,7 @@ std::string Head::why_not_sums() const {
     if (actor.holding.worker != detail::kNoRank) held.push_back(&actor.holding);
   }
   for (const auto& [member, holding] : stuck_) held.push_back(&holding);
+  for (const auto& [number, holding] : overtime_) held.push_back(&holding);
   return scheduler_.why_not_sums(pieces, held);
 }
 
@@ -35,6 +36,7 @@ std::string Head::what_is_left() const {
   name(names_.size(), "names");
   name(groups_.size() + waiting_groups_.size(), "placement groups");
   name(gangs_.size() + stuck_.size(), "gangs or stuck members");
+  name(overtime_.size(), "tasks that go on past their time");
   name(cancels_.size() + kills_.size() + surveys_.size() + waits_.size(), "questions or waits of actors");
   name(lineage_.size() + lineage_bytes_ + late_.size(), "of lineage");
   name(to_free_.size() + to_tell_.size() + failing_.size() + to_place_ahead_.size(), "things to do in a step");

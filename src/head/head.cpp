@@ -78,7 +78,10 @@ void Head::handle(RankId from, const core::Lending& m) {
 
 void Head::handle(RankId from, const core::Waits& m) {
   ++messages_;
-  if (Piece* piece = piece_with(m.id); piece != nullptr && piece->worker == from) {
+  if (m.overtime != 0) {
+    const auto found = overtime_.find({from, m.overtime});
+    if (found != overtime_.end()) scheduler_.set_waits(found->second, m.waits);
+  } else if (Piece* piece = piece_with(m.id); piece != nullptr && piece->worker == from) {
     if (piece->gang != 0) {
       member_waits(*piece, m.waits);
     } else {
@@ -218,6 +221,37 @@ void Head::unassign(Piece& piece) {
   unlist_assigned(piece);
   unhook(piece);
   piece.worker = kNoRank;
+}
+
+// The task is over, and its rank goes on with what it holds.
+void Head::goes_on(Piece& piece, std::uint32_t overtime) {
+  MOBULA_MARK("head: a task that is over goes on");
+  const bool is_one = piece.size() == 1 && piece.state == sched::State::assigned && !piece.promised && piece.gang == 0;
+  if (!is_one || !overtime_.emplace(std::pair(piece.worker, overtime), piece).second)
+    detail::throw_damaged("what goes on is no task that runs");
+  scheduler_.stays(piece);
+  piece.become(sched::State::waiting);
+  unlist_assigned(piece);
+  unhook(piece);
+  piece.worker = kNoRank;
+}
+
+void Head::handle(RankId from, const core::OvertimeEnded& m) {
+  ++messages_;
+  const auto found = overtime_.find({from, m.overtime});
+  if (found == overtime_.end()) detail::throw_damaged("what has ended did not go on");
+  scheduler_.left(found->second);
+  overtime_.erase(found);
+  settle();
+}
+
+// After the scheduler knows that the rank is lost.
+void Head::overtime_lost(RankId lost) {
+  const auto from = overtime_.lower_bound({lost, 0});
+  auto to = from;
+  for (; to != overtime_.end() && to->first.first == lost; ++to)
+    scheduler_.left(to->second);  // what it had of its node
+  overtime_.erase(from, to);
 }
 
 // REQUIRES: the piece is in no list but its span's.
@@ -785,12 +819,14 @@ void Head::handle(RankId from, const core::Done& m) {
     const Range range = piece.range;
     const auto& options = piece.work->options;
     const bool may_retry = options && options->retry_exceptions && static_cast<int>(piece.attempt) <= options->retries;
-    const bool runs_again = !errors.empty() && may_retry;
+    const bool runs_again = !errors.empty() && may_retry && m.overtime == 0;
     if (runs_again && piece.size() != 1) detail::throw_damaged("tasks that retry exceptions end one by one");
     if (piece.gang != 0 && gangs_.contains(piece.gang))
       detail::throw_damaged("a member is done before its gang is over");
     if (options && options->is_actor && errors.empty()) {
       actor_made(piece);
+    } else if (m.overtime != 0) {
+      goes_on(piece, m.overtime);
     } else {
       unassign(piece);
     }

@@ -71,6 +71,7 @@ class Head {
   void handle(RankId from, const core::Submit& message);
   void handle(RankId from, const core::Made& message);
   void handle(RankId from, const core::Done& message);
+  void handle(RankId from, const core::OvertimeEnded& message);
   void handle(RankId from, const core::Holds& message);
   void handle(RankId from, const core::Locate& message);
   void handle(RankId from, const core::Unheard& message);
@@ -381,6 +382,7 @@ class Head {
   void lose_member(Piece& piece);
   void close_gang(std::uint64_t id);
   void gangs_lost(RankId rank);
+  void overtime_lost(RankId rank);
   bool is_busy(RankId rank);
   RankId next_heir();
   bool hand_over(RankId rank, Leaving& leaving);
@@ -400,6 +402,7 @@ class Head {
   void answer(RankId to, std::uint64_t token, bool yes, std::string text = {});
   void send_error(const Range& range, const ErrorPtr& error);
   void unassign(Piece& piece);
+  void goes_on(Piece& piece, std::uint32_t overtime);
   void release_work(Work& work);
   Actor* find_actor(ObjectId id);
   void actor_submitted(const Piece& piece);
@@ -473,6 +476,7 @@ class Head {
   std::map<std::uint64_t, Gang> gangs_;
   std::map<std::pair<std::uint64_t, std::uint32_t>, sched::Holding>
       stuck_;  // members of gangs that are over, by gang and place
+  std::map<std::pair<RankId, std::uint32_t>, sched::Holding> overtime_;  // as in Done
   struct Spare {
     std::vector<RankId> members;
     std::uint64_t communicator = 0;

@@ -252,6 +252,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   groups_lost();
   actors_lost(lost);
   gangs_lost(lost);
+  overtime_lost(lost);
   fail_hopeless();
   settle();
   for (auto it = surveys_.begin(); it != surveys_.end();) {

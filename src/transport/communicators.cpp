@@ -1,8 +1,11 @@
 #include "transport/communicators.hpp"
 
+#include <chrono>
+#include <system_error>
 #include <vector>
 
 #include "core/host.hpp"
+#include "core/log.hpp"
 #include "mobula/error.hpp"
 
 namespace mobula::transport {
@@ -45,7 +48,7 @@ const boost::mpi::communicator& Communicators::get(const core::GangPart& part) {
     MPI_Group_incl(all, static_cast<int>(ranks.size()), ranks.data(), &group);
     // Several gangs may start at once: their tags tell them apart. Newer ones have lower tags, since of those that a
     // rank is making at once Open MPI has the others wait for the one with the lowest: for ever, if one of its ranks
-    // has died.
+    // has died. 0 is that of `pass`.
     int* most = nullptr;
     int found = 0;
     MPI_Comm_get_attr(parent_, MPI_TAG_UB, &most, &found);
@@ -73,6 +76,59 @@ void Communicators::drop(std::uint64_t id) {
   }
   // Collective by the standard, which expects it to be local in fact; with both Open MPI and MPICH it is.
   MPI_Comm_free(&communicator);
+}
+
+// Of the communicators that a rank is making Open MPI has those wait whose id (the parent's, then the tag) is higher
+// than that of one that goes on, until that is made; a member that is left behind in there has them wait for ever. Each
+// one that is made frees them all: here one of this rank alone, with the lowest id that there is.
+void Communicators::pass() const {
+  MPI_Group all = MPI_GROUP_NULL;
+  MPI_Group alone = MPI_GROUP_NULL;
+  MPI_Comm made = MPI_COMM_NULL;
+  int rank = 0;
+  MPI_Comm_rank(parent_, &rank);
+  MPI_Comm_group(parent_, &all);
+  MPI_Group_incl(all, 1, &rank, &alone);
+  if (MPI_Comm_create_group(parent_, alone, 0, &made) == MPI_SUCCESS) MPI_Comm_free(&made);
+  MPI_Group_free(&alone);
+  MPI_Group_free(&all);
+}
+
+void Communicators::let_others_pass() {
+  const std::lock_guard lock(passing_mutex_);
+  if (passing_ || stopped_ || parent_ == MPI_COMM_NULL) return;
+  try {
+    thread_ = std::thread([this] {
+      std::unique_lock own(passing_mutex_);
+      while (!passing_changed_.wait_for(own, std::chrono::seconds(1), [this] { return stopped_; })) {
+        own.unlock();
+        pass();
+        own.lock();
+      }
+      passing_ = false;
+      passing_changed_.notify_all();
+    });
+    passing_ = true;
+  } catch (const std::system_error&) {
+    core::log_warn(
+        "a member of a gang is left behind in MPI, and the system gives no thread (ulimit -u, pids.max) that lets "
+        "others "
+        "on this rank pass it: where they make communicators of their own, they may wait for ever");
+  }
+}
+
+void Communicators::stop() {
+  std::unique_lock lock(passing_mutex_);
+  stopped_ = true;
+  passing_changed_.notify_all();
+  const bool is_over = passing_changed_.wait_for(lock, std::chrono::seconds(1), [this] { return !passing_; });
+  lock.unlock();
+  if (!thread_.joinable()) return;
+  // In MPI behind a member that is left there: the process ends without either.
+  if (is_over)
+    thread_.join();
+  else
+    thread_.detach();
 }
 
 void Communicators::finalize() {

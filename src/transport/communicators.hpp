@@ -4,9 +4,11 @@
 #include <mpi.h>
 
 #include <boost/mpi/communicator.hpp>
+#include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include "core/messages.hpp"
 
@@ -24,14 +26,27 @@ class Communicators {
   // That of the gang. Collective over its members where it is new. Throws Error.
   const boost::mpi::communicator& get(const core::GangPart& part);
   void drop(std::uint64_t id);
+  // A member on this rank does not come back, perhaps from making a communicator, and Open MPI then has every other one
+  // wait that makes one of its own (by `split`, say). From here on those are let go on about once a second. Returns at
+  // once; may be called again.
+  void let_others_pass();
+  // Before MPI ends: lets nobody pass any more.
+  void stop();
   // Frees all, and ends MPI if it was started here.
   void finalize();
 
  private:
+  void pass() const;
+
   const MPI_Comm parent_;
   bool started_here_ = false;
   std::mutex mutex_;
   std::map<std::uint64_t, boost::mpi::communicator> made_;
+  std::mutex passing_mutex_;
+  std::condition_variable passing_changed_;
+  bool stopped_ = false;
+  bool passing_ = false;  // the thread runs
+  std::thread thread_;
 };
 
 }  // namespace mobula::transport

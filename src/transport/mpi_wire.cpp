@@ -242,6 +242,7 @@ class MpiWireImpl final : public MpiWire {
     bool happened = false;
     // A bounded number of frames a call, so that a flood leaves room for other work.
     for (std::size_t n = 0; n < kReceives && receive_next(on_frame); ++n) happened = true;
+    if (!taken_.empty()) happened |= test_taken(on_frame);  // also in a flood
     if (!sending_.empty()) happened |= test_sends();
     if (!out_.under_way.empty()) happened |= move_out_blocks();
     if (!in_.under_way.empty()) happened |= move_in_blocks();
@@ -435,7 +436,6 @@ class MpiWireImpl final : public MpiWire {
       take(first, status, on_frame);
       return true;
     }
-    if (!taken_.empty() && test_taken(on_frame)) return true;
     return ++idle_polls_ > kLookEvery && look_at_all(on_frame);
   }
 
@@ -475,7 +475,16 @@ class MpiWireImpl final : public MpiWire {
     MPI_Status status;
     for (auto receive = std::next(receives_.begin()); receive != receives_.end(); ++receive) {
       if (!is_complete(*receive, status)) continue;
-      while (receives_.begin() != receive) set_first_aside();
+      // Those before it may have come in the same call.
+      while (receives_.begin() != receive) {
+        const auto first = receives_.begin();
+        MPI_Status status_of_first;
+        if (is_complete(*first, status_of_first)) {
+          take(first, status_of_first, on_frame);
+        } else {
+          set_first_aside();
+        }
+      }
       take(receive, status, on_frame);
       return true;
     }

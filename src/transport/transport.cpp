@@ -18,6 +18,13 @@ Transport::Peer& Transport::peer_of(RankId rank) {
   return *last_;
 }
 
+namespace {
+
+// Of numbers that count on from the largest to 0.
+bool is_after(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a - b) > 0; }
+
+}  // namespace
+
 void Transport::begin_frame(Peer& peer, RankId to) {
   peer.open.reserve(kUsual);
   if (to == rank()) return;
@@ -161,12 +168,10 @@ void Transport::arrived(RankId from, ByteView frame, const Wire::OnFrame& on_fra
   if (frame.size() < sizeof(Header)) detail::throw_damaged("a frame is shorter than its header");
   Header header;
   std::memcpy(&header, frame.data(), sizeof header);
-  const std::uint32_t fresh = header.consumed - peer.acked;
-  if (fresh != 0 && fresh <= peer.sent - peer.acked) {
+  if (is_after(header.consumed, peer.sent)) detail::throw_damaged("credits for what was not sent");
+  if (is_after(header.consumed, peer.acked)) {  // otherwise the frame was overtaken, by ever so many that only credit
     peer.acked = header.consumed;
     if (!peer.waiting.empty()) mark(peer);
-  } else if (fresh != 0 && peer.acked - header.consumed > kWindow) {  // neither new, nor of a frame that was overtaken
-    detail::throw_damaged("credits for what was not sent");
   }
   if (header.kind == kCredits) return;
   ++frames_received_;
@@ -243,9 +248,7 @@ std::vector<core::Left::To> Transport::frames_by_receiver() const {
   return all;
 }
 
-bool Transport::is_behind(RankId rank, std::uint32_t frames) {
-  return static_cast<std::int32_t>(frames - peer_of(rank).consumed) > 0;
-}
+bool Transport::is_behind(RankId rank, std::uint32_t frames) { return is_after(frames, peer_of(rank).consumed); }
 
 void Transport::abandon(RankId rank) {
   Peer& peer = peer_of(rank);

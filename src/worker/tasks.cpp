@@ -699,6 +699,10 @@ void Worker::finish(std::unique_ptr<Run> run, Time now) {
   if (actor != nullptr) list(*actor);
   tell_saved();
   if (run->expired && run->body->holding) tell_counted(run->range);
+  if (run->overtime != 0) {
+    tell_less_lent();
+    transport_.send(kHeadRank, core::OvertimeEnded{run->overtime});
+  }
   if (task.next == run->range.begin || (run->expired && !run->body->gang)) return;
   task.from = task.out.buffer.size();
   Report all = take_results(*run, task.next, now);
@@ -805,7 +809,7 @@ void Worker::tell_waits(const Run& run, bool waits) {
   const auto* options = actor != nullptr ? actor->options.get() : run.body->options.get();
   const bool in_bundle = options != nullptr && options->placement == Placement::Kind::bundle;
   if (!in_bundle && run.body->all_lenders().empty()) return;
-  transport_.send(kHeadRank, core::Waits{actor != nullptr ? actor->id : run.first_task(), waits});
+  transport_.send(kHeadRank, core::Waits{actor != nullptr ? actor->id : run.first_task(), waits, run.overtime});
 }
 
 // REQUIRES: the run lends nothing yet.
@@ -906,6 +910,7 @@ void Worker::send_report(Report report) {
   core::Done done;
   done.range = range;
   done.elapsed_ns = report.elapsed_ns;
+  done.overtime = report.overtime;
   if (!report.refs.empty()) {
     MOBULA_CHECK(report.announced, "a result that holds refs is known to the head");
     for (const auto& [index, handles] : report.refs) {

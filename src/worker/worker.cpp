@@ -933,7 +933,10 @@ void Worker::time_out(Run& run) {
   if (const auto& part = run.body->gang) {
     tell_member(members_.at(part->gang), part->gang, core::MemberState::timed_out, error);
   } else {
-    send_report(failed(run.range, error));  // tasks with a timeout run one by one
+    run.overtime = ++overtimes_;
+    Report report = failed(run.range, error);  // tasks with a timeout run one by one
+    report.overtime = run.overtime;
+    send_report(std::move(report));
   }
 }
 

@@ -163,11 +163,12 @@ struct Run : core::Listed<Run> {
   double as_member = 0;
   bool is_beside = false;
   Time started = 0;
-  Time deadline = 0;        // 0: none
-  bool expired = false;     // its result was already given as TimedOut
-  bool is_long = false;     // it has taken longer than kRunLimit
-  bool lends = false;       // waits for others, or its gang does: its cpus are free
-  double missing_cpus = 0;  // of its own: it runs without those, as actors have them, or those that wait
+  Time deadline = 0;           // 0: none
+  bool expired = false;        // its result was already given as TimedOut
+  std::uint32_t overtime = 0;  // by which number the head knows that it goes on; 0: it does not
+  bool is_long = false;        // it has taken longer than kRunLimit
+  bool lends = false;          // waits for others, or its gang does: its cpus are free
+  double missing_cpus = 0;     // of its own: it runs without those, as actors have them, or those that wait
   // Threads of its function that wait for others: the one that executes it, and those which that has started. Of a run
   // that lends, those of the runs that it lends to as well.
   std::uint32_t waiting = 0;
@@ -214,7 +215,7 @@ struct Settings {
   std::vector<std::set<int>> near_gpus;  // by GPU: the slots whose cores are near it
   // Has all threads of the process pass a memory barrier; false: the system can't.
   std::function<bool()> fence = [] { return true; };
-  std::function<void()> give_way_inside = [] {};  // has threads that wait inside MPI leave the cpus to others
+  std::function<void()> give_way_inside = [] {};  // members wait inside MPI for ever: others pass them
   Time gang_grace = 1'000'000'000;                // ns that a member has to come back once its gang is broken
 };
 
@@ -566,7 +567,8 @@ class Worker {
     Range range;
     bool announced = true;
     bool is_call = false;
-    bool holding = false;  // the call's arguments hold objects
+    bool holding = false;        // the call's arguments hold objects
+    std::uint32_t overtime = 0;  // as in Done
     std::uint64_t elapsed_ns = 0;
     std::uint32_t fixed = 0;
     std::shared_ptr<Buffer> values;
@@ -656,6 +658,7 @@ class Worker {
   core::Sum member_cpus_;     // that members of gangs hold which do not wait: they may be inside MPI
   std::uint32_t beside_ = 0;  // members that run without cpus, and do not wait
   core::Lending told_;
+  std::uint32_t overtimes_ = 0;  // of runs that went on past their time
   bool lent_changed_ = false;
   std::vector<int> free_slots_;
   std::vector<double> free_gpus_;  // of each, what no run holds

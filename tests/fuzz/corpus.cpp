@@ -44,7 +44,8 @@ int main(int argc, char** argv) {
   join.features.emplace_back("a feature");
   message(join);
   message(Submit{{{1}, 0, 1}, true, true, body, {{{2}, 3}}, {{{4}, 5}}});
-  message(Done{{{1}, 0, 2}, 9, {{1, {}}}, {{0, 4}}, {{0, {{5}, 6}}}});
+  message(Done{{{1}, 0, 2}, 9, {{1, {}}}, {{0, 4}}, {{0, {{5}, 6}}}, 7});
+  message(OvertimeEnded{7});
   message(Assign{
       {{1}, 0, 1}, 2, 3, body, {{{{1}, 2}, Where::inlined, 0, value.buffer.view()}}, {6, 7}, {}, value.buffer.view()});
   body.options.is_actor = false;
@@ -62,7 +63,7 @@ int main(int argc, char** argv) {
   message(Leave{1'000'000});
   message(Left{{{1, 2}, {3, 4}}});
   message(Saved{});
-  message(Waits{{{1}, 2}, true});
+  message(Waits{{{1}, 2}, true, 3});
   message(Result{{{1}, 0, 1}, 8, value.buffer.view(), {}, {{0, {}}}, {{1, 9}}, {2}, {{0, {{1}, 2}}}, 3});
   message(Call{{{1}, 0, 1}, {{2}, 3}, {{4}, 5}, true, body, {{{{1}, 2}, Where::rank, 1, {}}}});
   message(Made{{{1}, 2}, 3, {{{4}, 5}}, 6});

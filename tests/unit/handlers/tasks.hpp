@@ -150,7 +150,7 @@ class Tasks {
     return message;
   }
   core::Call call(ObjectId actor) const { return {range_, actor, {}, !refs_.empty(), body(), deps_}; }
-  core::Done done() const { return {range_, 0, {}, {}, {}}; }
+  core::Done done() const { return {range_, 0, {}, {}, {}, 0}; }
   // All of them failed so.
   core::Done failed(const core::ErrorRecord& error) const {
     core::Done failed = done();

@@ -418,6 +418,58 @@ HANDLER_TEST(HeadHandlers, Done, WithAnErrorRunsAgainIfItMay) {
   EXPECT_EQ(head.unfinished(), 0U);
 }
 
+HANDLER_TEST(HeadHandlers, Done, OfATaskThatGoesOnKeepsWhatItHolds) {
+  const Tasks one = tasks().by(1).on_rank(1).retries(1, true);
+  const Tasks next = tasks().by(1, 2).on_rank(1);
+  ASSERT_EQ(start(one), 1U);
+  core::Done done = one.failed(thrown_by(one.id()));
+  done.overtime = 3;
+  EXPECT_EQ(on(1, done), "") << "it is not tried again";
+  EXPECT_EQ(head.unfinished(), 0U);
+  EXPECT_EQ(head.why_not_sums(), "");
+  EXPECT_NE(head.what_is_left(), "");
+  EXPECT_EQ(head.scheduler().free().cpus, 1) << "of two ranks with a slot each";
+  EXPECT_EQ(on(1, next.submit()), "");
+  EXPECT_EQ(on(1, core::Waits{one.id(), true, 3}), "") << "of a plain task Lending tells";
+  EXPECT_EQ(on(1, core::OvertimeEnded{3}), "1: Assign");
+  EXPECT_EQ(head.why_not_sums(), "");
+}
+
+HANDLER_TEST(HeadHandlers, Done, OfATaskThatGoesOnAsAnotherIsDamaged) {
+  const Tasks one = tasks().by(1).on_rank(1);
+  core::Done done = one.done();
+  done.overtime = 3;
+  ASSERT_EQ(start(one), 1U);
+  ASSERT_EQ(on(1, done), "");
+  const Tasks next = tasks().by(1, 2);
+  ASSERT_EQ(start(next), 2U);
+  done = next.done();
+  done.overtime = 3;
+  EXPECT_EQ(on(2, done), "") << "that is another rank's";
+  EXPECT_EQ(on(1, core::OvertimeEnded{3}), "");
+  const Tasks several = tasks().by(1, 3).from(0, 2);
+  ASSERT_EQ(start(several), 1U);
+  done = several.done();
+  done.overtime = 4;
+  EXPECT_DAMAGED(head.handle(1, done));
+}
+
+HANDLER_TEST(HeadHandlers, OvertimeEnded, FreesItsCpus) {
+  const Tasks one = tasks().by(1).on_rank(1);
+  ASSERT_EQ(start(one), 1U);
+  core::Done done = one.done();
+  done.overtime = 1;
+  ASSERT_EQ(on(1, done), "");
+  EXPECT_EQ(head.scheduler().free().cpus, 1);
+  EXPECT_EQ(on(1, core::OvertimeEnded{1}), "");
+  EXPECT_EQ(head.scheduler().free().cpus, 2);
+  EXPECT_EQ(head.what_is_left(), "");
+}
+
+HANDLER_TEST(HeadHandlers, OvertimeEnded, OfNothingIsDamaged) {
+  EXPECT_DAMAGED(head.handle(1, core::OvertimeEnded{1}));
+}
+
 HANDLER_TEST(HeadHandlers, Done, WithTheErrorOfAnInputFailsAtOnce) {
   const Tasks one = tasks().by(1).on_rank(1).retries(1, true);
   ASSERT_EQ(start(one), 1U);

@@ -14,7 +14,7 @@ void on_ranks(std::uint32_t n, const std::function<void(Wire&)>& act) {
   contract::on_threads(n, [&](RankId r) { act(hub.at(r)); });
 }
 
-// Delivers what has come together in any order, as MPI may once a rank was lost.
+// Delivers what has come together in any order, and some frames long after others that were sent later, as MPI may.
 class Shuffling final : public Wire {
  public:
   explicit Shuffling(Wire& wire) : wire_(wire), random_(wire.rank()) {}
@@ -25,8 +25,23 @@ class Shuffling final : public Wire {
   bool poll(const OnFrame& on_frame) override {
     const bool happened = wire_.poll([this](RankId from, ByteView frame) { frames_.emplace_back(from, frame); });
     std::shuffle(frames_.begin(), frames_.end(), random_);
-    for (const auto& [from, frame] : std::exchange(frames_, {})) on_frame(from, frame.view());
-    return happened;
+    std::vector<std::pair<RankId, Buffer>> now;
+    for (Late& one : std::exchange(late_, {})) {
+      if (one.polls-- == 0) {
+        now.emplace_back(one.from, std::move(one.frame));
+      } else {
+        late_.push_back(std::move(one));
+      }
+    }
+    for (auto& [from, frame] : std::exchange(frames_, {})) {
+      if (random_() % 16 == 0) {
+        late_.push_back({from, std::move(frame), static_cast<int>(random_() % 1000)});
+      } else {
+        now.emplace_back(from, std::move(frame));
+      }
+    }
+    for (const auto& [from, frame] : now) on_frame(from, frame.view());
+    return happened || !now.empty();
   }
   void send_block(RankId to, std::uint64_t key, ByteView bytes, std::shared_ptr<const void> keep) override {
     wire_.send_block(to, key, bytes, std::move(keep));
@@ -46,6 +61,12 @@ class Shuffling final : public Wire {
   Wire& wire_;
   std::mt19937_64 random_;
   std::vector<std::pair<RankId, Buffer>> frames_;
+  struct Late {
+    RankId from;
+    Buffer frame;
+    int polls;
+  };
+  std::vector<Late> late_;
 };
 
 void on_shuffled(std::uint32_t n, const std::function<void(Wire&)>& act) {

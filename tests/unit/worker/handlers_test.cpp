@@ -1246,6 +1246,29 @@ HANDLER_TEST(WorkerGangs, GangOver, JustBeforeTheMemberComesBack) {
   EXPECT_EQ(worker.what_is_left(), "");
 }
 
+// The head holds what it holds until it hears that the function has ended, and how it waits.
+HANDLER_TEST(WorkerHandlers, Assign, OfATaskThatGoesOnPastItsTime) {
+  Tasks one = tasks().by(2).in_bundle(object_of(2, 9));
+  one.options().timeout_ns = 10 * kMs;
+  ASSERT_EQ(on(0, one.assign()), "");
+  auto running = worker.next_run(now);
+  ASSERT_NE(running, nullptr);
+  worker.tick(now += 11 * kMs);
+  EXPECT_EQ(step(), "0: Done; 2: Result");
+  const std::uint32_t overtime = sent<core::Done>().overtime;
+  EXPECT_NE(overtime, 0U);
+  worker.lend(*running);
+  EXPECT_EQ(step(), "0: Waits, Lending");
+  EXPECT_EQ(sent<core::Waits>().overtime, overtime);
+  ASSERT_TRUE(worker.resume(*running));
+  EXPECT_EQ(step(), "0: Waits, Lending");
+  execute(*running);
+  worker.finish(std::move(running), now);
+  EXPECT_EQ(step(), "0: OvertimeEnded");
+  EXPECT_EQ(sent<core::OvertimeEnded>().overtime, overtime);
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
 // A thread that a task has started runs another one on that task's cpus, and waits in that: what the task's own thread
 // has done of its run is that thread's business.
 TEST_F(WorkerHandlers, WhatAHelperRunsMayWaitWhileItsLenderComputes) {
