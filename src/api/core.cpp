@@ -85,7 +85,11 @@ Draft::~Draft() {
   t_drafts.emplace_back(state_);
 }
 
-std::size_t inline_limit() { return api::engine().settings().worker.inline_limit; }
+// For each argument: whether the job is still open is looked at when the task is submitted.
+std::size_t inline_limit() {
+  const Engine* const engine = api::engine_or_null();
+  return (engine != nullptr ? *engine : api::engine()).settings().worker.inline_limit;
+}
 
 Handle submit(const FunctionInfo& function, const TaskOptions* options, Draft::State& draft) {
   Engine& engine = api::engine();
@@ -486,26 +490,46 @@ std::optional<std::size_t> Completions::next(Duration timeout) {
 
 void wait_for(std::span<const Handle> handles, std::size_t count, Duration timeout, std::vector<std::size_t>& ready,
               std::vector<std::size_t>& pending) {
-  count = std::min(count, handles.size());
-  std::vector<bool> is_ready(handles.size());
-  std::size_t found = 0;
-  {
-    Completions completions;
-    for (std::size_t i = 0; i < handles.size(); ++i) completions.add(handles[i], i);
-    const core::Time deadline = deadline_of(timeout);
-    while (found < count) {
-      Duration left;
-      if (deadline != Engine::kNever) left = std::chrono::nanoseconds(std::max<core::Time>(deadline - core::now(), 0));
-      const auto position = completions.next(left);
-      if (!position) break;
-      is_ready[*position] = true;
-      ++found;
+  if (std::any_of(handles.begin(), handles.end(), [](const Handle& handle) { return !handle; }))
+    throw std::invalid_argument("mobula: the range holds an empty Ref; it refers to nothing");
+  const auto is_ready = [handles](std::size_t i) { return handles[i].record()->ready(handles[i].index()); };
+  struct Counts final : exec::Waiter {
+    Counts(std::span<const Handle> handles, std::size_t missing) : handles(handles), missing(missing) {}
+    ~Counts() {
+      for (; watched != 0; --watched) {
+        const Handle& handle = handles[watched - 1];
+        if (!handle.record()->ready(handle.index()))
+          store::ObjectTable::unwatch(*handle.record(), handle.index(), *this);
+      }
     }
+    void ready(std::size_t position) override {
+      const Handle& handle = handles[position];
+      is_late = is_late || store::ObjectTable::timed_out(*handle.record(), handle.index());
+      if (missing != 0 && --missing == 0) signal();
+    }
+    std::span<const Handle> handles;
+    std::size_t missing;      // so many must become ready
+    std::size_t watched = 0;  // the first so many are, those that are not ready
+    bool is_late = false;     // one of them has timed out
+  };
+  {
+    Engine& engine = api::engine();
+    Lock lock(engine);
+    Counts counts(handles, std::min(count, handles.size()));
+    for (std::size_t i = 0; i < handles.size() && counts.missing != 0; ++i) {
+      if (is_ready(i)) --counts.missing;
+    }
+    for (std::size_t i = 0; i < handles.size() && counts.missing != 0; ++i) {
+      ++counts.watched;
+      if (is_ready(i)) continue;
+      store::ObjectTable::watch(*handles[i].record(), handles[i].index(), counts, i);
+      engine.worker().hear_of(handles[i]);
+    }
+    engine.wait_lending(
+        lock, counts, [&] { return counts.missing == 0; }, deadline_of(timeout), [&] { return counts.is_late; });
   }
-  for (std::size_t i = 0; i < handles.size(); ++i) {
-    // More may have come; they are said to be ready too, so that no later call waits for them.
-    (is_ready[i] || handles[i].record()->ready(handles[i].index()) ? ready : pending).push_back(i);
-  }
+  // More may have come; they are said to be ready too, so that no later call waits for them.
+  for (std::size_t i = 0; i < handles.size(); ++i) (is_ready(i) ? ready : pending).push_back(i);
 }
 
 bool cancel(const Handle& handle) {

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <new>
 #include <optional>
 #include <system_error>
@@ -172,6 +173,23 @@ TEST(Timeouts, TaskOverItsLimitFails) {
   const auto slow = remote<sleep_and_return>.with({.timeout = 50ms})(400, 1);
   EXPECT_THROW(get(slow), mobula::TimedOut);
   EXPECT_EQ(get(remote<sleep_and_return>.with({.timeout = 10s})(1, 2)), 2);
+}
+
+// Nothing is sent to a slot where its function goes on, while there are others.
+TEST(Timeouts, ATaskThatGoesOnKeepsItsSlot) {
+  if (mobula::cluster().slots < 2) GTEST_SKIP() << "there is one slot";
+  constexpr auto goes_on = [](const std::string& while_it_is_there) {
+    sleep_ms(100);
+    for (int i = 0; i < 6000 && std::filesystem::exists(while_it_is_there); ++i) sleep_ms(10);
+  };
+  const auto path = std::filesystem::temp_directory_path() / ("mobula-api-test-" + std::to_string(getpid()));
+  std::ofstream(path) << "\n";
+  const auto slow = remote<goes_on>.with({.retries = 3, .retry_exceptions = true, .timeout = 50ms})(path.string());
+  EXPECT_THROW(get(slow), mobula::TimedOut);
+  std::vector<Ref<int>> refs;
+  for (int i = 0; i < 4 * mobula::cluster().slots; ++i) refs.push_back(remote<twice>(i));
+  EXPECT_TRUE(mobula::wait(refs, {.timeout = 30s}).pending.empty()) << "one waits for that slot";
+  std::filesystem::remove(path);
 }
 
 TEST(Retries, ExceptionsAreRetriedWhenAsked) {

@@ -1,11 +1,15 @@
 // Members that are blocked in MPI for ever, since another one threw: the driver gets the error, the job goes on with
 // other threads in their slots, a message costs gangs beside them no turn, and the job ends as if nothing was. With
-// "leave": the job ends while members wait for each other.
+// "leave": the job ends while members wait for each other. With "pass": members are left behind while they make the
+// gang's communicator, as one of its ranks was killed; another gang goes on to make communicators of its own there.
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <boost/mpi.hpp>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <ctime>
 #include <mobula/mobula.hpp>
@@ -119,7 +123,39 @@ int leave() {
   return 0;
 }
 
+int own_process() { return getpid(); }
+
+void splits(const boost::mpi::communicator& ranks, double seconds) {
+  const auto begin = std::chrono::steady_clock::now();
+  for (bool goes_on = true; goes_on;) {
+    ranks.split(0).barrier();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    goes_on = std::chrono::steady_clock::now() - begin < std::chrono::duration<double>(seconds);
+    boost::mpi::broadcast(ranks, goes_on, 0);
+  }
+}
+
+int pass() {
+  using namespace std::chrono_literals;
+  const auto splitting = mobula::gang<splits>.with({.placement = mobula::pack})(2, 5.0);
+  const pid_t last = mobula::get(mobula::remote<own_process>.with({.placement = mobula::on_rank(3)})());
+  std::this_thread::sleep_for(300ms);
+  // The others begin without it.
+  kill(last, SIGSTOP);
+  const auto broken = mobula::gang<where>(3);
+  std::this_thread::sleep_for(200ms);
+  kill(last, SIGKILL);
+  for (const auto& member : splitting) mobula::get(member, 60s);
+  try {
+    mobula::get(broken);
+    return 1;
+  } catch (const mobula::Infeasible&) {
+    std::puts("passed");
+  }
+  return 0;
+}
+
 int main(int argc, char** argv) {
-  const bool leaves = argc > 1 && std::string(argv[1]) == "leave";
-  return mobula::run(argc, argv, leaves ? leave : driver);
+  const std::string way = argc > 1 ? argv[1] : "";
+  return mobula::run(argc, argv, way == "leave" ? leave : way == "pass" ? pass : driver);
 }
