@@ -626,7 +626,13 @@ int start(MPI_Comm over, int& argc, char** argv, const std::function<int()>& dri
   head_settings.lost_after = std::chrono::nanoseconds(job->config.lost_after).count();
   job->engine = std::make_unique<exec::Engine>(*wire, std::move(settings), is_head ? &head_settings : nullptr);
   job->communicators = std::make_unique<transport::Communicators>(job->mpi ? job->mpi->communicator() : MPI_COMM_NULL);
-  job->engine->on_drop_communicator = [job](std::uint64_t id) { job->communicators->drop(id); };
+  job->engine->on_drop_communicator = [job](const core::DropCommunicator& message) {
+    if (message.broken) {
+      job->communicators->drop_later(message.communicator);
+    } else {
+      job->communicators->drop(message.communicator);
+    }
+  };
   job->engine->on_left_behind = [job] { job->communicators->let_others_pass(); };
   if (job->nursery) share_with_nursery(*job);
   job->engine->set_nursery(job->nursery.get());

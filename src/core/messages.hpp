@@ -576,11 +576,13 @@ struct PulseBack {
   }
 };
 
+// No member uses it any more. Of a gang that broke messages may still be under way on it.
 struct DropCommunicator {
   std::uint64_t communicator = 0;
+  bool broken = false;
   template <class V>
   void fields(V&& visit) {
-    visit(communicator);
+    visit(communicator, broken);
   }
 };
 

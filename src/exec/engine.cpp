@@ -237,7 +237,7 @@ void Engine::deliver(detail::RankId from, const M& message) {
     if (!message.reason.empty() && message.code != 0) core::log_info("stopping: " + message.reason);
     stopping_.store(true, std::memory_order_relaxed);
   } else if constexpr (std::is_same_v<M, core::DropCommunicator>) {
-    if (on_drop_communicator) on_drop_communicator(message.communicator);
+    if (on_drop_communicator) on_drop_communicator(message);
   } else if constexpr (std::is_same_v<M, core::Dismiss>) {
     dismissed_ = true;
   } else if constexpr (std::is_same_v<M, core::PulseBack>) {

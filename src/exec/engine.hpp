@@ -178,7 +178,7 @@ class Engine {
   std::function<void()> on_grace_over;
   // Called by the pump when the job does without this rank; must not return.
   std::function<void()> on_left;
-  std::function<void(std::uint64_t communicator)> on_drop_communicator;
+  std::function<void(const core::DropCommunicator&)> on_drop_communicator;
   // Called with the lock held when a member of a gang does not come back from MPI.
   std::function<void()> on_left_behind;
   // Called when the rank must end at once: without the head, since it was declared lost, or after an error that leaves

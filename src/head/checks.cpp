@@ -36,6 +36,7 @@ std::string Head::what_is_left() const {
   name(names_.size(), "names");
   name(groups_.size() + waiting_groups_.size(), "placement groups");
   name(gangs_.size() + stuck_.size(), "gangs or stuck members");
+  name(broken_.size(), "communicators of broken gangs");
   name(overtime_.size(), "tasks that go on past their time");
   name(cancels_.size() + kills_.size() + surveys_.size() + waits_.size(), "questions or waits of actors");
   name(lineage_.size() + lineage_bytes_ + late_.size(), "of lineage");

@@ -55,10 +55,19 @@ std::uint64_t Head::take_communicator(const std::vector<RankId>& members, bool& 
   return communicator;
 }
 
-void Head::drop_communicator(std::uint64_t communicator, std::span<const RankId> members) {
+void Head::drop_communicator(std::uint64_t communicator, std::span<const RankId> members, bool broken) {
   for (const RankId rank : members) {
-    if (ranks_[rank].alive) transport_.send(rank, core::DropCommunicator{communicator});
+    if (ranks_[rank].alive) transport_.send(rank, core::DropCommunicator{communicator, broken});
   }
+}
+
+// It goes once the gang is over, and none of its members is stuck.
+void Head::see_to_communicator(std::uint64_t id) {
+  const auto broken = broken_.find(id);
+  const auto stuck = stuck_.lower_bound({id, 0});
+  if (broken == broken_.end() || (stuck != stuck_.end() && stuck->first.first == id)) return;
+  drop_communicator(broken->second.communicator, broken->second.members, true);
+  broken_.erase(broken);
 }
 
 void Head::handle(RankId from, const core::Member& m) {
@@ -69,6 +78,7 @@ void Head::handle(RankId from, const core::Member& m) {
     MOBULA_MARK("head: a stuck member has come back");
     scheduler_.left(stuck->second);
     stuck_.erase(stuck);
+    see_to_communicator(m.gang);
     return;
   }
   const auto found = gangs_.find(m.gang);
@@ -189,8 +199,10 @@ void Head::lose_member(Piece& piece) {
 // All members of a broken gang have said how they stand.
 void Head::close_gang(std::uint64_t id) {
   const auto node = gangs_.extract(id);
-  const Gang& gang = node.mapped();
+  Gang& gang = node.mapped();
   const auto k = static_cast<std::uint32_t>(gang.members.size());
+  broken_.emplace(id, Spare{std::move(gang.members), gang.communicator});
+  see_to_communicator(id);
   for (std::uint32_t i = 1; i < k; ++i) erase_piece(*piece_with({gang.span, gang.base + i}));
   Piece& whole = *piece_with({gang.span, gang.base});
   whole.range.end = gang.base + k;
@@ -209,11 +221,16 @@ void Head::close_gang(std::uint64_t id) {
 
 // After the scheduler knows that the rank is lost.
 void Head::gangs_lost(RankId lost) {
-  std::erase_if(stuck_, [this, lost](const auto& entry) {
-    if (entry.second.worker != lost) return false;
-    scheduler_.left(entry.second);  // what it had of its node
-    return true;
-  });
+  for (auto stuck = stuck_.begin(); stuck != stuck_.end();) {
+    if (stuck->second.worker != lost) {
+      ++stuck;
+      continue;
+    }
+    scheduler_.left(stuck->second);  // what it had of its node
+    const std::uint64_t gang = stuck->first.first;
+    stuck = stuck_.erase(stuck);
+    see_to_communicator(gang);
+  }
   for (auto spare = spares_.begin(); spare != spares_.end();) {
     const bool gone = std::binary_search(spare->members.begin(), spare->members.end(), lost);
     if (gone) drop_communicator(spare->communicator, spare->members);

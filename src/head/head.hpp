@@ -366,7 +366,8 @@ class Head {
               std::vector<RankId> lenders = {});
   void start_gang(Piece& piece, std::span<const std::pair<RankId, std::uint32_t>> members);
   std::uint64_t take_communicator(const std::vector<RankId>& members, bool& fresh);
-  void drop_communicator(std::uint64_t communicator, std::span<const RankId> members);
+  void drop_communicator(std::uint64_t communicator, std::span<const RankId> members, bool broken = false);
+  void see_to_communicator(std::uint64_t gang);
   void reserve_bundles(RankId from, const core::Ask& ask);
   void place_groups();
   void place_nested_groups();
@@ -481,9 +482,10 @@ class Head {
     std::vector<RankId> members;
     std::uint64_t communicator = 0;
   };
-  std::list<Spare> spares_;         // communicators that no gang uses, the last used one first
-  std::deque<std::string> news_;    // for the user
-  std::map<ObjectId, Wait> waits_;  // by the actor that waits
+  std::list<Spare> spares_;                // communicators that no gang uses, the last used one first
+  std::map<std::uint64_t, Spare> broken_;  // and those in which members of a gang that broke are stuck, by gang
+  std::deque<std::string> news_;           // for the user
+  std::map<ObjectId, Wait> waits_;         // by the actor that waits
   Time waits_checked_ = 0;
   Time starved_since_ = 0;  // 0: not
   Time starved_checked_ = 0;

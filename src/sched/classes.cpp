@@ -261,7 +261,7 @@ void Scheduler::rank_changed(RankId rank) {
 // There may be room at the rank for classes that found none; if `ordinary`, for none but ordinary ones.
 void Scheduler::look_at_again(RankId rank, bool ordinary) {
   Worker& worker = workers_[rank];
-  reserved_freed_ = reserved_freed_ || worker.reserved;
+  reserved_news_ += worker.reserved ? 1 : 0;
   if (!classes_.empty()) {
     news_[true].add(rank);
     if (!ordinary) news_[false].add(rank);

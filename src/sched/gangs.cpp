@@ -11,6 +11,7 @@ namespace {
 
 constexpr double kSlack = 1e-9;
 constexpr Time kReserveAgain = 1'000'000;   // ns; it looks at all ranks
+constexpr Time kReserveEach = 1'000;        // ns, for each rank that such a look has to do with
 constexpr Time kReserveRest = 100'000'000;  // ns, at most, in which other work has the ranks
 
 }  // namespace
@@ -163,16 +164,38 @@ bool Scheduler::is_open_to(const Piece& piece, const Worker& worker) const {
   return !worker.reserved || (reserver_ != &class_of(piece) && piece.nested && members_in_way_ != 0);
 }
 
+// Ranks are reserved for it, and too few of them have had something back since it was looked for, or one of all that it
+// needs has too little: then a look, which costs a glance at each rank, would find nothing.
+bool Scheduler::is_too_early_for(const Class& klass, const Piece& piece) const {
+  if (reserved_could_ + (reserved_news_ - reserved_seen_) + idle_.count() < klass.gang) return true;
+  return idle_.empty() && reserved_.size() == klass.gang && reserved_lacks_ != detail::kNoRank &&
+         !may_take_part(klass, piece, reserved_lacks_);
+}
+
 std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece& piece) {
   // Whatever of the class is first goes on with what the one before has reserved.
   const bool reserves = reserver_ == &klass;
   if (reserves) reserver_priority_ = piece.priority;
+  if (reserves && is_too_early_for(klass, piece)) {
+    if (give_up_reservation()) return std::nullopt;
+    if (reserved_checked_ && now_ - *reserved_checked_ < reserve_pause()) return std::nullopt;
+    reserved_checked_ = now_;
+    if (reserved_in_vain(klass, piece)) give_up_in_vain();
+    return std::nullopt;
+  }
   std::vector<RankId> idle;
   bool fresh = false;  // some of them are not reserved yet
   if (reserves) {
+    reserved_lacks_ = detail::kNoRank;
     for (const RankId rank : reserved_) {
-      if (may_take_part(klass, piece, rank)) idle.push_back(rank);
+      if (may_take_part(klass, piece, rank)) {
+        idle.push_back(rank);
+      } else {
+        reserved_lacks_ = rank;
+      }
     }
+    reserved_could_ = idle.size();
+    reserved_seen_ = reserved_news_;
   }
   if (!idle_.empty()) {
     for (std::optional<RankId> rank = idle_.next(0); rank;) {
@@ -202,12 +225,10 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
   if (reserver_ != nullptr && !reserves && piece.priority <= reserver_priority_) return std::nullopt;
   if (reserves && give_up_reservation()) return std::nullopt;
   if (reserves && reserved_in_vain(klass, piece)) {
-    MOBULA_MARK("sched: ranks were reserved in vain");
-    end_reservation();
-    no_reserving_until_ = now_ + kReserveRest;
+    give_up_in_vain();
     return std::nullopt;
   }
-  if (reserves && (!fresh || now_ - reserved_anew_ < kReserveAgain)) return std::nullopt;
+  if (reserves && (!fresh || now_ - reserved_anew_ < reserve_pause())) return std::nullopt;
   if (reserver_ == nullptr && now_ < no_reserving_until_) return std::nullopt;
   reserve(klass, piece);
   return std::nullopt;
@@ -233,6 +254,15 @@ bool Scheduler::reserved_in_vain(const Class& klass, const Piece& piece) const {
   if (klass.wide) return pick(klass, piece.preferred, reserved_).empty();
   return within_nodes(klass, reserved_, &Worker::free).size() != reserved_.size();
 }
+
+void Scheduler::give_up_in_vain() {
+  MOBULA_MARK("sched: ranks were reserved in vain");
+  end_reservation();
+  no_reserving_until_ = now_ + kReserveRest;
+}
+
+// Between looks at all that is reserved.
+Time Scheduler::reserve_pause() const { return std::max(kReserveAgain, kReserveEach * std::ssize(reserved_)); }
 
 // Keeps those ranks free for it that will be so soonest, as far as one can see.
 void Scheduler::reserve(const Class& klass, Piece& piece) {
@@ -262,6 +292,8 @@ void Scheduler::reserve_for(const void* who, const std::vector<RankId>& workers,
   reserver_ = who;
   reserver_priority_ = priority;
   reserved_since_ = since;
+  reserved_lacks_ = detail::kNoRank;
+  reserved_could_ = workers.size();  // as far as is known
   for (const RankId rank : workers) {
     reserved_.push_back(rank);
     if (!before.contains(rank) && workers_[rank].tasks != 0) MOBULA_MARK("sched: a rank is reserved that has work");

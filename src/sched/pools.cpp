@@ -143,11 +143,11 @@ std::vector<RankId> Scheduler::arrange(const std::vector<const core::WireDemand*
 bool Scheduler::may_look_for(PoolId first, Time now) {
   constexpr Time kEach = 10'000;  // ns for each rank that a look has to do with
   const Time pause = kEach * std::ssize(members_);
-  const bool kept_free = reserver_ == &pools_.at(first) && reserved_freed_;
+  const bool kept_free = reserver_ == &pools_.at(first) && reserved_news_ != looked_news_;
   if (first == looked_for_ && now - looked_at_ < pause && !kept_free) return false;
   looked_for_ = first;
   looked_at_ = now;
-  reserved_freed_ = false;
+  looked_news_ = reserved_news_;
   return true;
 }
 

@@ -545,6 +545,7 @@ void Scheduler::stays(const Piece& piece) {
   Worker& worker = workers_[piece.worker];
   worker.held += cpus_of(piece);
   ++worker.actors;
+  if (worker.reserved) reserved_checked_.reset();
   look_at_again(piece.worker);  // there may be room, since one without cpus is no load
 }
 

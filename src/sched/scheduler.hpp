@@ -353,6 +353,9 @@ class Scheduler {
   void reserve(const Class& klass, Piece& piece);
   bool could_take_part(const Class& klass, RankId rank) const;
   bool reserved_in_vain(const Class& klass, const Piece& piece) const;
+  bool is_too_early_for(const Class& klass, const Piece& piece) const;
+  void give_up_in_vain();
+  Time reserve_pause() const;
   void reserve_for(const void* who, const std::vector<RankId>& workers, int priority);
   bool give_up_reservation();
   // ns; what it waits for may be held for ever.
@@ -410,12 +413,19 @@ class Scheduler {
   std::vector<RankId> fresh_reserved_;
   Time reserved_since_ = 0;
   Time reserved_anew_ = 0;
+  std::uint64_t reserved_news_ = 0;  // times that a rank which is reserved had something back
+  // When the gang was looked for last: of those, how many of the reserved ranks it could have, and one that it could
+  // not.
+  std::uint64_t reserved_seen_ = 0;
+  std::size_t reserved_could_ = 0;
+  RankId reserved_lacks_ = detail::kNoRank;
+  std::optional<Time> reserved_checked_;  // whether they were reserved in vain; since then no actor has come to one
   Time no_reserving_until_ = 0;
   std::map<PoolId, Pool> pools_;
   PoolId looked_for_ = 0;  // the group for which there was no room
   Time looked_at_ = 0;
-  bool reserved_freed_ = false;  // since then, a rank that is reserved has something back
-  std::set<PoolId> eager_;       // with something queued, and perhaps room for it
+  std::uint64_t looked_news_ = 0;  // that there were then
+  std::set<PoolId> eager_;         // with something queued, and perhaps room for it
   PoolId next_pool_ = 1;
   Time now_ = 0;
   std::uint32_t turn_ = 0;

@@ -13,6 +13,7 @@ namespace mobula::transport {
 Communicators::~Communicators() = default;
 
 const boost::mpi::communicator& Communicators::get(const core::GangPart& part) {
+  drop_late();
   {
     const std::lock_guard lock(mutex_);
     if (const auto found = made_.find(part.communicator); found != made_.end()) return found->second;
@@ -76,6 +77,30 @@ void Communicators::drop(std::uint64_t id) {
   }
   // Collective by the standard, which expects it to be local in fact; with both Open MPI and MPICH it is.
   MPI_Comm_free(&communicator);
+}
+
+// What members had sent, and nobody has received, must not be taken for messages on a later communicator that gets the
+// number of this one. So it stays until all of that has come.
+void Communicators::drop_later(std::uint64_t id) {
+  constexpr core::Time kWhile = 30'000'000'000;
+  {
+    const std::lock_guard lock(mutex_);
+    late_.emplace_back(core::now() + kWhile, id);
+  }
+  drop_late();
+}
+
+void Communicators::drop_late() {
+  while (true) {
+    std::uint64_t id = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      if (late_.empty() || late_.front().first > core::now()) return;
+      id = late_.front().second;
+      late_.pop_front();
+    }
+    drop(id);
+  }
 }
 
 // Of the communicators that a rank is making Open MPI has those wait whose id (the parent's, then the tag) is higher

@@ -5,12 +5,14 @@
 
 #include <boost/mpi/communicator.hpp>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
 
 #include "core/messages.hpp"
+#include "core/trace.hpp"
 
 namespace mobula::transport {
 
@@ -26,6 +28,8 @@ class Communicators {
   // That of the gang. Collective over its members where it is new. Throws Error.
   const boost::mpi::communicator& get(const core::GangPart& part);
   void drop(std::uint64_t id);
+  // The same, once a while has passed and another one is made or dropped.
+  void drop_later(std::uint64_t id);
   // A member on this rank does not come back, perhaps from making a communicator, and Open MPI then has every other one
   // wait that makes one of its own (by `split`, say). From here on those are let go on about once a second. Returns at
   // once; may be called again.
@@ -37,11 +41,13 @@ class Communicators {
 
  private:
   void pass() const;
+  void drop_late();
 
   const MPI_Comm parent_;
   bool started_here_ = false;
   std::mutex mutex_;
   std::map<std::uint64_t, boost::mpi::communicator> made_;
+  std::deque<std::pair<core::Time, std::uint64_t>> late_;  // when each may be dropped
   std::mutex passing_mutex_;
   std::condition_variable passing_changed_;
   bool stopped_ = false;

@@ -55,6 +55,7 @@ int main(int argc, char** argv) {
   message(Member{1, 2, MemberState::failed, {}});
   message(GangOver{1, true});
   message(GangWaits{1, true});
+  message(DropCommunicator{1, true});
   message(Pulse{{{3, "killed by signal 9 (Killed)", true, {{{1}, 2, 3}}}}, {{4, 5'000'000'000}}});
   message(PulseBack{});
   message(Drain{true});

@@ -673,7 +673,7 @@ HANDLER_TEST(HeadGangs, Member, ThatFailsBreaksTheGang) {
   failed.error = thrown_by(two.id(1));
   EXPECT_EQ(on(2, failed), "1: GangOver; 2: GangOver");
   for (const auto& over : recorder.all<core::GangOver>()) EXPECT_FALSE(over.good);
-  EXPECT_EQ(on(1, member(1, MemberState::dropped)), "1: Result");
+  EXPECT_EQ(on(1, member(1, MemberState::dropped)), "1: DropCommunicator, Result; 2: DropCommunicator");
   ASSERT_EQ(sent<core::Result>().errors.size(), 2U);
   EXPECT_EQ(sent<core::Result>().errors[0].error.message, "thrown");
   EXPECT_EQ(head.what_is_left(), "");
@@ -682,7 +682,7 @@ HANDLER_TEST(HeadGangs, Member, ThatFailsBreaksTheGang) {
 HANDLER_TEST(HeadGangs, Member, ThatTimesOutSaysMoreWhenItComesBack) {
   EXPECT_EQ(on(1, member(1, MemberState::timed_out)), "1: GangOver; 2: GangOver");
   EXPECT_EQ(on(2, member(2, MemberState::dropped)), "");
-  EXPECT_EQ(on(1, member(1, MemberState::dropped)), "1: Result");
+  EXPECT_EQ(on(1, member(1, MemberState::dropped)), "1: DropCommunicator, Result; 2: DropCommunicator");
   EXPECT_EQ(head.gangs(), 0U);
 }
 
@@ -690,7 +690,8 @@ HANDLER_TEST(HeadGangs, Member, ThatIsStuckKeepsWhatItHoldsUntilItIsFreed) {
   ASSERT_EQ(on(1, member(1, MemberState::failed)), "1: GangOver; 2: GangOver");
   EXPECT_EQ(on(2, member(2, MemberState::stuck)), "1: Result");
   EXPECT_EQ(head.stuck(), 1U);
-  EXPECT_EQ(on(2, member(2, MemberState::freed)), "");
+  EXPECT_EQ(on(2, member(2, MemberState::freed)), "1: DropCommunicator; 2: DropCommunicator");
+  EXPECT_TRUE(recorder.all<core::DropCommunicator>().front().broken);
   EXPECT_EQ(head.stuck(), 0U);
   EXPECT_EQ(on(2, member(2, MemberState::freed)), "");
   EXPECT_EQ(head.what_is_left(), "");
@@ -718,7 +719,8 @@ HANDLER_TEST(HeadGangs, Member, ThatSpeaksTwiceIsDamaged) {
   EXPECT_EQ(on(1, member(1, MemberState::ended)), "");
   EXPECT_DAMAGED(head.handle(1, member(1, MemberState::ended)));
   EXPECT_EQ(head.gangs(), 1U) << "the other one has not ended";
-  ASSERT_EQ(on(2, member(2, MemberState::failed)), "1: GangOver, Result; 2: GangOver");
+  ASSERT_EQ(on(2, member(2, MemberState::failed)),
+            "1: GangOver, DropCommunicator, Result; 2: GangOver, DropCommunicator");
 }
 
 HANDLER_TEST(HeadGangs, Member, ThatIsDroppedTwiceIsDamaged) {
@@ -737,7 +739,7 @@ HANDLER_TEST(HeadGangs, Member, ThatGivesUpUntoldIsDamaged) {
 HANDLER_TEST(HeadGangs, Done, OfAMemberBeforeTheGangIsOverIsDamaged) {
   EXPECT_DAMAGED(head.handle(1, tasks().from(0, 1).done()));
   EXPECT_EQ(on(2, member(2, MemberState::failed)), "1: GangOver; 2: GangOver");
-  EXPECT_EQ(on(1, member(1, MemberState::dropped)), "1: Result");
+  EXPECT_EQ(on(1, member(1, MemberState::dropped)), "1: DropCommunicator, Result; 2: DropCommunicator");
   EXPECT_EQ(head.unfinished(), 0U);
 }
 

@@ -901,6 +901,41 @@ TEST_F(ManyRanksTest, TheOneRankWithRoomIsFoundAtOnce) {
   EXPECT_EQ(scheduler.what_stays_idle(), "");
 }
 
+// It is not looked for at all its ranks whenever a task there ends.
+TEST(ManyRanks, AGangThatWaitsForAllOfThemCostsEachEndTheSame) {
+  const auto seconds = [](int n) {
+    const auto ranks = static_cast<std::uint32_t>(n);
+    Scheduler scheduler(ranks, 4);
+    core::WireDemand offers;
+    offers.cpus = 1;
+    for (RankId rank = 0; rank < ranks; ++rank) scheduler.add_worker(rank, 0, offers);
+    std::vector<Piece> busy(ranks);
+    for (RankId rank = 0; rank < ranks; ++rank) {
+      busy[rank].range = {detail::SpanId::make(0, 1), rank, rank + 1};
+      scheduler.classify(busy[rank], nullptr);
+      scheduler.assigned(busy[rank], rank, 0);
+    }
+    core::WireOptions options;
+    options.demands.emplace_back();
+    options.gang = ranks;
+    Piece gang;
+    gang.range = {detail::SpanId::make(0, 2), 0, ranks};
+    scheduler.classify(gang, &options);
+    scheduler.enqueue(gang);
+    Time now = 1'000'000'000;
+    EXPECT_FALSE(scheduler.place(now));
+    const double begin = tests::seconds_of_this_thread();
+    for (Piece& piece : busy) {
+      EXPECT_FALSE(scheduler.place(now += 10'000));
+      scheduler.ended(piece);
+    }
+    const auto decision = scheduler.place(now);
+    EXPECT_TRUE(decision && decision->members.size() == ranks);
+    return tests::seconds_of_this_thread() - begin;
+  };
+  EXPECT_LT(tests::growth(1'000, seconds).times(), 2.5);
+}
+
 // A bundle's queues of priorities that nothing is of any more.
 TEST_F(ManyRanksTest, PrioritiesInABundleCostADecisionNothing) {
   worker(1, 1);
