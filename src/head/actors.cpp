@@ -327,8 +327,9 @@ std::optional<std::string> Head::complaint(Time now) {
   if (now - starved_since_ < kPatience) return std::nullopt;
   starved_since_ = std::numeric_limits<Time>::max() / 2;  // said
   return std::to_string(scheduler_.queued_tasks()) + " tasks wait, and " +
-         "actors and placement groups hold all cpus: give actors fewer of their own (ActorOptions::cpus), or start "
-         "more ranks";
+         "actors, placement groups and tasks whose time is up hold the cpus: give actors and groups fewer, or start "
+         "more "
+         "ranks";
 }
 
 // ---- deadlocks ---------------------------------------------------------------------------------------------------

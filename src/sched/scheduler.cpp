@@ -639,8 +639,12 @@ void Scheduler::gave_back(RankId rank, std::uint32_t tasks, Time now) {
 bool Scheduler::starved() const {
   bool any_held = false;
   for (const RankId rank : members_) {
-    if (workers_[rank].lends != 0 || workers_[rank].capacity() > kSlack) return false;
-    any_held = any_held || workers_[rank].held > 0;
+    const Worker& worker = workers_[rank];
+    if (worker.closed) continue;
+    // Less than the cpu that a task asks for as a rule, where nothing runs that gives some back.
+    const bool has_little = worker.capacity() <= kSlack || (worker.busy <= kSlack && worker.capacity() + kSlack < 1);
+    if (worker.lends != 0 || !has_little) return false;
+    any_held = any_held || worker.held > 0;
   }
   return queued_tasks_ != 0 && any_held;
 }

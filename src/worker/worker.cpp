@@ -778,12 +778,10 @@ void Worker::rank_lost(const core::RankLost& m) {
       ++it;
       continue;
     }
-    // Only the lost rank had asked for what this one owns, and nobody here waits for it.
-    const Record* record = objects_.find(it->first);
+    // Only the lost rank may have asked for what is made here, or is this one's, and nobody here waits for it.
     const bool is_wanted = !it->second.pieces.empty() || !it->second.ranks.empty() || it->second.asked != kNoRank ||
-                           it->second.receiving || adopting_.contains(it->first);
-    const bool is_ours = record == nullptr || record->mine;
-    it = !is_wanted && is_ours ? interests_.erase(it) : std::next(it);
+                           it->second.receiving || adopting_.contains(it->first) || is_awaited(it->first);
+    it = is_wanted ? std::next(it) : interests_.erase(it);
   }
   for (const ObjectId& id : again) ask_for(id, kNoRank);
   callers_lost(m.rank);

@@ -60,7 +60,8 @@ Body group(Program& program, Draw draw) {
                       group};
     wish.cpus = bundles.demands[wish.placement.index].cpus;
     if (program.one_in(3)) wish.cpus /= 2;
-    const bool nests = program.one_in(4);
+    // While it waits it lends what a child needs, unless its rank takes nothing any more.
+    const bool nests = wish.cpus >= 1 && program.cluster.options().leaves == 0 && program.one_in(4);
     const auto arguments = [&](Encoder& out) {
       out.put(draw.seed + i);
       if (nests) out.put(kChildren);

@@ -878,6 +878,25 @@ TEST_F(ClassesTest, EachPlaceIsLookedAtWhenItsRankHasRoom) {
   }
 }
 
+// What placement groups have left is less than a task asks for, and nothing will give more back.
+TEST_F(SchedulerTest, ItIsSeenThatWhatStaysLeavesTooLittle) {
+  worker(1, 2);
+  const auto pool = scheduler.open_pool({1.5, 0, 0, {}});
+  ASSERT_TRUE(scheduler.place_pools({pool}, Strategy::pack, now));
+  const auto half = asks({0.5, 0, 0, {}});
+  tasks(1, 0, &half);
+  Piece* const runs = place();
+  ASSERT_NE(runs, nullptr);
+  tasks(1);
+  EXPECT_EQ(place(), nullptr);
+  EXPECT_FALSE(scheduler.starved()) << "one that runs will end";
+  scheduler.ended(*runs);
+  EXPECT_EQ(place(), nullptr);
+  EXPECT_TRUE(scheduler.starved());
+  scheduler.close(1);
+  EXPECT_FALSE(scheduler.starved()) << "the rank takes nothing any more";
+}
+
 class ManyRanksTest : public SchedulerTest {
  protected:
   ManyRanksTest() : SchedulerTest(256) {}
