@@ -135,7 +135,9 @@ void Scheduler::dequeue(Piece& piece) {
   queued_tasks_ -= piece.size();
   piece.become(State::waiting);
   if (piece.pool != 0) {
-    if (queue.empty()) pools_.at(piece.pool).queues.erase(piece.priority);
+    Pool& pool = pools_.at(piece.pool);
+    if (queue.empty()) pool.queues.erase(piece.priority);
+    if (!pool.queues.empty()) eager_.insert(piece.pool);  // what was behind it may ask for less
     return;
   }
   Class& klass = class_of(piece);
@@ -559,6 +561,7 @@ void Scheduler::left(Holding holding) {
   worker.held -= cpus_of(holding);
   --worker.actors;
   give_back(holding, 1);
+  look_at_again(holding.worker);  // also those look that ask for cpus for good, where it was a plain task
 }
 
 void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {

@@ -878,6 +878,33 @@ TEST_F(ClassesTest, EachPlaceIsLookedAtWhenItsRankHasRoom) {
   }
 }
 
+// The first in a bundle's queue has no room, and is cancelled.
+TEST_F(SchedulerTest, WhatWasBehindItInABundleAsksForLess) {
+  worker(1, 2);
+  const auto pool = scheduler.open_pool({1, 0, 0, {}});
+  ASSERT_TRUE(scheduler.place_pools({pool}, Strategy::pack, now));
+  const auto half = asks({0.5, 0, 0, {}});
+  const auto whole = asks({1, 0, 0, {}});
+  std::list<Piece> in_bundle;
+  const auto queue = [&](const core::WireOptions& options) -> Piece& {
+    Piece& piece = in_bundle.emplace_back();
+    piece.range = {detail::SpanId::make(0, 90), static_cast<std::uint32_t>(in_bundle.size()),
+                   static_cast<std::uint32_t>(in_bundle.size()) + 1};
+    scheduler.classify(piece, &options);
+    piece.pool = pool;
+    scheduler.enqueue(piece);
+    return piece;
+  };
+  queue(half);
+  ASSERT_NE(place(), nullptr);
+  Piece& first = queue(whole);
+  queue(half);
+  EXPECT_EQ(place(), nullptr);
+  EXPECT_EQ(scheduler.what_stays_idle(), "");
+  scheduler.dequeue(first);
+  EXPECT_NE(place(), nullptr);
+}
+
 // What placement groups have left is less than a task asks for, and nothing will give more back.
 TEST_F(SchedulerTest, ItIsSeenThatWhatStaysLeavesTooLittle) {
   worker(1, 2);
