@@ -503,14 +503,15 @@ void wait_for(std::span<const Handle> handles, std::size_t count, Duration timeo
       }
     }
     void ready(std::size_t position) override {
+      if (missing == 0 || --missing != 0) return;
       const Handle& handle = handles[position];
-      is_late = is_late || store::ObjectTable::timed_out(*handle.record(), handle.index());
-      if (missing != 0 && --missing == 0) signal();
+      is_late = store::ObjectTable::timed_out(*handle.record(), handle.index());
+      signal();
     }
     std::span<const Handle> handles;
     std::size_t missing;      // so many must become ready
-    std::size_t watched = 0;  // the first so many are, those that are not ready
-    bool is_late = false;     // one of them has timed out
+    std::size_t watched = 0;  // of the first so many handles, those are that are not ready
+    bool is_late = false;     // the last of those has timed out
   };
   {
     Engine& engine = api::engine();
@@ -519,11 +520,16 @@ void wait_for(std::span<const Handle> handles, std::size_t count, Duration timeo
     for (std::size_t i = 0; i < handles.size() && counts.missing != 0; ++i) {
       if (is_ready(i)) --counts.missing;
     }
-    for (std::size_t i = 0; i < handles.size() && counts.missing != 0; ++i) {
-      ++counts.watched;
-      if (is_ready(i)) continue;
-      store::ObjectTable::watch(*handles[i].record(), handles[i].index(), counts, i);
-      engine.worker().hear_of(handles[i]);
+    if (counts.missing != 0) {
+      for (; counts.watched < handles.size(); ++counts.watched) {
+        const Handle& handle = handles[counts.watched];
+        if (!is_ready(counts.watched))
+          store::ObjectTable::watch(*handle.record(), handle.index(), counts, counts.watched);
+      }
+      // What is here already comes at once, also for those that are the same.
+      for (std::size_t i = 0; i < handles.size() && counts.missing != 0; ++i) {
+        if (!is_ready(i)) engine.worker().hear_of(handles[i]);
+      }
     }
     engine.wait_lending(
         lock, counts, [&] { return counts.missing == 0; }, deadline_of(timeout), [&] { return counts.is_late; });

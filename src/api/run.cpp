@@ -256,6 +256,7 @@ void guard_end(Job& job, int code) {
 
 // `clean`: no thread runs tasks any more.
 void end_mpi(Job& job, bool clean, int code) {
+  if (!job.communicators->stop()) clean = false;
   std::function<void()> at_last;
   if (!clean && job.engine->uses_mpi()) {
     at_last = [&job, code] {
@@ -270,7 +271,6 @@ void end_mpi(Job& job, bool clean, int code) {
   if (!job.mpi) return;
   if (!job.engine->lost_any()) {
     guard_end(job, code);
-    job.communicators->stop();
     if (clean) job.communicators->finalize();
     job.mpi->finalize(!clean, at_last);
   }

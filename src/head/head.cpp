@@ -226,9 +226,11 @@ void Head::unassign(Piece& piece) {
 // The task is over, and its rank goes on with what it holds.
 void Head::goes_on(Piece& piece, std::uint32_t overtime) {
   MOBULA_MARK("head: a task that is over goes on");
-  const bool is_one = piece.size() == 1 && piece.state == sched::State::assigned && !piece.promised && piece.gang == 0;
-  if (!is_one || !overtime_.emplace(std::pair(piece.worker, overtime), piece).second)
+  if (piece.size() != 1 || piece.promised || piece.gang != 0 || overtime_.contains({piece.worker, overtime}))
     detail::throw_damaged("what goes on is no task that runs");
+  // Its inputs have come there before the word of them came here.
+  if (piece.state == sched::State::ahead) scheduler_.inputs_came(piece);
+  overtime_.emplace(std::pair(piece.worker, overtime), piece);
   scheduler_.stays(piece);
   piece.become(sched::State::waiting);
   unlist_assigned(piece);

@@ -165,8 +165,10 @@ bool Scheduler::is_open_to(const Piece& piece, const Worker& worker) const {
 }
 
 // Ranks are reserved for it, and too few of them have had something back since it was looked for, or one of all that it
-// needs has too little: then a look, which costs a glance at each rank, would find nothing.
+// needs has too little: then a look, which costs a glance at each rank, would find no room. Where others are idle, it
+// may find better ones to reserve, and is due now and then.
 bool Scheduler::is_too_early_for(const Class& klass, const Piece& piece) const {
+  if (!idle_.empty() && now_ - reserved_looked_ >= reserve_pause()) return false;
   if (reserved_could_ + (reserved_news_ - reserved_seen_) + idle_.count() < klass.gang) return true;
   return idle_.empty() && reserved_.size() == klass.gang && reserved_lacks_ != detail::kNoRank &&
          !may_take_part(klass, piece, reserved_lacks_);
@@ -196,6 +198,7 @@ std::optional<Scheduler::Members> Scheduler::choose_together(Class& klass, Piece
     }
     reserved_could_ = idle.size();
     reserved_seen_ = reserved_news_;
+    reserved_looked_ = now_;
   }
   if (!idle_.empty()) {
     for (std::optional<RankId> rank = idle_.next(0); rank;) {

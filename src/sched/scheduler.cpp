@@ -546,6 +546,7 @@ void Scheduler::stays(const Piece& piece) {
   unload(piece, 1);
   Worker& worker = workers_[piece.worker];
   worker.held += cpus_of(piece);
+  if (class_of(piece).ordinary) worker.free.cpus -= cpus_of(piece);  // of others that is counted already
   ++worker.actors;
   if (worker.reserved) reserved_checked_.reset();
   look_at_again(piece.worker);  // there may be room, since one without cpus is no load
@@ -559,6 +560,7 @@ void Scheduler::left(Holding holding) {
   }
   Worker& worker = workers_[holding.worker];
   worker.held -= cpus_of(holding);
+  if (class_of(holding).ordinary) worker.free.cpus += cpus_of(holding);
   --worker.actors;
   give_back(holding, 1);
   look_at_again(holding.worker);  // also those look that ask for cpus for good, where it was a plain task

@@ -419,7 +419,9 @@ class Scheduler {
   std::uint64_t reserved_seen_ = 0;
   std::size_t reserved_could_ = 0;
   RankId reserved_lacks_ = detail::kNoRank;
-  std::optional<Time> reserved_checked_;  // whether they were reserved in vain; since then no actor has come to one
+  Time reserved_looked_ = 0;
+  std::optional<Time>
+      reserved_checked_;  // whether they were reserved in vain; since then nothing has come to stay on one
   Time no_reserving_until_ = 0;
   std::map<PoolId, Pool> pools_;
   PoolId looked_for_ = 0;  // the group for which there was no room

@@ -89,7 +89,7 @@ void Record::copy_packed(std::uint32_t n, std::byte* to) const {
     }
     for (std::uint32_t i = index; i < index + here; ++i) {
       const std::optional<ByteView> bytes = value(i);
-      if (bytes->size() != packed) throw_damaged("a result is not of its function's size");
+      if (!bytes || bytes->size() != packed) throw_damaged("a result is not of its function's size");
       if (packed != 0) std::memcpy(to + std::size_t{i} * packed, bytes->data(), packed);
     }
   }

@@ -144,18 +144,19 @@ void Communicators::let_others_pass() {
   }
 }
 
-void Communicators::stop() {
+bool Communicators::stop() {
   std::unique_lock lock(passing_mutex_);
   stopped_ = true;
   passing_changed_.notify_all();
   const bool is_over = passing_changed_.wait_for(lock, std::chrono::seconds(1), [this] { return !passing_; });
   lock.unlock();
-  if (!thread_.joinable()) return;
-  // In MPI behind a member that is left there: the process ends without either.
-  if (is_over)
+  if (!thread_.joinable()) return is_over;
+  if (is_over) {
     thread_.join();
-  else
+  } else {
     thread_.detach();
+  }
+  return is_over;
 }
 
 void Communicators::finalize() {

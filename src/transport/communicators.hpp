@@ -28,14 +28,15 @@ class Communicators {
   // That of the gang. Collective over its members where it is new. Throws Error.
   const boost::mpi::communicator& get(const core::GangPart& part);
   void drop(std::uint64_t id);
-  // The same, once a while has passed and another one is made or dropped.
+  // The same, once a while has passed, when the next one is asked for or to be dropped so.
   void drop_later(std::uint64_t id);
   // A member on this rank does not come back, perhaps from making a communicator, and Open MPI then has every other one
   // wait that makes one of its own (by `split`, say). From here on those are let go on about once a second. Returns at
   // once; may be called again.
   void let_others_pass();
-  // Before MPI ends: lets nobody pass any more.
-  void stop();
+  // Before MPI ends, or the program goes on without the job: lets nobody pass any more. False: a thread is inside MPI,
+  // and does not come back.
+  bool stop();
   // Frees all, and ends MPI if it was started here.
   void finalize();
 

@@ -253,6 +253,15 @@ void Worker::handle(RankId, const core::Located& m) {
       arrived(m.id, value);
       return;
     }
+    // It is this rank's own, and the head has heard of its end first: the result itself is still to come, and settles
+    // what waits for it. Until then nothing of it is known here.
+    if (const Record* record = objects_.find(m.id); record != nullptr && record->mine && !record->ready(m.id.index)) {
+      MOBULA_MARK("worker: a result is still on its way to its owner");
+      const auto in = interests_.find(m.id);
+      const bool is_wanted = in != interests_.end() && (!in->second.pieces.empty() || !in->second.ranks.empty());
+      if (in != interests_.end() && !is_wanted && !adopting_.contains(m.id)) interests_.erase(in);
+      return;
+    }
   }
   if (Record* record = objects_.find(m.id)) {
     const auto in = interests_.find(m.id);

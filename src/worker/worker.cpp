@@ -780,7 +780,8 @@ void Worker::rank_lost(const core::RankLost& m) {
     }
     // Only the lost rank may have asked for what is made here, or is this one's, and nobody here waits for it.
     const bool is_wanted = !it->second.pieces.empty() || !it->second.ranks.empty() || it->second.asked != kNoRank ||
-                           it->second.receiving || adopting_.contains(it->first) || is_awaited(it->first);
+                           it->second.receiving || it->second.value || adopting_.contains(it->first) ||
+                           is_awaited(it->first);
     it = is_wanted ? std::next(it) : interests_.erase(it);
   }
   for (const ObjectId& id : again) ask_for(id, kNoRank);

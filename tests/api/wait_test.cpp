@@ -307,6 +307,25 @@ TEST(Many, ThreadsThatNobodyKnowsAreNotWaitedForForEver) {
   EXPECT_TRUE(mobula::wait(all, {.timeout = 60s}).pending.empty());
 }
 
+std::vector<int> some_numbers() { return std::vector<int>(100'000, 2); }
+
+// Of an object of another rank, whose value is in this one's memory already.
+std::size_t waits_for_it_twice(const Ref<std::vector<int>>& ref) {
+  const auto again = ref;
+  return mobula::wait(std::vector{ref, again, ref}, {.timeout = 60s}).ready.size();
+}
+
+TEST(Wait, ForOneObjectSeveralTimes) {
+  const auto value = mobula::put(std::vector<int>(100'000, 1));
+  const auto made = remote<some_numbers>();
+  std::vector<Ref<std::size_t>> all;
+  for (int i = 0; i < 2 * mobula::cluster().slots; ++i) {
+    all.push_back(remote<waits_for_it_twice>(value));
+    all.push_back(remote<waits_for_it_twice>(made));
+  }
+  for (const std::size_t ready : get(all)) EXPECT_EQ(ready, 3U);
+}
+
 // A thread that goes on when its task has ended.
 int leave_a_thread() {
   std::thread([] {

@@ -435,6 +435,22 @@ HANDLER_TEST(HeadHandlers, Done, OfATaskThatGoesOnKeepsWhatItHolds) {
   EXPECT_EQ(head.why_not_sums(), "");
 }
 
+// Its input came to its rank before the word of that came to the head.
+HANDLER_TEST(HeadHandlers, Done, OfATaskThatGoesOnAheadOfItsInputs) {
+  const Tasks input = tasks().by(1).on_rank(1);
+  ASSERT_EQ(start(input), 1U);
+  const Tasks one = tasks(tests::kAdd).by(1, 2).after(input.id());
+  ASSERT_EQ(start(one), 1U);
+  core::Done done = one.failed(thrown_by(one.id()));
+  done.overtime = 1;
+  EXPECT_EQ(on(1, done), "1: TakeBack") << "of what may begin elsewhere sooner";
+  EXPECT_EQ(head.why_not_sums(), "");
+  EXPECT_EQ(on(1, input.done()), "");
+  EXPECT_EQ(head.scheduler().free().cpus, 1);
+  EXPECT_EQ(on(1, core::OvertimeEnded{1}), "");
+  EXPECT_EQ(head.scheduler().free().cpus, 2);
+}
+
 HANDLER_TEST(HeadHandlers, Done, OfATaskThatGoesOnAsAnotherIsDamaged) {
   const Tasks one = tasks().by(1).on_rank(1);
   core::Done done = one.done();

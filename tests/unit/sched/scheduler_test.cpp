@@ -905,6 +905,55 @@ TEST_F(SchedulerTest, WhatWasBehindItInABundleAsksForLess) {
   EXPECT_NE(place(), nullptr);
 }
 
+// What a plain task that stays holds is not there for a task that asks for more than one cpu, until it leaves.
+TEST_F(SchedulerTest, APlainTaskThatStaysHasItsCpu) {
+  worker(1, 2);
+  tasks(1);
+  Piece* const stays = place();
+  ASSERT_NE(stays, nullptr);
+  const Holding holding = *stays;
+  scheduler.stays(*stays);
+  const auto two = asks({2, 0, 0, {}});
+  tasks(1, 0, &two);
+  EXPECT_EQ(place(), nullptr);
+  EXPECT_EQ(scheduler.what_stays_idle(), "");
+  scheduler.left(holding);
+  EXPECT_NE(place(), nullptr);
+}
+
+// Ranks that become idle one after the other take the place of those that were reserved, and are busy for long.
+TEST_F(SchedulerTest, AGangHasRanksReservedThatBecomeIdleOneByOne) {
+  for (RankId rank = 1; rank <= 4; ++rank) worker(rank, 1);
+  std::map<RankId, Piece*> running;
+  for (int i = 0; i < 4; ++i) {
+    tasks(1);
+    Piece* const piece = place();
+    ASSERT_NE(piece, nullptr);
+    running[piece->worker] = piece;
+  }
+  core::WireOptions options;
+  options.demands.emplace_back();
+  options.gang = 2;
+  tasks(2, 0, &options);
+  EXPECT_FALSE(scheduler.place(now));
+  const std::vector<RankId> reserved = scheduler.take_reserved();
+  ASSERT_EQ(reserved.size(), 2U);
+  std::vector<RankId> others;
+  for (RankId rank = 1; rank <= 4; ++rank) {
+    if (std::find(reserved.begin(), reserved.end(), rank) == reserved.end()) others.push_back(rank);
+  }
+  for (const RankId rank : others) {
+    scheduler.ended(*running[rank]);
+    now += 10'000'000;
+    const auto decision = scheduler.place(now);
+    EXPECT_EQ(decision && decision->members.size() == 2, rank == others.back());
+    if (rank == others.back()) break;
+    tasks(1);  // which would have it otherwise
+    const auto next = scheduler.place(now);
+    EXPECT_TRUE(!next || next->worker != rank);
+  }
+}
+
 // What placement groups have left is less than a task asks for, and nothing will give more back.
 TEST_F(SchedulerTest, ItIsSeenThatWhatStaysLeavesTooLittle) {
   worker(1, 2);

@@ -34,8 +34,8 @@ class Shuffling final : public Wire {
       }
     }
     for (auto& [from, frame] : std::exchange(frames_, {})) {
-      if (random_() % 16 == 0) {
-        late_.push_back({from, std::move(frame), static_cast<int>(random_() % 1000)});
+      if (random_() % 64 == 0) {
+        late_.push_back({from, std::move(frame), static_cast<int>(random_() % 200)});
       } else {
         now.emplace_back(from, std::move(frame));
       }

@@ -93,6 +93,14 @@ class WorkerHandlers : public ::testing::Test {
     step();
     return handle;
   }
+  // The results of that many tasks that this rank has submitted.
+  detail::BatchHandle batch_of(std::uint32_t n) {
+    store::Record* const record = objects.new_batch(sizeof(int));
+    detail::BatchHandle batch(record, n);
+    objects.append(*record, n);
+    objects.close(*record);
+    return batch;
+  }
   // A handle to the result of a task that this rank has submitted.
   Handle own() { return objects.mint(); }
   Handle put(std::size_t size) {
@@ -435,6 +443,46 @@ HANDLER_TEST(WorkerHandlers, Located, IsEnoughForWhoWaitsForTheWord) {
   EXPECT_EQ(on(0, core::Located{handle.id(), 2, {}, 9, false}), "");
   EXPECT_TRUE(is_ready(handle));
   EXPECT_EQ(worker.what_is_left(), "");
+}
+
+// The head has heard of the end of a task before its result has come to this rank, which owns it.
+HANDLER_TEST(WorkerHandlers, Located, HereIsNotKnownBeforeTheResultHasCome) {
+  const detail::BatchHandle batch = batch_of(2);
+  const Handle first = batch.element(0);
+  const Tasks after = tasks().by(2).after({first.id(), core::Where::rank, 1, {}, 1});
+  EXPECT_EQ(on(0, after.assign()), "0: Locate");
+  EXPECT_EQ(on(0, core::TakeBack{8, true}), "0: GaveBack");
+  EXPECT_EQ(on(0, core::Located{first.id(), 1, {}, 2, false}), "");
+  EXPECT_FALSE(is_ready(first));
+  core::Result both;
+  const std::array values{7, 8};
+  both.range = {first.id().span, 0, 2};
+  both.fixed = sizeof(int);
+  both.values = {reinterpret_cast<const std::byte*>(values.data()), sizeof values};
+  both.rank = 3;
+  EXPECT_EQ(on(3, both), "");
+  EXPECT_EQ(number(first), 7);
+  std::array<int, 2> copied{};
+  batch.record()->copy_packed(2, reinterpret_cast<std::byte*>(copied.data()));
+  EXPECT_EQ(copied, values);
+}
+
+// The same, while a task here waits for it.
+HANDLER_TEST(WorkerHandlers, Located, HereGoesToWhoWaitsWithTheResult) {
+  const detail::BatchHandle batch = batch_of(1);
+  const Handle first = batch.element(0);
+  const Tasks after = tasks().by(2).after({first.id(), core::Where::rank, 1, {}, 1});
+  EXPECT_EQ(on(0, after.assign()), "0: Locate");
+  EXPECT_EQ(on(0, core::Located{first.id(), 1, {}, 2, false}), "");
+  const int value = 7;
+  core::Result one;
+  one.range = {first.id().span, 0, 1};
+  one.fixed = sizeof value;
+  one.values = {reinterpret_cast<const std::byte*>(&value), sizeof value};
+  one.rank = 3;
+  EXPECT_EQ(on(3, one), "");
+  EXPECT_EQ(run(), "0: Done; 2: Result");
+  EXPECT_EQ(number(sent<core::Result>().values), 14);
 }
 
 HANDLER_TEST(WorkerHandlers, Located, NowhereIsAnError) {
