@@ -495,7 +495,7 @@ void wait_for(std::span<const Handle> handles, std::size_t count, Duration timeo
   const auto is_ready = [handles](std::size_t i) { return handles[i].record()->ready(handles[i].index()); };
   struct Counts final : exec::Waiter {
     Counts(std::span<const Handle> handles, std::size_t missing) : handles(handles), missing(missing) {}
-    ~Counts() {
+    ~Counts() override {
       for (; watched != 0; --watched) {
         const Handle& handle = handles[watched - 1];
         if (!handle.record()->ready(handle.index()))
