@@ -326,10 +326,9 @@ std::optional<std::string> Head::complaint(Time now) {
   if (starved_since_ == 0) starved_since_ = now;
   if (now - starved_since_ < kPatience) return std::nullopt;
   starved_since_ = std::numeric_limits<Time>::max() / 2;  // said
-  return std::to_string(scheduler_.queued_tasks()) + " tasks wait, and " +
-         "actors, placement groups and tasks whose time is up hold the cpus: give actors and groups fewer, or start "
-         "more "
-         "ranks";
+  return std::to_string(scheduler_.queued_tasks()) +
+         " tasks wait, and actors, placement groups and tasks whose time is up hold the cpus: give actors and groups "
+         "fewer, or start more ranks";
 }
 
 // ---- deadlocks ---------------------------------------------------------------------------------------------------

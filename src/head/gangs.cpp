@@ -46,11 +46,12 @@ void Head::start_gang(Piece& piece, std::span<const std::pair<RankId, std::uint3
 
 // A communicator of these ranks that no gang uses.
 std::uint64_t Head::take_communicator(const std::vector<RankId>& members, bool& fresh) {
-  const auto spare = std::find_if(spares_.begin(), spares_.end(), [&](const Spare& s) { return s.members == members; });
+  const auto spare =
+      std::find_if(spares_.begin(), spares_.end(), [&](const Communicator& s) { return s.members == members; });
   fresh = spare == spares_.end();
   if (fresh) return next_token_++;
   MOBULA_MARK("head: a communicator is used again");
-  const std::uint64_t communicator = spare->communicator;
+  const std::uint64_t communicator = spare->id;
   spares_.erase(spare);
   return communicator;
 }
@@ -66,7 +67,7 @@ void Head::see_to_communicator(std::uint64_t id) {
   const auto broken = broken_.find(id);
   const auto stuck = stuck_.lower_bound({id, 0});
   if (broken == broken_.end() || (stuck != stuck_.end() && stuck->first.first == id)) return;
-  drop_communicator(broken->second.communicator, broken->second.members, true);
+  drop_communicator(broken->second.id, broken->second.members, true);
   broken_.erase(broken);
 }
 
@@ -101,7 +102,7 @@ void Head::handle(RankId from, const core::Member& m) {
     for (const RankId rank : gang.members) transport_.send(rank, core::GangOver{m.gang, true});
     spares_.push_front({std::move(gang.members), gang.communicator});
     if (spares_.size() > kSpares) {
-      drop_communicator(spares_.back().communicator, spares_.back().members);
+      drop_communicator(spares_.back().id, spares_.back().members);
       spares_.pop_back();
     }
     gangs_.erase(found);
@@ -201,7 +202,7 @@ void Head::close_gang(std::uint64_t id) {
   const auto node = gangs_.extract(id);
   Gang& gang = node.mapped();
   const auto k = static_cast<std::uint32_t>(gang.members.size());
-  broken_.emplace(id, Spare{std::move(gang.members), gang.communicator});
+  broken_.emplace(id, Communicator{std::move(gang.members), gang.communicator});
   see_to_communicator(id);
   for (std::uint32_t i = 1; i < k; ++i) erase_piece(*piece_with({gang.span, gang.base + i}));
   Piece& whole = *piece_with({gang.span, gang.base});
@@ -233,7 +234,7 @@ void Head::gangs_lost(RankId lost) {
   }
   for (auto spare = spares_.begin(); spare != spares_.end();) {
     const bool gone = std::binary_search(spare->members.begin(), spare->members.end(), lost);
-    if (gone) drop_communicator(spare->communicator, spare->members);
+    if (gone) drop_communicator(spare->id, spare->members);
     spare = gone ? spares_.erase(spare) : std::next(spare);
   }
 }

@@ -218,6 +218,11 @@ void Head::unassign(Piece& piece) {
   } else {
     scheduler_.ended(piece);
   }
+  take_from_rank(piece);
+}
+
+// REQUIRES: the scheduler knows that the piece is at no rank.
+void Head::take_from_rank(Piece& piece) {
   unlist_assigned(piece);
   unhook(piece);
   piece.worker = kNoRank;
@@ -233,9 +238,7 @@ void Head::goes_on(Piece& piece, std::uint32_t overtime) {
   overtime_.emplace(std::pair(piece.worker, overtime), piece);
   scheduler_.stays(piece);
   piece.become(sched::State::waiting);
-  unlist_assigned(piece);
-  unhook(piece);
-  piece.worker = kNoRank;
+  take_from_rank(piece);
 }
 
 void Head::handle(RankId from, const core::OvertimeEnded& m) {

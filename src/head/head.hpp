@@ -403,6 +403,7 @@ class Head {
   void answer(RankId to, std::uint64_t token, bool yes, std::string text = {});
   void send_error(const Range& range, const ErrorPtr& error);
   void unassign(Piece& piece);
+  void take_from_rank(Piece& piece);
   void goes_on(Piece& piece, std::uint32_t overtime);
   void release_work(Work& work);
   Actor* find_actor(ObjectId id);
@@ -478,14 +479,14 @@ class Head {
   std::map<std::pair<std::uint64_t, std::uint32_t>, sched::Holding>
       stuck_;  // members of gangs that are over, by gang and place
   std::map<std::pair<RankId, std::uint32_t>, sched::Holding> overtime_;  // as in Done
-  struct Spare {
+  struct Communicator {
     std::vector<RankId> members;
-    std::uint64_t communicator = 0;
+    std::uint64_t id = 0;
   };
-  std::list<Spare> spares_;                // communicators that no gang uses, the last used one first
-  std::map<std::uint64_t, Spare> broken_;  // and those in which members of a gang that broke are stuck, by gang
-  std::deque<std::string> news_;           // for the user
-  std::map<ObjectId, Wait> waits_;         // by the actor that waits
+  std::list<Communicator> spares_;                // that no gang uses, the last used one first
+  std::map<std::uint64_t, Communicator> broken_;  // in which members of a gang that broke are stuck, by gang
+  std::deque<std::string> news_;                  // for the user
+  std::map<ObjectId, Wait> waits_;                // by the actor that waits
   Time waits_checked_ = 0;
   Time starved_since_ = 0;  // 0: not
   Time starved_checked_ = 0;

@@ -536,6 +536,7 @@ void Scheduler::ended(Piece& piece) {
   }
   unload(piece, tasks);
   give_back(piece, tasks);
+  look_at_again(piece.worker, class_of(piece).ordinary);
   if (!idle_.test(piece.worker)) return;
   if (freed_.size() == kFreed) freed_.erase(freed_.begin(), freed_.begin() + kFreed / 2);
   freed_.push_back(piece.worker);
@@ -563,7 +564,7 @@ void Scheduler::left(Holding holding) {
   if (class_of(holding).ordinary) worker.free.cpus += cpus_of(holding);
   --worker.actors;
   give_back(holding, 1);
-  look_at_again(holding.worker);  // also those look that ask for cpus for good, where it was a plain task
+  look_at_again(holding.worker);  // there are more cpus for good, also where it was a plain task
 }
 
 void Scheduler::unload(const Piece& piece, std::uint32_t tasks) {
@@ -599,7 +600,6 @@ void Scheduler::keep_free(const std::set<RankId>& asked) {
 void Scheduler::give_back(const Holding& holding, std::uint32_t tasks) {
   charge(holding, -static_cast<double>(tasks));
   for (const RankId lender : holding.lenders) lend_rank(lender, -1);
-  look_at_again(holding.worker, class_of(holding).ordinary);
 }
 
 void Scheduler::measured(std::uint32_t function, std::uint64_t elapsed_ns, std::uint32_t tasks) {

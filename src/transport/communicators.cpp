@@ -139,8 +139,7 @@ void Communicators::let_others_pass() {
   } catch (const std::system_error&) {
     core::log_warn(
         "a member of a gang is left behind in MPI, and the system gives no thread (ulimit -u, pids.max) that lets "
-        "others "
-        "on this rank pass it: where they make communicators of their own, they may wait for ever");
+        "others on this rank pass it: where they make communicators of their own, they may wait for ever");
   }
 }
 

@@ -6,6 +6,12 @@
 #include "core/mark.hpp"
 
 namespace mobula::transport {
+namespace {
+
+// Of numbers that count on from the largest to 0.
+bool is_after(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a - b) > 0; }
+
+}  // namespace
 
 Transport::Peer& Transport::peer_of(RankId rank) {
   if (last_ != nullptr && last_->rank == rank) return *last_;
@@ -17,13 +23,6 @@ Transport::Peer& Transport::peer_of(RankId rank) {
   last_ = peer.get();
   return *last_;
 }
-
-namespace {
-
-// Of numbers that count on from the largest to 0.
-bool is_after(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a - b) > 0; }
-
-}  // namespace
 
 void Transport::begin_frame(Peer& peer, RankId to) {
   peer.open.reserve(kUsual);

@@ -658,8 +658,8 @@ class Worker {
   core::Sum member_cpus_;     // that members of gangs hold which do not wait: they may be inside MPI
   std::uint32_t beside_ = 0;  // members that run without cpus, and do not wait
   core::Lending told_;
-  std::uint32_t overtimes_ = 0;  // of runs that went on past their time
   bool lent_changed_ = false;
+  std::uint32_t overtimes_ = 0;  // of runs that went on past their time
   std::vector<int> free_slots_;
   std::vector<double> free_gpus_;  // of each, what no run holds
 
