@@ -1105,6 +1105,10 @@ void Head::owner_dropped(SpanId id) {
 
 void Head::maybe_free(ObjectId id) { to_free_.push_back(id); }
 
+core::ErrorRecord Head::was_freed(ObjectId id) {
+  return *make_error(ErrorKind::object_lost, "object " + core::to_string(id) + " was freed", "", id, id.span.owner(), 0);
+}
+
 // Frees what nobody holds. A queue, since freeing a value lets go of what it holds.
 void Head::free_queued() {
   if (freeing_) return;
@@ -1129,10 +1133,7 @@ void Head::free_queued() {
     if (std::find(to.begin(), to.end(), owner) == to.end()) to.push_back(owner);
     for (const RankId rank : to) free_at(rank, id);
     for (const RankId locator : of->locators) {
-      transport_.send(
-          locator, core::Located{id, kNoRank,
-                                 *make_error(ErrorKind::object_lost, "object " + core::to_string(id) + " was freed", "",
-                                             id, owner, 0)});
+      transport_.send(locator, core::Located{id, kNoRank, was_freed(id)});
     }
     const std::vector<ObjectId> contains = std::exchange(of->contains, {});
     if (of->lineage != 0) {
@@ -1273,6 +1274,9 @@ void Head::handle(RankId from, const core::Locate& m) {
     settle();
   } else if (of != nullptr && of->error != nullptr) {
     transport_.send(from, core::Located{m.id, kNoRank, *of->error});
+  } else if (of == nullptr && m.not_at == m.id.span.owner()) {
+    MOBULA_MARK("head: somebody asks for what its owner does not know any more");
+    transport_.send(from, core::Located{m.id, kNoRank, was_freed(m.id)});
   } else if (const RankId at = source_for(m.id, from, m.not_at); at < ranks_.size() && ranks_[at].alive) {
     transport_.send(from, core::Located{m.id, at, {}, ++turn_});
   } else {

@@ -316,6 +316,7 @@ class Head {
   void unhold(ObjectId id);
   void change(ObjectId id, RankId rank, std::int32_t by);
   void maybe_free(ObjectId id);
+  static core::ErrorRecord was_freed(ObjectId id);
   void free_queued();
   void free_at(RankId rank, ObjectId id);
   void owner_dropped(SpanId id);

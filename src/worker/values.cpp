@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::size_t kInlineData = 24 << 10;  // bytes of a value that goes inline in a Data message
 constexpr std::size_t kRetained = 1024;        // results
+constexpr int kTries = 100'000;                // of finding one object
 
 // In the rank's segment, or on the heap where that has no room.
 ValuePtr copy_of(ByteView bytes, Store& store) {
@@ -292,7 +293,7 @@ bool Worker::forget_if_unwanted(ObjectId id) {
 }
 
 void Worker::handle(RankId, const core::Adopt& m) {
-  adopting_.insert(m.id);
+  adopting_.insert_or_assign(m.id, m.from);
   if (const ValuePtr value = value_here(m.id)) {
     keep_adopted(m.id, value);
   } else {
@@ -509,7 +510,14 @@ void Worker::locate(ObjectId id, RankId not_at) {
   Interest& in = interests_[id];
   in.asked = kHeadRank;
   in.turn = 0;
-  MOBULA_CHECK(++in.tries < 100'000, "object " + core::to_string(id) + " can't be found");
+  if (++in.tries == kTries) {
+    deliver(id, nullptr,
+            core::make_error(ErrorKind::object_lost,
+                             "object " + core::to_string(id) + " can't be found: no rank that should have it does", "",
+                             id, objects_.rank(), 0, settings_.host),
+            kNoRank);
+    return;
+  }
   const bool for_task =
       std::any_of(in.pieces.begin(), in.pieces.end(), [](const Piece* piece) { return piece->may_go_back(); });
   transport_.send(kHeadRank, core::Locate{id, not_at, for_task});

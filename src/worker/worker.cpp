@@ -768,20 +768,21 @@ void Worker::rank_lost(const core::RankLost& m) {
   store_.rank_lost(m.rank);
   std::erase_if(incoming_, [&m](const Incoming& in) { return in.from == m.rank; });
   std::erase(receiving_, m.rank);
+  // What it was to hand over is lost with it, and made again where somebody asks for it.
+  std::erase_if(adopting_, [&m](const auto& adopted) { return adopted.second == m.rank; });
   std::vector<ObjectId> again;
   for (auto it = interests_.begin(); it != interests_.end();) {
     std::erase_if(it->second.ranks, [&m](const Asker& asker) { return asker.rank == m.rank; });
-    if (it->second.asked == m.rank) {
+    const bool was_asked = it->second.asked == m.rank;
+    if (was_asked) {
       it->second.asked = kNoRank;
       it->second.receiving = false;
-      again.push_back(it->first);
-      ++it;
-      continue;
     }
     // Only the lost rank may have asked for what is made here, or is this one's, and nobody here waits for it.
     const bool is_wanted = !it->second.pieces.empty() || !it->second.ranks.empty() || it->second.asked != kNoRank ||
                            it->second.receiving || it->second.value || adopting_.contains(it->first) ||
                            is_awaited(it->first);
+    if (was_asked && is_wanted) again.push_back(it->first);
     it = is_wanted ? std::next(it) : interests_.erase(it);
   }
   for (const ObjectId& id : again) ask_for(id, kNoRank);

@@ -709,7 +709,7 @@ class Worker {
     Time until = 0;
   };
   std::vector<LateLoss> late_losses_;  // of ranks that have left, and whose last words are on their way
-  std::unordered_set<ObjectId> adopting_;
+  std::unordered_map<ObjectId, RankId> adopting_;  // values that are to be kept, and the rank that leaves them
   bool draining_ = false;
   bool leaves_ = false;
   bool saved_all_ = false;  // since then

@@ -34,8 +34,14 @@ hosts_mpirun -n 8 --map-by node "$2" random 10 --mobula-store=4MiB >"$hosts_dir/
 cat "$hosts_dir/out"
 
 echo "== ranks are killed"
-hosts_mpirun --mca orte_allowed_exit_without_sync 1 -n 8 --map-by node "$3" kill 3 >"$hosts_dir/out" 2>&1
-[ $? = 7 ] || fail "with ranks killed, the code is not the driver's"
+# Where Open MPI locks itself out in a rank that was sending to a killed one, that rank is lost as well, as it says
+# (docs/operations.md); how many are left is then no longer known beforehand.
+for try in 1 2 3; do
+  hosts_mpirun --mca orte_allowed_exit_without_sync 1 -n 8 --map-by node "$3" kill 3 >"$hosts_dir/out" 2>&1
+  code=$?
+  [ $code != 7 ] && [ $try != 3 ] && grep "a call of MPI has not returned" "$hosts_dir/out" || break
+done
+[ $code = 7 ] || fail "with ranks killed, the code is not the driver's but $code"
 
 echo "== doctor: other programs on a host"
 cp "$4" "$hosts_dir/other"

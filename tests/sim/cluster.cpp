@@ -91,9 +91,12 @@ void Cluster::at_boundary(RankId rank) {
   if (++outcome_.boundaries == options_.dies_at) lose(rank);
 }
 
-Time Cluster::latency() {
+Time Cluster::latency(RankId from, RankId to) {
+  // Word that comes round by the head may overtake what goes straight from one to the other.
+  const std::uint64_t drawn = mix(mix(options_.seed) ^ (std::uint64_t{from} << 32 | to));
+  const bool is_slow_pair = drawn % 1'000'000 < static_cast<std::uint64_t>(options_.slow_pairs * 1e6);
   const auto span = static_cast<std::uint64_t>(options_.latency_most - options_.latency_least + 1);
-  const Time base = options_.latency_least + static_cast<Time>(random(span));
+  const Time base = (options_.latency_least + static_cast<Time>(random(span))) * (is_slow_pair ? 16 : 1);
   return random(1'000'000) < static_cast<std::uint64_t>(options_.slow_part * 1e6)
              ? base * static_cast<Time>(1 + random(100))
              : base;

@@ -188,7 +188,7 @@ class Cluster final : public Network {
   bool alive(RankId rank) const override { return ranks_[rank].alive; }
   void arrived(RankId rank) override;
   void at_boundary(RankId rank) override;
-  Time latency() override;
+  Time latency(RankId from, RankId to) override;
   std::uint32_t node_of(RankId rank) const { return rank / per_node_; }
   void add_rank(RankId rank);
   void settle(RankId rank);

@@ -30,6 +30,7 @@ double seconds_for(const Scenario& scenario, std::uint32_t n) {
   options.ranks = scenario.ranks_grow ? scenario.ranks * (n / scenario.n) : scenario.ranks;
   options.slots_most = 2;
   options.slow_part = 0;
+  options.slow_pairs = 0;
   options.check_each_step = false;
   const double before = seconds_of_this_thread();
   {

@@ -35,7 +35,7 @@ bool Network::next_event(Time limit) {
 
 void SimWire::deliver(RankId to, std::function<void()> arrive) {
   Time& last = last_[to];
-  last = std::max(last + 1, network_.now() + network_.latency());  // order per pair
+  last = std::max(last + 1, network_.now() + network_.latency(rank_, to));  // order per pair
   network_.at(last, [this, to, arrive = std::move(arrive)] {
     if (!network_.alive(to)) return;
     arrive();

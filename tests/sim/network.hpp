@@ -34,7 +34,7 @@ class Network {
   // Forgets what is still to happen, and what is under way.
   void drop_events();
 
-  virtual Time latency() = 0;
+  virtual Time latency(RankId from, RankId to) = 0;
   virtual bool alive(RankId rank) const = 0;
   // Something has come for the rank, and it may poll.
   virtual void arrived(RankId rank) = 0;

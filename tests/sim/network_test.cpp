@@ -15,7 +15,7 @@ namespace {
 class Delays final : public Network {
  public:
   explicit Delays(std::uint32_t ranks) : Network(ranks) {}
-  Time latency() override { return static_cast<Time>(1'000 + random_() % 30'000); }
+  Time latency(RankId, RankId) override { return static_cast<Time>(1'000 + random_() % 30'000); }
   bool alive(RankId) const override { return true; }
   void arrived(RankId) override {}
 

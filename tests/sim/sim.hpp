@@ -29,6 +29,7 @@ struct Options {
   Time latency_least = 1'000;
   Time latency_most = 30'000;
   double slow_part = 0.01;   // messages that take up to a hundred times as long
+  double slow_pairs = 0.05;  // of the pairs of ranks, each way: all messages take 16 times as long
   std::uint32_t losses = 0;  // workers that die
   std::uint32_t leaves = 0;  // workers that leave in order
   std::uint32_t steps = 40;  // what the driver does

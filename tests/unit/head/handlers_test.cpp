@@ -878,6 +878,13 @@ HANDLER_TEST(HeadHandlers, Locate, OfWhatIsNowhere) {
   EXPECT_EQ(head.entries(), 0U);
 }
 
+// Who asks for it learns that it is gone, and does not ask the two of them in turns for ever.
+HANDLER_TEST(HeadHandlers, Locate, OfWhatItsOwnerDoesNotKnowAnyMore) {
+  EXPECT_EQ(on(1, core::Locate{object_of(2, 1), 2}), "1: Located");
+  EXPECT_EQ(sent<core::Located>().rank, kNoRank);
+  EXPECT_NE(sent<core::Located>().error.message.find("was freed"), std::string::npos);
+}
+
 HANDLER_TEST(HeadHandlers, Copied, IsTakenForTheValueWhenThatIsLost) {
   const ObjectId id = made(1);
   ASSERT_EQ(on(2, core::Holds{{id}, {}, {}}), "");

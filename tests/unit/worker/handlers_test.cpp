@@ -808,6 +808,14 @@ HANDLER_TEST(WorkerHandlers, Adopt, OfWhatIsFreedMeanwhileIsNothing) {
   EXPECT_EQ(worker.what_is_left(), "");
 }
 
+// It is made again where somebody asks for it; nobody does here.
+HANDLER_TEST(WorkerHandlers, Adopt, FromARankThatIsLostIsOver) {
+  const ObjectId id = object_of(3, 1);
+  ASSERT_EQ(on(0, core::Adopt{id, 3}), "3: Fetch");
+  EXPECT_EQ(on(0, core::RankLost{3, {}, false, 0}), "");
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
 HANDLER_TEST(WorkerHandlers, Adopt, FromARankThatIsNoneAsks) {
   EXPECT_EQ(on(0, core::Adopt{object_of(3, 1), 4}), "0: Locate");
 }
