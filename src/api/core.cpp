@@ -68,6 +68,10 @@ namespace {
 thread_local std::vector<std::unique_ptr<Draft::State>> t_drafts;
 }
 
+void throw_empty_argument(std::size_t i) {
+  throw std::invalid_argument("mobula: argument " + std::to_string(i) + " is an empty Ref; it refers to nothing");
+}
+
 Draft::Draft() {
   if (t_drafts.empty()) {
     state_ = new State;
@@ -392,18 +396,7 @@ void await_all(const BatchHandle& batch) {
   Engine& engine = api::engine();
   Lock lock(engine);
   if (engine.callers_run() != nullptr) {
-    lock.unlock();
-    // Tasks of the batch that are queued here run on this thread, one after the other.
-    for (std::uint32_t i = 0; i < batch.count(); ++i) {
-      if (!record.ready(i)) {
-        try {
-          await(batch.element(i));
-        } catch (const Cancelled&) {
-          if (engine.stopping()) throw;
-        } catch (...) {  // told by who reads the element
-        }
-      }
-    }
+    engine.wait_for_each(lock, batch);  // tasks of the batch that are queued here run on this thread
     return;
   }
   exec::Waiter waiter;

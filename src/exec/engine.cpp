@@ -797,6 +797,13 @@ bool Engine::wait_for(Lock& lock, const detail::Handle& handle, Time deadline, s
   return result;
 }
 
+void Engine::wait_for_each(Lock& lock, const detail::BatchHandle& batch) {
+  for (std::uint32_t i = 0; i < batch.count(); ++i) {
+    store::ValuePtr value;
+    if (!batch.record()->ready(i)) wait_for(lock, batch.element(i), kNever, value);
+  }
+}
+
 core::Answer Engine::ask(core::Question question, detail::ObjectId id, core::WireOptions options) {
   Lock lock(*this);
   const std::uint64_t token = worker_->ask(question, id, std::move(options), callers_run() != nullptr);

@@ -124,6 +124,9 @@ class Engine {
   // Waits until a value is here or has failed; `value` keeps one of the store. Runs the task itself if it is queued on
   // this rank. Throws Cancelled where the job ends first.
   bool wait_for(Lock& lock, const detail::Handle& handle, Time deadline, store::ValuePtr& value);
+  // The same for all elements of a batch, one after the other. What an element failed with is told by who reads it:
+  // what is thrown here is that the wait can't go on.
+  void wait_for_each(Lock& lock, const detail::BatchHandle& batch);
   // The same for anything else that a task may wait for: its slot is lent meanwhile. A task whose own limit is over, or
   // where `is_late` says that another's was, goes on at once, though others may have its cpus still.
   static constexpr auto kNotLate = [] { return false; };

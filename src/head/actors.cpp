@@ -240,6 +240,16 @@ void Head::find(RankId from, const core::Ask& ask) {
 
 // ---- ends --------------------------------------------------------------------------------------------------------
 
+// The piece was to make an actor that has been killed: it is not made any more, and who killed it is told without
+// waiting for room.
+bool Head::fail_if_killed(Piece& piece) {
+  const Actor* const actor = find_actor({piece.range.span, piece.range.begin});
+  if (actor == nullptr || actor->state != Actor::State::ended) return false;
+  const ErrorPtr error = actor->error;
+  fail(piece, error);
+  return true;
+}
+
 void Head::kill(RankId from, std::uint64_t token, ObjectId id) {
   Actor* actor = find_actor(id);
   if (actor == nullptr || actor->state == Actor::State::ended) {

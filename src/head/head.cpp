@@ -770,9 +770,31 @@ void Head::carry_out(const sched::Scheduler::Decision& decision) {
 void Head::forget_recent() {
   if (now_ - recent_checked_ < kOnTheWay / 2) return;
   recent_checked_ = now_;
-  for (auto& recent : recent_) {
-    while (!recent.empty() && now_ - recent.front().when > kOnTheWay) recent.pop_front();
+  const auto is_old = [this](const Recent& recent) { return now_ - recent.when > kOnTheWay; };
+  while (!recent_order_.empty()) {
+    const Recents& of = recent_[recent_order_.front()];
+    if (of.forgotten < of.all.size() && !is_old(of.all[of.forgotten])) break;
+    forget_oldest_recent();
   }
+  for (Recents& of : recent_) {
+    for (; of.forgotten != 0 && is_old(of.all.front()); --of.forgotten) of.all.pop_front();
+  }
+}
+
+void Head::remember(RankId from, Recent recent) {
+  recent_bytes_ += recent.bytes;
+  recent_[from].all.push_back(std::move(recent));
+  recent_order_.push_back(from);
+  while (recent_bytes_ > settings_.recent_limit) forget_oldest_recent();
+}
+
+void Head::forget_oldest_recent() {
+  Recents& of = recent_[recent_order_.front()];
+  recent_order_.pop_front();
+  if (of.forgotten == of.all.size()) return;  // of a rank that is lost
+  Recent& oldest = of.all[of.forgotten++];
+  recent_bytes_ -= oldest.bytes;
+  oldest.work.reset();
 }
 
 // Splits n tasks off the front of a queued piece.
@@ -819,6 +841,7 @@ void Head::handle(RankId from, const core::Done& m) {
   std::unordered_map<std::uint32_t, const ErrorRecord*> errors;
   for (const auto& e : m.errors) errors.emplace(e.index, &e.error);
   std::shared_ptr<Work> work;
+  std::size_t bytes = sizeof(Work);
   const RankId owner = m.range.span.owner();
   for_each_part(m.range, from, [&](Piece& piece) {
     const Range range = piece.range;
@@ -853,6 +876,7 @@ void Head::handle(RankId from, const core::Done& m) {
       actor_failed({range.span, range.begin}, std::make_shared<ErrorRecord>(*errors.begin()->second));
     }
     work = piece.work;
+    bytes += std::size_t{piece.bytes} * piece.size();
     for (const auto& stored : m.stored) {
       if (stored.index < range.begin || stored.index >= range.end) continue;
       Entry& of = entry({range.span, stored.index});
@@ -896,10 +920,7 @@ void Head::handle(RankId from, const core::Done& m) {
     }
   });
   // On the way to this rank a result comes before its Done; on the way to others either may be first.
-  if (work != nullptr && owner != from && owner != kHeadRank) {
-    auto& recent = recent_[from];
-    recent.push_back({m.range, now_, work});
-  }
+  if (work != nullptr && owner != from && owner != kHeadRank) remember(from, {m.range, now_, bytes, work});
   if (work != nullptr && m.elapsed_ns != 0) {
     scheduler_.measured(last_function_, m.elapsed_ns, m.range.end - m.range.begin);
   }
@@ -1017,12 +1038,7 @@ void Head::handle(RankId from, const core::GaveBack& m) {
       if (piece.promised || piece.gang != 0) detail::throw_damaged("a rank gives back what it was not given to keep");
       if (piece.klass == nullptr) tasks += piece.size();
       unassign(piece);
-      const Actor* const actor = find_actor({piece.range.span, piece.range.begin});
-      if (actor != nullptr && actor->state == Actor::State::ended) {  // killed: who did that need not wait for room
-        const ErrorPtr error = actor->error;
-        fail(piece, error);
-        return;
-      }
+      if (fail_if_killed(piece)) return;
       piece.goes_first = true;
       set_up(piece);
       piece.preferred = kNoRank;  // it was taken for others that have nothing to do
@@ -1106,7 +1122,8 @@ void Head::owner_dropped(SpanId id) {
 void Head::maybe_free(ObjectId id) { to_free_.push_back(id); }
 
 core::ErrorRecord Head::was_freed(ObjectId id) {
-  return *make_error(ErrorKind::object_lost, "object " + core::to_string(id) + " was freed", "", id, id.span.owner(), 0);
+  return *make_error(ErrorKind::object_lost, "object " + core::to_string(id) + " was freed", "", id, id.span.owner(),
+                     0);
 }
 
 // Frees what nobody holds. A queue, since freeing a value lets go of what it holds.

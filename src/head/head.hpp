@@ -48,6 +48,7 @@ struct Settings {
   std::uint32_t crash_limit = 3;     // ranks lost at a task after which it is taken for the cause
   Time lost_after = 10'000'000'000;  // ns without a sign of life; 0: for ever
   std::size_t lineage_limit = 1 << 30;
+  std::size_t recent_limit = 256 << 20;  // bytes of tasks that have just ended, whose results may be on their way
   Time leave_hold = 300'000'000;  // ns that a rank's wish to leave waits: a signal to all ranks is one to the job
 };
 
@@ -224,7 +225,12 @@ class Head {
   struct Recent {  // what a rank ended a short while ago, and whose results may still be on their way
     Range range;
     Time when = 0;
-    std::shared_ptr<Work> work;
+    std::size_t bytes = 0;
+    std::shared_ptr<Work> work;  // nullptr: forgotten
+  };
+  struct Recents {
+    std::deque<Recent> all;     // the oldest first
+    std::size_t forgotten = 0;  // so many of them; their owners are asked all the same, or might wait for ever
   };
   struct Survey {  // of all ranks' stores
     RankId from;
@@ -340,6 +346,8 @@ class Head {
   void start_again(Piece& piece);
   void make_again(ObjectId id);
   void settle_again(ObjectId id, Entry& of);
+  void remember(RankId from, Recent recent);
+  void forget_oldest_recent();
   void forget_recent();
   void revive(Work& work);
   static void fetched(Entry& of, const Copy& copy);
@@ -411,6 +419,7 @@ class Head {
   void actor_submitted(const Piece& piece);
   void actor_made(Piece& piece);
   void actor_failed(ObjectId id, const ErrorPtr& error);
+  bool fail_if_killed(Piece& piece);
   void actor_forgotten(ObjectId id);
   void actors_lost(RankId rank);
   void reserve(RankId from, const core::Ask& ask);
@@ -446,8 +455,10 @@ class Head {
 
   std::unordered_map<SpanId, Span> spans_;
   std::unordered_map<ObjectId, Entry> entries_;
-  std::vector<std::vector<Piece*>> assigned_;                         // by rank, in no order
-  std::vector<std::deque<Recent>> recent_;                            // by rank: what it ended for others
+  std::vector<std::vector<Piece*>> assigned_;  // by rank, in no order
+  std::vector<Recents> recent_;                // by rank: what it ended for others
+  std::deque<RankId> recent_order_;            // whose they are that are not forgotten
+  std::size_t recent_bytes_ = 0;
   std::map<std::pair<RankId, RankId>, std::vector<Recent>> unheard_;  // the same of lost ranks, by that and the owner
   std::list<Work*> lineage_;                                          // the oldest first
   std::size_t lineage_bytes_ = 0;

@@ -125,7 +125,8 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
   unsaved_.erase(lost);
   leaving_.erase(lost);
   transport_.abandon(lost);
-  for (const Recent& recent : std::exchange(recent_[lost], {})) {
+  for (const Recent& recent : std::exchange(recent_[lost], {}).all) {
+    if (recent.work != nullptr) recent_bytes_ -= recent.bytes;
     const RankId owner = recent.range.span.owner();
     if (ranks_[owner].alive) unheard_[{lost, owner}].push_back(recent);
   }
@@ -226,6 +227,7 @@ void Head::worker_lost(RankId lost, const std::string& how, const std::vector<Ra
       late_.push_back(id);
       continue;
     }
+    if (fail_if_killed(*piece)) continue;
     // Others it may have run to their ends, of which nothing has been heard.
     if (begun != nullptr && is_in(*begun, piece->range)) ++piece->crashes;
     const int retries = piece->work->options ? piece->work->options->retries : core::WireOptions().retries;
@@ -359,7 +361,8 @@ void Head::forget_value(Entry& of) {
 // Why a value that is gone can't be made again; empty: it can.
 std::string Head::why_not_again(const Entry& of) {
   if (of.maker == nullptr)
-    return "no task that can run again has made it (it was put, or a call of an actor or a task of that rank gave it)";
+    return "no task that can run again has made it (it was put, or a call of an actor or a task of that rank gave it), "
+           "or what made it is forgotten";
   Work& work = *of.maker;
   if (work.forgotten) return "what made it is forgotten (setting lineage_limit)";
   if (work.options && work.options->retries == 0) return "its task may not run again (retries = 0)";
@@ -522,7 +525,8 @@ void Head::handle(RankId from, const core::Unheard& m) {
     if (of.maker == nullptr && !found.empty()) {
       for (const Recent& recent : found.mapped()) {
         const Range& range = recent.range;
-        if (range.span == id.span && range.begin <= id.index && id.index < range.end) keep_maker(of, recent.work);
+        const bool is_it = range.span == id.span && range.begin <= id.index && id.index < range.end;
+        if (is_it && recent.work != nullptr) keep_maker(of, recent.work);
       }
     }
     make_again(id);

@@ -60,6 +60,11 @@ void Scheduler::vacate(PoolId id) {
   look_at_again(rank);
 }
 
+bool Scheduler::takes_of_node(const Pool& pool) const {
+  return std::any_of(pool.all.resources.begin(), pool.all.resources.end(),
+                     [this](const auto& amount) { return node_resources_.contains(amount.first); });
+}
+
 void Scheduler::vacate_unused(const std::vector<PoolId>& pools) {
   for (const PoolId id : pools) {
     if (pools_.at(id).holders == 0) vacate(id);

@@ -368,6 +368,7 @@ class Scheduler {
   static void change_memory(core::WireDemand& amount, std::uint64_t by, double sign);
   void change_pool(const Holding& holding, double sign);
   void vacate(PoolId id);
+  bool takes_of_node(const Pool& pool) const;
   void drop_unused(PoolId id);
   std::optional<Decision> place_in_pools();
   std::uint32_t share(const Class& klass, const Piece& piece, const Worker& worker) const;

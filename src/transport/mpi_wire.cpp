@@ -28,9 +28,9 @@ namespace {
 constexpr int kFrameTag = 1;
 constexpr int kBlockTag = 16;
 constexpr std::uint64_t kBlockTags = 16'000;  // MPI promises tags up to 32,767
-// Of a block, the first few of which are under way. Open MPI 4 over TCP sends as much, with its header, in one piece and
-// at once. The rest of anything larger waits for a turn of its own; if the other rank dies then, and if a connection does
-// not take a piece in, Open MPI may lock itself out, or abort, while it gives that up.
+// Of a block, the first few of which are under way. Open MPI 4 over TCP sends as much, with its header, in one piece
+// and at once. The rest of anything larger waits for a turn of its own; if the other rank dies then, and if a
+// connection does not take a piece in, Open MPI may lock itself out, or abort, while it gives that up.
 constexpr std::size_t kChunk = 60 << 10;
 constexpr std::size_t kChunksUnderWay = 8;
 constexpr std::size_t kReceives = 16;

@@ -378,9 +378,11 @@ void Worker::handle(RankId, const core::Drain& m) {
 
 void Worker::tell_saved() {
   if (!draining_ || saved_all_) return;
-  // One that leaves keeps nothing for others, and waits for nobody.
-  if (leaves_ && (!loans_.empty() || !calls_.empty() || folds_.size() != 0 || !running_.empty() || queued_tasks_ != 0))
-    return;
+  // One that leaves keeps nothing for others, and waits for nobody. A function that goes on past its time, or was left
+  // behind in MPI, may do so for ever, and gives nobody anything.
+  const std::vector<Run*>& runs = running_.all();
+  const bool gives = std::any_of(runs.begin(), runs.end(), [](const Run* r) { return !r->expired && !r->left_behind; });
+  if (leaves_ && (!loans_.empty() || !calls_.empty() || folds_.size() != 0 || gives || queued_tasks_ != 0)) return;
   saved_all_ = std::all_of(actors_.begin(), actors_.end(), [this](const auto& of) {
     const LocalActor& actor = *of.second;
     const bool idle = actor.active == 0 || (actor.save_every == 0 && !leaves_);
@@ -616,15 +618,28 @@ void Worker::destroy_actors() {
 // The head finds actors that wait for each other; one that waits for itself is found here.
 void Worker::tell_blocked(Run& run, Time now) {
   const LocalActor& actor = *run.body->actor;
-  if (run.blocked != 0 || run.deadlock != nullptr || now - run.awaits_since < kBlockedAfter) return;
+  // Once the call has ended, its value is on its way, or the cpus to go on with are still with others: that is no wait
+  // for the other actor, which may wait for this one by now.
   const auto call = find_call(run.awaits);
-  if (run.awaits == ObjectId{} || call == calls_.end() || actor.options->actor.concurrency != 1) return;
+  if (call == calls_.end() || call->second.first.record()->ready(run.awaits.index)) {
+    tell_unblocked(run);
+    return;
+  }
+  if (run.blocked != 0 || run.deadlock != nullptr || now - run.awaits_since < kBlockedAfter) return;
+  if (actor.options->actor.concurrency != 1) return;
   run.blocked = next_token_++;
   if (call->second.actor == actor.id) {
     handle(objects_.rank(), core::Deadlock{run.blocked, "the actor waits for a call on itself"});
     return;
   }
   transport_.send(kHeadRank, core::Blocked{actor.id, call->second.actor, run.blocked, true});
+}
+
+// Its method waits for no other actor any more.
+void Worker::tell_unblocked(Run& run) {
+  // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker)
+  if (run.blocked != 0) transport_.send(kHeadRank, core::Blocked{run.body->actor->id, {}, run.blocked, false});
+  run.blocked = 0;
 }
 
 void Worker::handle(RankId, const core::Deadlock& m) {

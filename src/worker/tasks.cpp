@@ -866,9 +866,7 @@ bool Worker::resume(Run& of, bool force) {
   // Members go on at once, and nobody waits for what they have: one may be inside MPI, and wait there for another one
   // that waits for just this run.
   if (!force && !run.is_member() && cpus > 0 && free_.cpus + member_cpus_ + kSlack < cpus) return false;
-  // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker)
-  if (of.blocked != 0) transport_.send(kHeadRank, core::Blocked{of.body->actor->id, {}, of.blocked, false});
-  of.blocked = 0;
+  tell_unblocked(of);
   --of.waiting;
   if (&run != &of) --run.waiting;
   if (!last) return true;

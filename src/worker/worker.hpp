@@ -456,6 +456,7 @@ class Worker {
   void tell_saved();
   static constexpr Time kBlockedAfter = 100'000'000;  // ns that a method waits for a call before the head is told
   void tell_blocked(Run& run, Time now);
+  void tell_unblocked(Run& run);
   Time look_at(Run& run, Time now);
   void time_out(Run& run);
   void actors_made(const Range& range);
@@ -708,7 +709,7 @@ class Worker {
     core::RankLost message;
     Time until = 0;
   };
-  std::vector<LateLoss> late_losses_;  // of ranks that have left, and whose last words are on their way
+  std::vector<LateLoss> late_losses_;              // of ranks that have left, and whose last words are on their way
   std::unordered_map<ObjectId, RankId> adopting_;  // values that are to be kept, and the rank that leaves them
   bool draining_ = false;
   bool leaves_ = false;

@@ -92,6 +92,14 @@ TEST(Errors, OthersBecomeTaskError) {
   }
 }
 
+TEST(Errors, AnEmptyRefIsNoArgument) {
+  const Ref<int> empty;
+  EXPECT_THROW(remote<pass>(empty), std::invalid_argument);
+  EXPECT_THROW(remote<pass>.map(std::vector<Ref<int>>{mobula::put(1), empty}), std::invalid_argument);
+  constexpr auto in_task = [](int x) { return x + get(remote<pass>(Ref<int>())); };
+  EXPECT_THROW(get(remote<in_task>(1)), std::invalid_argument);
+}
+
 TEST(Errors, FailureOfTellsTheTask) {
   const mobula::TaskOptions options{.name = "doomed"};
   try {

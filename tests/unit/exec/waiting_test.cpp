@@ -288,6 +288,43 @@ TEST_F(Alone, WhereThereIsNoThreadTheNewestWaitEndsWithAnError) {
   EXPECT_NE(said.find("2 threads"), std::string::npos) << said;
 }
 
+// And does not return as if all of it were there.
+TEST_F(Alone, WhereThereIsNoThreadTheWaitForABatchEndsWithAnError) {
+  std::atomic<int> left{2};
+  start(1, [&](Settings& settings) {
+    settings.start_thread = [&](std::function<void()> run) {
+      if (left.fetch_sub(1) <= 0) {
+        throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+      }
+      return std::thread(std::move(run));
+    };
+  });
+  std::atomic<int> depth{0};
+  std::string said;
+  TaskOptions limited;
+  limited.timeout = std::chrono::minutes(1);  // who waits for such a task can't run it
+  const Ends engine_ends{engine_};
+  g_act = [&] {
+    const int at = depth.fetch_add(1);
+    if (at == 0) get(submit(kAct, &limited));
+    if (at != 1) return;
+    Engine::Lock lock(*engine_);
+    store::Record* const record = engine_->objects().new_batch(0);
+    const detail::BatchHandle batch(record, 2);
+    detail::Draft::State draft;
+    std::vector<std::uint32_t> ends;
+    engine_->worker().submit_items(*record, 0, 2, kAct, &limited, 0, {}, draft, ends, true, core::now());
+    engine_->objects().close(*record);
+    try {
+      engine_->wait_for_each(lock, batch);
+    } catch (const Error& e) {
+      said = e.what();
+    }
+  };
+  EXPECT_TRUE(get(submit(kAct), in(std::chrono::seconds(30))));
+  EXPECT_NE(said.find("ulimit -u"), std::string::npos) << said;
+}
+
 TEST_F(Alone, SubmissionsWaitForRoom) {
   constexpr int kMost = 100;
   start(1, [](Settings& settings) { settings.most_tasks = kMost; });

@@ -91,5 +91,32 @@ TEST_F(GroupsApart, OneThatATaskAsksForComesBeforeThoseOfOthers) {
   EXPECT_NE(head.explain(inside.id()).find("is at rank"), std::string::npos) << head.explain(inside.id());
 }
 
+// What is queued in them goes where they are then.
+TEST_F(GroupsApart, BundlesOfARankThatLeavesMove) {
+  const auto rank_of = [this](const tests::Tasks& task) {
+    for (const RankId rank : {1U, 2U, 3U}) {
+      if (head.explain(task.id()).find("is at rank " + std::to_string(rank)) != std::string::npos) return rank;
+    }
+    return detail::kNoRank;
+  };
+  const ObjectId group = ask_for(kOwner, 1, 1, Strategy::pack);
+  const tests::Tasks first = tests::tasks().by(kOwner, 10).in_bundle(group);
+  const tests::Tasks second = tests::tasks().by(kOwner, 11).in_bundle(group);
+  head.handle(kOwner, first.submit());
+  step(kMs);
+  const RankId leaves = rank_of(first);
+  ASSERT_NE(leaves, detail::kNoRank);
+  head.handle(leaves, core::Leave{60'000 * kMs});
+  for (int i = 0; i < 3; ++i) step(400 * kMs);
+  head.handle(kOwner, second.submit());
+  step(kMs);
+  EXPECT_EQ(rank_of(second), detail::kNoRank) << "the first one holds all of the bundle";
+  head.handle(leaves, core::Waits{first.id(), true});
+  step(kMs);
+  EXPECT_NE(rank_of(second), detail::kNoRank) << head.explain(second.id());
+  EXPECT_NE(rank_of(second), leaves) << head.explain(second.id());
+  EXPECT_EQ(head.why_not_sums(), "");
+}
+
 }  // namespace
 }  // namespace mobula::head

@@ -41,6 +41,7 @@ class HeadHandlers : public ::testing::Test {
     settings.version = "1";
     settings.digest = 5;
     settings.leave_hold = 0;
+    settings.recent_limit = 64 << 10;
     return settings;
   }
   static core::Join join(RankId rank, std::uint32_t slots) {
@@ -885,6 +886,22 @@ HANDLER_TEST(HeadHandlers, Locate, OfWhatItsOwnerDoesNotKnowAnyMore) {
   EXPECT_NE(sent<core::Located>().error.message.find("was freed"), std::string::npos);
 }
 
+// Of much that has just ended, what ended first is forgotten. Its owner is asked all the same, and told.
+HANDLER_TEST(HeadHandlers, Unheard, OfWhatIsForgottenFails) {
+  constexpr std::uint64_t kTasks = 1'000;
+  const auto task = [](std::uint64_t i) { return tasks().by(2, i + 1); };
+  for (std::uint64_t i = 0; i != kTasks; ++i) {
+    ASSERT_EQ(start(task(i)), 1U);
+    head.handle(1, task(i).done());
+  }
+  head.worker_lost(1);
+  ASSERT_EQ(step(), "0: RankLost; 2: RankLost");
+  EXPECT_EQ(recorder.all<core::RankLost>()[1].ended.size(), kTasks);
+  EXPECT_EQ(on(2, core::Unheard{1, {task(0).id(), task(kTasks - 1).id()}}), "2: Result, Assign");
+  EXPECT_EQ(sent<core::Result>().errors.front().error.kind, core::ErrorKind::object_lost);
+  EXPECT_EQ(sent<core::Assign>().range.span, task(kTasks - 1).range().span);
+}
+
 HANDLER_TEST(HeadHandlers, Copied, IsTakenForTheValueWhenThatIsLost) {
   const ObjectId id = made(1);
   ASSERT_EQ(on(2, core::Holds{{id}, {}, {}}), "");
@@ -1035,6 +1052,19 @@ HANDLER_TEST(HeadHandlers, Ask, ForANameOfAnothersIsDamaged) {
 HANDLER_TEST(HeadHandlers, Ask, ToKillWhatIsNoActor) {
   EXPECT_EQ(on(1, ask(Question::kill, object_of(4, 4))), "1: Answer");
   EXPECT_FALSE(sent<core::Answer>().yes);
+}
+
+// It is not made elsewhere.
+HANDLER_TEST(HeadHandlers, Ask, ToKillAnActorWhoseRankIsLostWhileItIsMade) {
+  const Tasks actor = counter().by(0);
+  const RankId rank = start(actor);
+  ASSERT_EQ(on(0, ask(Question::kill, actor.id())), "");
+  head.worker_lost(rank);
+  EXPECT_EQ(step(), "0: RankLost, Answer, Result; " + std::to_string(3 - rank) + ": RankLost");
+  EXPECT_TRUE(sent<core::Answer>().yes);
+  EXPECT_EQ(head.unfinished(), 0U);
+  EXPECT_EQ(on(0, core::Holds{{}, {actor.id()}, {}}), "0: Free");
+  EXPECT_EQ(head.what_is_left(), "");
 }
 
 HANDLER_TEST(HeadHandlers, Ask, ForBundles) {

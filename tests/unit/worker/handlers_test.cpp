@@ -822,6 +822,22 @@ HANDLER_TEST(WorkerHandlers, Adopt, FromARankThatIsNoneAsks) {
 
 // ---- losses, and the end -----------------------------------------------------------------------------------------
 
+HANDLER_TEST(WorkerHandlers, Drain, OfARankThatLeavesDoesNotWaitForWhatIsPastItsTime) {
+  Tasks one = tasks().by(2);
+  one.options().timeout_ns = 10 * kMs;
+  ASSERT_EQ(on(0, one.assign()), "");
+  auto running = worker.next_run(now);
+  ASSERT_NE(running, nullptr);
+  EXPECT_EQ(on(0, core::Drain{true}), "") << "somebody waits for its result";
+  worker.tick(now += 11 * kMs);
+  EXPECT_EQ(step(), "0: Done; 2: Result");
+  worker.tick(now += kMs);
+  EXPECT_EQ(step(), "0: Saved");
+  execute(*running);
+  worker.finish(std::move(running), now);
+  EXPECT_EQ(step(), "0: OvertimeEnded");
+}
+
 HANDLER_TEST(WorkerHandlers, RankLost, AsksElsewhereForWhatItWasToGive) {
   const Handle handle = foreign(object_of(3, 1));
   worker.request(handle);
@@ -1031,6 +1047,26 @@ class WorkerBlocked : public WorkerHandlers {
   Handle called;
   std::uint64_t token = 0;
 };
+
+// Its value is elsewhere still, or others have the cpus: that is no wait for the other actor.
+TEST_F(WorkerBlocked, WhoseCallHasEndedIsNotBlockedAnyMore) {
+  ASSERT_EQ(on(0, core::Located{there.id(), 2, {}}), "2: Call");
+  const int seven = 7;
+  core::Result stored = result(tasks().by(1, called.id().span.value & 0xff), seven);
+  stored.stored.push_back({0, tests::kLargeSize});
+  ASSERT_EQ(on(2, stored), "0: Made, Counted");
+  ASSERT_FALSE(objects.is_here(*called.record(), called.index()));
+  worker.tick(now += 100 * kMs);
+  EXPECT_EQ(step(), "0: Blocked");
+  EXPECT_EQ(sent<core::Blocked>().token, token);
+  EXPECT_FALSE(sent<core::Blocked>().waits);
+  worker.tick(now += 1'000 * kMs);
+  EXPECT_EQ(step(), "") << "once is enough";
+  EXPECT_EQ(on(0, core::Deadlock{token, "a circle"}), "");
+  EXPECT_EQ(waiting->deadlock, nullptr);
+  EXPECT_TRUE(worker.resume(*waiting));
+  EXPECT_EQ(step(), "0: Lending");
+}
 
 HANDLER_TEST(WorkerBlocked, Deadlock, IsToldToTheMethodThatWaits) {
   EXPECT_EQ(on(0, core::Deadlock{token + 1, "another"}), "");
