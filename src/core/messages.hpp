@@ -360,9 +360,10 @@ struct Locate {  // answered by Located once the object exists or its task has a
   ObjectId id;
   RankId not_at = detail::kNoRank;  // a rank that was asked and does not have it
   bool for_task = false;            // that the head gave to the sender, and that has not begun
+  bool forgotten = false;           // by that rank, which is its owner
   template <class V>
   void fields(V&& visit) {
-    visit(id, not_at, for_task);
+    visit(id, not_at, for_task, forgotten);
   }
 };
 
@@ -822,11 +823,12 @@ struct Recall {  // the receiver's pin is wanted back as soon as nobody there us
   }
 };
 
-struct NotHere {
+struct NotHere {  // ask the head
   ObjectId id;
+  bool forgotten = false;  // the sender is its owner, and nobody holds it as far as that knows
   template <class V>
   void fields(V&& visit) {
-    visit(id);
+    visit(id, forgotten);
   }
 };
 

@@ -1291,8 +1291,8 @@ void Head::handle(RankId from, const core::Locate& m) {
     settle();
   } else if (of != nullptr && of->error != nullptr) {
     transport_.send(from, core::Located{m.id, kNoRank, *of->error});
-  } else if (of == nullptr && m.not_at == m.id.span.owner()) {
-    MOBULA_MARK("head: somebody asks for what its owner does not know any more");
+  } else if (of == nullptr && m.forgotten) {
+    MOBULA_MARK("head: somebody asks for what its owner has forgotten");
     transport_.send(from, core::Located{m.id, kNoRank, was_freed(m.id)});
   } else if (const RankId at = source_for(m.id, from, m.not_at); at < ranks_.size() && ranks_[at].alive) {
     transport_.send(from, core::Located{m.id, at, {}, ++turn_});

@@ -373,7 +373,7 @@ void Worker::handle(RankId from, const core::Fetch& m) {
     return;
   }
   MOBULA_MARK("worker: a rank asks for what is not here");
-  transport_.send(from, core::NotHere{m.id});
+  transport_.send(from, core::NotHere{m.id, record == nullptr && m.id.span.owner() == objects_.rank()});
 }
 
 void Worker::handle(RankId from, const core::Data& m) {
@@ -503,10 +503,10 @@ void Worker::handle(RankId from, const core::NotHere& m) {
     arrived(m.id, value);
     return;
   }
-  locate(m.id, from);
+  locate(m.id, from, m.forgotten);
 }
 
-void Worker::locate(ObjectId id, RankId not_at) {
+void Worker::locate(ObjectId id, RankId not_at, bool forgotten) {
   Interest& in = interests_[id];
   in.asked = kHeadRank;
   in.turn = 0;
@@ -520,7 +520,7 @@ void Worker::locate(ObjectId id, RankId not_at) {
   }
   const bool for_task =
       std::any_of(in.pieces.begin(), in.pieces.end(), [](const Piece* piece) { return piece->may_go_back(); });
-  transport_.send(kHeadRank, core::Locate{id, not_at, for_task});
+  transport_.send(kHeadRank, core::Locate{id, not_at, for_task, forgotten});
 }
 
 }  // namespace mobula::worker

@@ -610,7 +610,7 @@ class Worker {
   void arrived(ObjectId id, const ValuePtr& value);
   bool forget_if_unwanted(ObjectId id);
   RankId where_large(const store::Slot& slot) const;
-  void locate(ObjectId id, RankId not_at);
+  void locate(ObjectId id, RankId not_at, bool forgotten = false);
   void came(ObjectId id, ValuePtr value);
   void admit();
   void tell_store_news();

@@ -95,6 +95,7 @@ TEST_P(Waits, EachIsToldHowItEnded) {
     std::string expected;
     Ref<Value> made;
     Ref<std::string> said;
+    std::future<std::string> said_by_thread;
   };
   std::deque<Case> cases;
   for (const How how : {How::get, How::view, How::wait, How::completed, How::dependent}) {
@@ -117,12 +118,15 @@ TEST_P(Waits, EachIsToldHowItEnded) {
           if (who == Who::driver) {
             if (fate == Fate::cancelled) mobula::cancel(one.made);
             EXPECT_EQ(read(how, one.made), one.expected) << one.name;
+          } else if (who == Who::thread_of_driver) {
+            one.said_by_thread = std::async(std::launch::async, [how, ref = one.made] { return read(how, ref); });
           } else if (who == Who::task || who == Who::thread_of_task) {
             one.said = remote<read_in_task>.with({.placement = on_rank(here)})(who, how, box);
           } else {
             one.said = remote<&Reader::read>(reader, who, how, box);
           }
-          if (who == Who::driver || fate == Fate::cancelled || where != Where::here) continue;
+          const bool has_tasks_of_its_own = who != Who::driver && who != Who::thread_of_driver;
+          if (!has_tasks_of_its_own || fate == Fate::cancelled || where != Where::here) continue;
           Case& own = cases.emplace_back();
           own.name = one.name + ", its own";
           own.expected = one.expected;
@@ -139,7 +143,15 @@ TEST_P(Waits, EachIsToldHowItEnded) {
       if (one.expected != "cancelled") continue;
       EXPECT_TRUE(mobula::cancel(one.made)) << one.name;
     }
-    for (const Case& one : cases) {
+    for (Case& one : cases) {
+      if (who == Who::thread_of_driver) {
+        if (one.said_by_thread.wait_for(60s) == std::future_status::ready) {
+          EXPECT_EQ(one.said_by_thread.get(), one.expected) << one.name;
+        } else {
+          ADD_FAILURE() << one.name << " waits for ever: " << mobula::explain(one.made);
+        }
+        continue;
+      }
       try {
         EXPECT_EQ(get(one.said, 60s), one.expected) << one.name;
       } catch (const mobula::TimedOut&) {
@@ -153,8 +165,8 @@ TEST_P(Waits, EachIsToldHowItEnded) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Everyone, Waits,
-                         testing::Values(Who::driver, Who::task, Who::method, Who::thread_of_task,
-                                         Who::thread_of_method));
+                         testing::Values(Who::driver, Who::task, Who::method, Who::thread_of_driver,
+                                         Who::thread_of_task, Who::thread_of_method));
 
 std::uint64_t fetches() {
   std::uint64_t n = 0;

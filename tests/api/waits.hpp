@@ -13,7 +13,7 @@ namespace waits {
 using Value = std::vector<char>;
 
 enum class How { get, view, wait, completed, dependent };
-enum class Who { driver, task, method, thread_of_task, thread_of_method };
+enum class Who { driver, task, method, thread_of_driver, thread_of_task, thread_of_method };
 
 inline std::size_t size_of(bool large) { return large ? 100'000 : 10; }
 

@@ -37,6 +37,7 @@ struct Case {
   bool tried_again = false;
   Ref<Value> made;
   Ref<std::string> said;
+  std::future<std::string> said_by_thread;
 };
 
 int run() {
@@ -56,7 +57,8 @@ int run() {
   const auto reader = mobula::actor<Reader>.with({.cpus = 0, .concurrency = 1000, .placement = on_rank(stays)})();
   std::deque<Case> cases;
   const mobula::TaskOptions here{.cpus = 0, .placement = on_rank(stays)};
-  for (const Who who : {Who::driver, Who::task, Who::method, Who::thread_of_task, Who::thread_of_method}) {
+  for (const Who who :
+       {Who::driver, Who::task, Who::method, Who::thread_of_driver, Who::thread_of_task, Who::thread_of_method}) {
     for (const How how : {How::get, How::view, How::wait, How::completed, How::dependent}) {
       for (const bool large : {false, true}) {
         for (const bool tried_again : {false, true}) {
@@ -69,6 +71,8 @@ int run() {
               remote<make>.with({.cpus = 0, .retries = tried_again ? 10 : 0, .placement = mobula::spread})(large);
           const std::vector box{one.made};
           if (who == Who::task || who == Who::thread_of_task) one.said = remote<read_in_task>.with(here)(who, how, box);
+          if (who == Who::thread_of_driver)
+            one.said_by_thread = std::async(std::launch::async, [how, ref = one.made] { return read(how, ref); });
           if (who == Who::method || who == Who::thread_of_method)
             one.said = remote<&Reader::read>(reader, who, how, box);
         }
@@ -81,10 +85,18 @@ int run() {
   int wrong = 0;
   int lost = 0;
   std::size_t i = 0;
-  for (const Case& one : cases) {
+  for (Case& one : cases) {
     std::string said;
     try {
-      said = one.said ? mobula::get(one.said, 60s) : read(static_cast<How>(i / 4 % 5), one.made);
+      if (one.said) {
+        said = mobula::get(one.said, 60s);
+      } else if (!one.said_by_thread.valid()) {
+        said = read(static_cast<How>(i / 4 % 5), one.made);
+      } else if (one.said_by_thread.wait_for(60s) == std::future_status::ready) {
+        said = one.said_by_thread.get();
+      } else {
+        said = "waits for ever: " + mobula::explain(one.made);
+      }
     } catch (const mobula::TimedOut&) {
       said = "waits for ever: " + mobula::explain(one.said);
     }

@@ -8,7 +8,7 @@ esac
 cd "$1"
 launcher=$(command -v ccache || true)
 cmake --preset "$3" -B "$2/preset-$3" ${launcher:+-DCMAKE_CXX_COMPILER_LAUNCHER=$launcher} >/dev/null
-targets=(--target unit_test api_test)
+targets=(--target unit_test api_test random_test)
 [ "$3" = asan-ubsan ] && targets=()
 cmake --build "$2/preset-$3" "${targets[@]}" >"$2/preset-$3.log" 2>&1 || { grep -E 'error|warning' "$2/preset-$3.log" | head -n 30; exit 1; }
 # Sanitized code is an order of magnitude slower: fewer simulated seeds.

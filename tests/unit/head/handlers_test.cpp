@@ -880,8 +880,10 @@ HANDLER_TEST(HeadHandlers, Locate, OfWhatIsNowhere) {
 }
 
 // Who asks for it learns that it is gone, and does not ask the two of them in turns for ever.
-HANDLER_TEST(HeadHandlers, Locate, OfWhatItsOwnerDoesNotKnowAnyMore) {
-  EXPECT_EQ(on(1, core::Locate{object_of(2, 1), 2}), "1: Located");
+HANDLER_TEST(HeadHandlers, Locate, OfWhatItsOwnerHasForgotten) {
+  EXPECT_EQ(on(1, core::Locate{object_of(2, 1), 2}), "1: Located") << "there it is only on its way";
+  EXPECT_EQ(sent<core::Located>().rank, 2U);
+  EXPECT_EQ(on(1, core::Locate{object_of(2, 1), 2, false, true}), "1: Located");
   EXPECT_EQ(sent<core::Located>().rank, kNoRank);
   EXPECT_NE(sent<core::Located>().error.message.find("was freed"), std::string::npos);
 }

@@ -589,6 +589,7 @@ HANDLER_TEST(WorkerHandlers, Fetch, OfWhatIsElsewhere) {
 
 HANDLER_TEST(WorkerHandlers, Fetch, OfWhatIsNotHere) {
   EXPECT_EQ(on(3, core::Fetch{object_of(1, 99), 0, false}), "3: NotHere");
+  EXPECT_TRUE(sent<core::NotHere>().forgotten) << "nobody held it";
   EXPECT_EQ(on(3, core::Fetch{object_of(4, 1), 0, true}), "3: NotHere");
   EXPECT_EQ(worker.what_is_left(), "");
 }
@@ -688,7 +689,8 @@ HANDLER_TEST(WorkerHandlers, NotHere, AsksTheHeadAnew) {
   worker.request(handle);
   ASSERT_EQ(step(), "0: Locate");
   ASSERT_EQ(on(0, core::Located{handle.id(), 2, {}, 9, false}), "2: Fetch");
-  EXPECT_EQ(on(2, core::NotHere{handle.id()}), "0: Locate");
+  EXPECT_EQ(on(2, core::NotHere{handle.id(), true}), "0: Locate");
+  EXPECT_TRUE(sent<core::Locate>().forgotten);
   EXPECT_EQ(sent<core::Locate>().id, handle.id());
   EXPECT_EQ(sent<core::Locate>().not_at, 2U);
 }
