@@ -134,6 +134,34 @@ long named_add(const std::string& name, long n) {
   const auto counter = actor<Counter>.with({.name = name, .get_if_exists = true})();
   return get(remote<&Counter::add>(counter, n));
 }
+
+// Makes an actor of that name, finds it, and lets go of it: how often it has been called then.
+long use_named(const std::string& name, bool get_if_exists) {
+  const auto counter = actor<Counter>.with({.name = name, .get_if_exists = get_if_exists})();
+  return get(remote<&Counter::add>(mobula::find_actor<Counter>(name), 1));
+}
+bool is_found(const std::string& name) {
+  try {
+    mobula::find_actor<Counter>(name);
+    return true;
+  } catch (const mobula::NoSuchActor&) {
+    return false;
+  }
+}
+// How often something of an actor that nobody holds any more was there still. Throws where its name is taken.
+int names_left(const std::string& name, int rounds) {
+  int left = 0;
+  for (int i = 0; i < rounds; ++i) {
+    for (const bool get_if_exists : {false, true}) {
+      left += use_named(name, get_if_exists) != 1 ? 1 : 0;
+      left += is_found(name) ? 1 : 0;
+      left += use_named(name, !get_if_exists) != 1 ? 1 : 0;
+      { actor<Counter>.with({.name = name})(); }  // it may not have been made when nobody holds it any more
+    }
+    left += is_found(name) ? 1 : 0;
+  }
+  return left;
+}
 Ref<long> read_later(const Actor<Counter>& counter) { return remote<&Counter::read>(counter); }
 long plus_one(long x) { return x + 1; }
 
@@ -440,6 +468,12 @@ TEST(Actors, Names) {
     sleep_ms(5);
   }
   ADD_FAILURE() << "the actor is still there";
+}
+
+// Whoever let go of the last handle finds it so in whatever he asks next.
+TEST(Actors, TheNameIsFreeOnceTheLastHandleHasGone) {
+  EXPECT_EQ(names_left("again", 10), 0);
+  EXPECT_EQ(get(remote<names_left>("again in a task", 10)), 0);
 }
 
 TEST(Actors, GetIfExistsRaces) {

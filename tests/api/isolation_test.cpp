@@ -396,6 +396,46 @@ TEST(Command, IsStopped) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, 30s);
 }
 
+// Processes of this host that sleep just so long.
+long naps(const std::string& nap) {
+  const std::string line = std::string("sleep") + '\0' + nap + '\0';
+  long n = 0;
+  for (const auto& process : std::filesystem::directory_iterator("/proc")) {
+    std::ifstream file(process.path() / "cmdline");
+    const std::string words((std::istreambuf_iterator<char>(file)), {});
+    n += words == line ? 1 : 0;
+  }
+  return n;
+}
+
+// At any moment around its beginning: a thread may have taken it, and not have come to it.
+TEST(Command, IsStoppedAsItBegins) {
+  const std::string nap = "300." + std::to_string(getpid());
+  const auto end = std::chrono::steady_clock::now() + 2s;
+  for (int i = 0; i < 300 && std::chrono::steady_clock::now() < end; ++i) {
+    ASSERT_NO_THROW(get(remote<support::nothing>(), 60s)) << "no slot is free";
+    std::this_thread::sleep_for(1ms);  // whoever runs the next one sleeps by then
+    const auto sleeps = command({"sleep", nap});
+    const auto now = std::chrono::steady_clock::now() + std::chrono::microseconds(37 * i % 250);
+    while (std::chrono::steady_clock::now() < now) {
+    }
+    ASSERT_TRUE(mobula::cancel(sleeps));
+    EXPECT_THROW(get(sleeps), mobula::Cancelled);
+  }
+  // Tasks that need all slots of a rank at once; the second time, what other ranks were still ending has ended, too.
+  std::vector<Ref<long>> left;
+  for (int times = 0; times < 2; ++times) {
+    left.clear();
+    for (const auto& rank : mobula::cluster().ranks) {
+      if (rank.slots == 0 || !rank.alive) continue;
+      const TaskOptions whole{.cpus = static_cast<double>(rank.slots), .placement = mobula::on_rank(rank.rank)};
+      left.push_back(remote<naps>.with(whole)(nap));
+    }
+    for (const auto& one : left) ASSERT_NO_THROW(get(one, 60s)) << "a slot is not free";
+  }
+  for (const auto& one : left) EXPECT_EQ(get(one), 0);
+}
+
 TEST(Command, HasAsMuchMemoryAsItAskedFor) {
   const std::vector<mobula::CommandText> eats{"sh", "-c", "x=$(head -c 300000000 /dev/zero | tr '\\0' x); echo done"};
   EXPECT_EQ(get(command(eats)).out, "done\n");

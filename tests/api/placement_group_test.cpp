@@ -51,6 +51,17 @@ double cpus_of_a_rank() {
   return least;
 }
 
+// How often something of a group that nobody holds any more was set aside still. Each takes all cpus.
+int groups_left(std::size_t ranks, double cpus, int rounds) {
+  int left = 0;
+  for (int i = 0; i < rounds; ++i) {
+    get(placement_group(std::vector<Demand>(ranks, Demand{.cpus = cpus}), Strategy::spread).ready());
+    const auto info = mobula::cluster();
+    left += info.free.at("cpus") != info.total.at("cpus") ? 1 : 0;
+  }
+  return left;
+}
+
 TEST(PlacementGroup, TasksAndActorsRunInTheirBundles) {
   const std::vector<Demand> bundles(workers(), Demand{.cpus = 1});
   {
@@ -140,6 +151,16 @@ TEST(PlacementGroup, IsPassedOn) {
 TEST(PlacementGroup, ManyComeAndGo) {
   for (int i = 0; i < 2000; ++i) placement_group({{.cpus = 0.25}, {.cpus = 0.25}}, Strategy::spread);
   EXPECT_TRUE(all_free());
+}
+
+// Whoever let go of it finds it so in whatever he asks next.
+TEST(PlacementGroup, IsGoneOnceItsLastHandleHasGone) {
+  ASSERT_TRUE(all_free());  // what other tests have left
+  const double cpus = cpus_of_a_rank();
+  EXPECT_EQ(groups_left(workers(), cpus, 20), 0);
+  EXPECT_EQ(get(remote<groups_left>.with({.cpus = 0})(workers(), cpus, 20)), 0);
+  get(placement_group(std::vector<Demand>(workers(), Demand{.cpus = cpus}), Strategy::spread).ready());
+  EXPECT_EQ(get(remote<twice>.with({.cpus = cpus})(21)), 42);
 }
 
 }  // namespace

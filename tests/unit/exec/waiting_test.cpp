@@ -1,8 +1,16 @@
 // An engine by itself: who is signalled, what an exception leaves behind, and what happens where there is no thread.
 #include <gtest/gtest.h>
+#include <pthread.h>
 
+#include <array>
 #include <atomic>
+#include <functional>
+#include <future>
+#include <string>
+#include <string_view>
 #include <system_error>
+#include <thread>
+#include <vector>
 
 #include "core/functions.hpp"
 #include "core/shared_memory.hpp"
@@ -41,7 +49,14 @@ void nothing(TaskRun& run) {
 const FunctionInfo kAct("exec_waiting_test_act", &act, 0, 0);
 const FunctionInfo kNothing("exec_waiting_test_nothing", &nothing, 0, 0);
 
-// Passes everything on, and breaks once when told.
+// The name of this thread has that in it, as the engine names its own.
+bool is_named(std::string_view part) {
+  std::array<char, 16> name{};
+  pthread_getname_np(pthread_self(), name.data(), name.size());
+  return std::string_view(name.data()).find(part) != std::string_view::npos;
+}
+
+// Passes everything on, and breaks once when told: in whichever thread comes next, or in the next of that name.
 class Breaking final : public transport::Wire {
  public:
   explicit Breaking(transport::Wire& wire) : wire_(wire) {}
@@ -50,7 +65,7 @@ class Breaking final : public transport::Wire {
   std::uint32_t node() const override { return wire_.node(); }
   void send(detail::RankId to, detail::Buffer frame) override { wire_.send(to, std::move(frame)); }
   bool poll(const OnFrame& on_frame) override {
-    if (breaks.exchange(false)) throw Error("MPI_Test failed");
+    if (breaks.load() && is_named(in_thread) && breaks.exchange(false)) throw Error("MPI_Test failed");
     return wire_.poll(on_frame);
   }
   void send_block(detail::RankId to, std::uint64_t key, detail::ByteView bytes,
@@ -67,11 +82,24 @@ class Breaking final : public transport::Wire {
   void sleep(std::int64_t max_ns) override { wire_.sleep(max_ns); }
   void interrupt() override { wire_.interrupt(); }
   bool hears_all() const override { return wire_.hears_all(); }
+  std::string in_thread;  // to be set before the next
   std::atomic<bool> breaks{false};
 
  private:
   transport::Wire& wire_;
 };
+
+std::string wait_until_told(Engine& engine) {
+  try {
+    Engine::Lock lock(engine);
+    Waiter waiter;
+    engine.wait(
+        lock, waiter, [] { return false; }, Engine::kNever);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
 
 class Alone : public testing::Test {
  protected:
@@ -84,7 +112,7 @@ class Alone : public testing::Test {
     head::Settings head;
     head.version = "1";
     head.digest = core::function_digest();
-    engine_.emplace(hub_.at(0), std::move(settings), &head);
+    engine_.emplace(wire_, std::move(settings), &head);
     g_engine = &*engine_;
     engine_->start_threads();
     engine_->join("1", core::function_digest());
@@ -112,7 +140,34 @@ class Alone : public testing::Test {
   };
   static Time in(std::chrono::nanoseconds time) { return core::now() + time.count(); }
 
+  // The wire breaks in a thread of that name once `act` has been done: the rank ends, and where it can't all who wait
+  // are told why, and so is whoever comes later.
+  void expect_all_told(
+      const std::string& in_thread, const std::function<void()>& act = [] {}) {
+    std::string end;  // what the process would end with
+    {
+      const Engine::Lock lock(*engine_);
+      engine_->on_must_end = [&end](const std::string& why) { end = end.empty() ? why : end; };
+    }
+    std::vector<std::future<std::string>> waiters;
+    for (int i = 0; i < 3; ++i)
+      waiters.push_back(std::async(std::launch::async, [this] { return wait_until_told(*engine_); }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // until they sleep
+    wire_.in_thread = in_thread;
+    wire_.breaks = true;
+    act();
+    for (auto& waiter : waiters) static_cast<void>(waiter.wait_for(std::chrono::seconds(30)));
+    {
+      const Engine::Lock lock(*engine_);
+      EXPECT_EQ(end, "MPI_Test failed");
+      EXPECT_THROW(engine_->step(), Error);
+    }
+    engine_->stop_threads();  // who was left behind, too
+    for (auto& waiter : waiters) EXPECT_EQ(waiter.get(), "mobula: this rank can't go on: MPI_Test failed");
+  }
+
   transport::LocalHub hub_{1};
+  Breaking wire_{hub_.at(0)};
   std::unique_ptr<core::SharedMemory> memory_ = core::SharedMemory::alone(1 << 20);
   std::optional<Engine> engine_;
 };
@@ -133,18 +188,6 @@ TEST(Waiting, AListKeepsTheOrderAndForgetsWhoHasGone) {
   EXPECT_EQ(&list.back().waiter(), &a);
   first.leave();
   EXPECT_TRUE(list.empty());
-}
-
-std::string wait_until_told(Engine& engine) {
-  try {
-    Engine::Lock lock(engine);
-    Waiter waiter;
-    engine.wait(
-        lock, waiter, [] { return false; }, Engine::kNever);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
 }
 
 TEST(Waiting, AnErrorOfTheWireIsToldToAllWhoWaitAndLeavesNobodyBehind) {
@@ -228,6 +271,43 @@ TEST_F(Damage, ByTheHeadEndsTheRank) {
   send_garbage(0, 1);
   const std::string said = wait_until_told(engine);
   EXPECT_NE(said.find("the head is lost: it sent a damaged message"), std::string::npos) << said;
+}
+
+TEST_F(Alone, AnErrorInAThreadOfASlotIsToldToAllWhoWait) {
+  start(1);
+  Handle task;
+  expect_all_told(":s", [&] {
+    try {
+      task = submit(kNothing);  // so that the thread is called
+    } catch (const Error&) {    // it was awake, and was there first
+    }
+  });
+}
+
+TEST_F(Alone, AnErrorInThePumpIsToldToAllWhoWait) {
+  start(0);
+  expect_all_told(":pump");
+}
+
+TEST_F(Alone, AnErrorInTheThreadOfFilesIsToldToAllWhoWait) {
+  start(0, [](Settings& settings) {
+    settings.scratch = testing::TempDir();
+    settings.store.spills = true;
+  });
+  std::vector<Handle> values;
+  const auto put = [&](std::size_t size) {
+    detail::Encoder value;
+    value.buffer = engine_->room(size);
+    value.buffer.extend(size);
+    const Engine::Lock lock(*engine_);
+    values.push_back(engine_->worker().put(std::move(value)));
+  };
+  expect_all_told(":io", [&] {
+    try {
+      for (int i = 0; i < 4; ++i) put(300'000);  // of which memory has room for three: one goes into a file
+    } catch (const Error&) {                     // who waits for room is told as well, or has it by then
+    }
+  });
 }
 
 TEST_F(Alone, AStepLooksAtNoneOfThoseWhomItDoesNotConcern) {

@@ -197,6 +197,15 @@ inline Tasks counter(core::ActorTraits traits = {}) {
 }
 inline Tasks gang(std::uint32_t members) { return tasks(kMember).from(0, members).gang(members); }
 
+// As a command: it looks whether it is wanted, and is stopped where it is not.
+inline void give_zero_if_wanted(detail::TaskRun& run) {
+  if (!run.stop.load()) give_zero(run);
+}
+struct Command : FunctionInfo {
+  Command() : FunctionInfo("F = tests::command", &give_zero_if_wanted, 0, 4) { isolates_itself = true; }
+};
+inline const Command kCommand;
+
 // An error that a task has thrown.
 inline core::ErrorRecord thrown_by(ObjectId task) {
   core::ErrorRecord error;

@@ -765,6 +765,54 @@ HANDLER_TEST(HeadGangs, GaveBack, OfAMemberIsDamaged) {
   EXPECT_EQ(head.assigned_to(1), 1U);
 }
 
+class HeadDrains : public HeadHandlers {
+ protected:
+  // The job is told to end while a gang of the driver's on ranks 1 and 2 waits for the word of its first member: the
+  // second one has failed.
+  void drain_a_broken(const Tasks& two) {
+    ASSERT_EQ(on(0, two.submit()), "1: Assign; 2: Assign");
+    id = recorder.all<core::Assign>().front().gang.gang;
+    ASSERT_EQ(on(2, core::Member{id, 1, MemberState::failed, thrown_by(two.id(1))}), "1: GangOver; 2: GangOver");
+    head.drain("the time is up");
+    EXPECT_EQ(recorder.take(), "1: TakeBack, Drain; 2: TakeBack, Drain") << "nothing of the gang: it ends as a whole";
+    EXPECT_EQ(head.unfinished(), 2U);
+  }
+  void expect_drained() {
+    EXPECT_EQ(on(1, core::Saved{}), "");
+    EXPECT_EQ(on(2, core::Saved{}), "");
+    EXPECT_TRUE(head.drained());
+    EXPECT_EQ(head.what_is_left(), "");
+  }
+
+  std::uint64_t id = 0;
+};
+
+HANDLER_TEST(HeadDrains, Member, OfABrokenGangSpeaksAfterAll) {
+  drain_a_broken(gang(2).by(0).retries(0));
+  EXPECT_EQ(on(1, core::Member{id, 0, MemberState::dropped, {}}),
+            "0: Result; 1: DropCommunicator; 2: DropCommunicator");
+  ASSERT_EQ(sent<core::Result>().errors.size(), 2U);
+  EXPECT_EQ(sent<core::Result>().errors[0].error.message, "thrown");
+  expect_drained();
+}
+
+HANDLER_TEST(HeadDrains, Member, OfABrokenGangIsStuck) {
+  drain_a_broken(gang(2).by(0).retries(0));
+  EXPECT_EQ(on(1, core::Member{id, 0, MemberState::stuck, {}}), "0: Result");
+  EXPECT_EQ(on(1, core::Member{id, 0, MemberState::freed, {}}), "1: DropCommunicator; 2: DropCommunicator");
+  expect_drained();
+}
+
+HANDLER_TEST(HeadDrains, Member, OfAGangThatWouldRunAgain) {
+  drain_a_broken(gang(2).by(0).retries(1, true));
+  EXPECT_EQ(on(1, core::Member{id, 0, MemberState::dropped, {}}),
+            "0: Result; 1: DropCommunicator; 2: DropCommunicator");
+  ASSERT_EQ(sent<core::Result>().errors.size(), 2U);
+  EXPECT_EQ(sent<core::Result>().errors[0].error.kind, core::ErrorKind::cancelled);
+  EXPECT_EQ(sent<core::Result>().errors[0].error.message, "the time is up, and the task had not begun");
+  expect_drained();
+}
+
 // ---- objects -----------------------------------------------------------------------------------------------------
 
 HANDLER_TEST(HeadHandlers, Made, IsFoundAtItsOwner) {

@@ -1,4 +1,5 @@
 // What a worker does with each message: what it sends, and how what it runs and keeps stands afterwards.
+#include <algorithm>
 #include <cstring>
 
 #include "core/cluster.hpp"
@@ -327,6 +328,50 @@ HANDLER_TEST(WorkerHandlers, CancelTask, OfWhatIsQueued) {
   EXPECT_EQ(number(recorder.all<core::Result>()[1].values), 6) << "of the third argument";
 }
 
+// What was one piece shares its arguments and the values that have come; each part counts for itself what it misses.
+HANDLER_TEST(WorkerHandlers, CancelTask, OfSomeThatWaitLeavesTheOthersTheirInput) {
+  const ObjectId input = object_of(3, 1);
+  const Tasks six = tasks(tests::kAdd).by(2).from(0, 6).after({input, Where::rank, 3, {}, 9});
+  ASSERT_EQ(on(0, six.assign()), "3: Fetch");
+  for (const std::uint32_t index : {1U, 4U}) {
+    EXPECT_EQ(on(0, core::CancelTask{8, six.id(index)}), "0: CancelResult");
+    EXPECT_TRUE(sent<core::CancelResult>().cancelled);
+  }
+  EXPECT_EQ(run(), "") << "they wait";
+  const int forty = 40;
+  EXPECT_EQ(on(3, data(input, {reinterpret_cast<const std::byte*>(&forty), sizeof forty})), "");
+  EXPECT_EQ(worker.queued_tasks(), 4U);
+  run();
+  std::map<std::uint32_t, int> sums;
+  for (const auto& result : recorder.all<core::Result>()) {
+    const std::uint32_t n = result.range.end - result.range.begin;
+    ASSERT_EQ(result.values.size(), n * sizeof(int));
+    for (std::uint32_t i = 0; i != n; ++i)
+      sums[result.range.begin + i] = number(result.values.subspan(i * sizeof(int), sizeof(int)));
+  }
+  EXPECT_EQ(sums, (std::map<std::uint32_t, int>{{0, 41}, {2, 43}, {3, 44}, {5, 46}}));
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+// One of the inputs has come before the piece is taken apart, the other one comes after.
+HANDLER_TEST(WorkerHandlers, CancelTask, OfOneBetweenTwoInputs) {
+  const ObjectId here = object_of(3, 1);
+  const ObjectId late = object_of(3, 2);
+  const Tasks three =
+      tasks(tests::kAdd).by(2).from(0, 3).after({here, Where::rank, 3, {}, 9}).after({late, Where::rank, 3, {}, 9});
+  ASSERT_EQ(on(0, three.assign()), "3: Fetch, Fetch");
+  const int forty = 40;
+  const ByteView bytes(reinterpret_cast<const std::byte*>(&forty), sizeof forty);
+  EXPECT_EQ(on(3, data(here, bytes)), "");
+  EXPECT_EQ(on(0, core::CancelTask{8, three.id(1)}), "0: CancelResult");
+  EXPECT_EQ(run(), "") << "they wait";
+  EXPECT_EQ(on(3, data(late, bytes)), "");
+  EXPECT_EQ(worker.queued_tasks(), 2U);
+  EXPECT_EQ(run(), "0: Done, Done; 2: Result, Result");
+  for (const auto& result : recorder.all<core::Result>()) EXPECT_EQ(number(result.values), 80);
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
 HANDLER_TEST(WorkerHandlers, CancelTask, OfWhatRunsOrIsNotHere) {
   const Tasks one = tasks().by(2);
   ASSERT_EQ(on(0, one.assign()), "");
@@ -338,6 +383,36 @@ HANDLER_TEST(WorkerHandlers, CancelTask, OfWhatRunsOrIsNotHere) {
   EXPECT_EQ(step(), "0: Done; 2: Result");
   EXPECT_EQ(on(0, core::CancelTask{9, object_of(9, 9)}), "0: CancelResult");
   EXPECT_FALSE(sent<core::CancelResult>().cancelled);
+}
+
+// A thread has taken it, and has not come to it: it does not run, and goes back into no queue.
+HANDLER_TEST(WorkerHandlers, CancelTask, OfACommandThatIsAboutToBegin) {
+  const Tasks one = tasks(tests::kCommand).by(2);
+  ASSERT_EQ(on(0, one.assign()), "");
+  auto running = worker.next_run(now);
+  ASSERT_NE(running, nullptr);
+  EXPECT_EQ(on(0, core::CancelTask{8, one.id()}), "0: CancelResult");
+  EXPECT_TRUE(sent<core::CancelResult>().cancelled);
+  execute(*running);
+  worker.finish(std::move(running), now);
+  EXPECT_EQ(worker.queued_tasks(), 0U);
+  EXPECT_EQ(run(), "");
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+HANDLER_TEST(WorkerHandlers, CancelTask, OfACommandThatRuns) {
+  const Tasks one = tasks(tests::kCommand).by(2);
+  ASSERT_EQ(on(0, one.assign()), "");
+  auto running = worker.next_run(now);
+  ASSERT_NE(running, nullptr);
+  execute(*running);
+  EXPECT_EQ(on(0, core::CancelTask{8, one.id()}), "0: CancelResult");
+  EXPECT_TRUE(sent<core::CancelResult>().cancelled);
+  EXPECT_EQ(on(0, core::CancelTask{9, one.id()}), "0: CancelResult");
+  EXPECT_FALSE(sent<core::CancelResult>().cancelled) << "it was";
+  worker.finish(std::move(running), now);
+  EXPECT_EQ(run(), "") << "nobody has its result";
+  EXPECT_EQ(worker.what_is_left(), "");
 }
 
 // The ranks that wait for it here ask the head.
@@ -1023,6 +1098,70 @@ HANDLER_TEST(WorkerHandlers, EndActor, OfOneThatIsNotHere) {
   EXPECT_EQ(on(0, core::EndActor{object_of(0, 77), 0, {}}), "");
 }
 
+// An actor here has calls of two callers, each of which but the first waits for the result of another one: the failure
+// of one is that of others, wherever they stand in line.
+class WorkerChains : public WorkerHandlers {
+ protected:
+  WorkerChains() {
+    core::Call between = other.call(actor);
+    between.caller = object_of(3, 8);
+    EXPECT_EQ(on(2, first.call(actor)), "");
+    EXPECT_EQ(on(2, second.call(actor)), "2: Fetch");
+    EXPECT_EQ(on(3, between), "2: Fetch");
+    EXPECT_EQ(on(2, third.call(actor)), "3: Fetch");
+  }
+  // What was sent last are the failures of all calls, one of each.
+  void expect_all_failed(const std::string& text) const {
+    std::vector<std::string> failed;
+    for (const auto& result : recorder.all<core::Result>()) {
+      ASSERT_EQ(result.errors.size(), 1U);
+      EXPECT_EQ(result.errors.front().error.message, text);
+      failed.push_back(core::to_string(ObjectId{result.range.span, result.range.begin}));
+    }
+    std::sort(failed.begin(), failed.end());
+    EXPECT_EQ(failed, (std::vector<std::string>{"2.1.0", "2.2.0", "2.3.0", "3.1.0"}));
+  }
+
+  const ObjectId actor = make_actor();
+  const Tasks first = tasks(tests::kStep).by(2, 1);
+  const Tasks second = tasks(tests::kStep).by(2, 2).after({first.id(), Where::maker, 2, {}});
+  const Tasks other = tasks(tests::kStep).by(3, 1).after({second.id(), Where::maker, 2, {}});
+  const Tasks third = tasks(tests::kStep).by(2, 3).after({other.id(), Where::maker, 3, {}});
+};
+
+HANDLER_TEST(WorkerChains, EndActor, FailsEachOfItsCallsOnce) {
+  EXPECT_EQ(on(0, core::EndActor{actor, 5, error("it was killed")}),
+            "0: KillDone; 2: Result, Result, Result; 3: Result");
+  expect_all_failed("it was killed");
+  core::Data late;
+  late.id = first.id();
+  late.failed = true;
+  late.error = error("it was killed");
+  EXPECT_EQ(on(2, late), "") << "nobody waits for it any more";
+  EXPECT_EQ(run(), "0: ActorEnded");
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+HANDLER_TEST(WorkerChains, EndActor, WhileItRunsTheFirst) {
+  auto running = worker.next_run(now);
+  ASSERT_NE(running, nullptr);
+  EXPECT_EQ(on(0, core::EndActor{actor, 5, error("it was killed")}),
+            "0: KillDone; 2: Result, Result, Result; 3: Result");
+  expect_all_failed("it was killed");
+  EXPECT_EQ(run(), "") << "it is destroyed after the call";
+  execute(*running);
+  worker.finish(std::move(running), now);
+  EXPECT_EQ(run(), "0: ActorEnded");
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+HANDLER_TEST(WorkerChains, Free, FailsEachCallOnTheActorOnce) {
+  EXPECT_EQ(on(0, core::Free{{actor}}), "2: Result, Result, Result; 3: Result");
+  expect_all_failed("actor 0.77.0 has ended");
+  EXPECT_EQ(run(), "0: ActorEnded");
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
 class WorkerBlocked : public WorkerHandlers {
  protected:
   // An actor here runs a call that waits for a call on another.
@@ -1360,6 +1499,21 @@ HANDLER_TEST(WorkerHandlers, Assign, OfATaskThatGoesOnPastItsTime) {
   worker.finish(std::move(running), now);
   EXPECT_EQ(step(), "0: OvertimeEnded");
   EXPECT_EQ(sent<core::OvertimeEnded>().overtime, overtime);
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+// The same of one whose time was up before its thread had come to it.
+HANDLER_TEST(WorkerHandlers, Assign, OfACommandWhoseTimeIsUpAsItBegins) {
+  Tasks one = tasks(tests::kCommand).by(2);
+  one.options().timeout_ns = 10 * kMs;
+  ASSERT_EQ(on(0, one.assign()), "");
+  auto running = worker.next_run(now);
+  ASSERT_NE(running, nullptr);
+  worker.tick(now += 11 * kMs);
+  EXPECT_EQ(step(), "0: Done; 2: Result");
+  execute(*running);
+  worker.finish(std::move(running), now);
+  EXPECT_EQ(run(), "0: OvertimeEnded");
   EXPECT_EQ(worker.what_is_left(), "");
 }
 
