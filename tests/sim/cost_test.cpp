@@ -249,13 +249,11 @@ TEST_P(Cost, GrowsWithWhatIsDone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Clusters, Cost,
-                         testing::Values(Scenario{"DependentsOfAFailure", 8'000, dependents_of_a_failure},
-                                         Scenario{"ChildrenOfOneTask", 20'000, children_of_one_task},
+                         testing::Values(Scenario{"DependentsOfAFailure", 20'000, dependents_of_a_failure},
+                                         Scenario{"ChildrenOfOneTask", 50'000, children_of_one_task},
                                          Scenario{"CancelOfAll", 8'000, cancel_of_all},
-                                         Scenario{"ManyDemands", 3'000, many_demands},
-
-                                         Scenario{"Chain", 10'000, chain},
-                                         Scenario{"LossOfARank", 20'000, loss_of_a_rank}),
+                                         Scenario{"ManyDemands", 3'000, many_demands}, Scenario{"Chain", 20'000, chain},
+                                         Scenario{"LossOfARank", 30'000, loss_of_a_rank}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 // More ranks cost the simulator more by themselves, and so do more classes: what is in no cache takes longer. So these
