@@ -28,11 +28,10 @@ namespace {
 constexpr int kFrameTag = 1;
 constexpr int kBlockTag = 16;
 constexpr std::uint64_t kBlockTags = 16'000;  // MPI promises tags up to 32,767
-// Of a block, the first few of which are under way. Open MPI 4 over TCP sends as much, with its header, in one piece
-// and at once. The rest of anything larger waits for a turn of its own; if the other rank dies then, and if a
-// connection does not take a piece in, Open MPI may lock itself out, or abort, while it gives that up.
-constexpr std::size_t kChunk = 60 << 10;
-constexpr std::size_t kChunksUnderWay = 8;
+// Of a block, two of which are under way. Little enough that a TCP connection mostly takes them in: what it does not
+// take, Open MPI 4 keeps, and when the other rank dies then, it may lock itself out while it gives that up. With chunks
+// so small that it sends them otherwise it would not, but end the whole job.
+constexpr std::size_t kChunk = 256 << 10;
 constexpr std::size_t kReceives = 16;
 constexpr std::size_t kTests = 8;         // requests of a kind that one poll finds unfinished
 constexpr std::uint32_t kLookEvery = 64;  // polls that find nothing between looks at all receives
@@ -548,7 +547,7 @@ class MpiWireImpl final : public MpiWire {
     return happened;
   }
 
-  // Keeps some chunks of a block under way. `start(offset, size)` makes the request for a chunk.
+  // Keeps two chunks of a block under way. `start(offset, size)` makes the request for a chunk.
   template <class B, class Start>
   bool move_chunks(B& block, std::size_t size, Start start) {
     bool happened = false;
@@ -559,7 +558,7 @@ class MpiWireImpl final : public MpiWire {
       block.requests.pop_front();
       happened = true;
     }
-    while (block.requests.size() < kChunksUnderWay && block.started < size) {
+    while (block.requests.size() < 2 && block.started < size) {
       const std::size_t chunk = std::min(kChunk, size - block.started);
       block.requests.push_back(start(block.started, chunk));
       block.started += chunk;
@@ -571,10 +570,9 @@ class MpiWireImpl final : public MpiWire {
   bool advance(OutBlock& block) {
     return move_chunks(block, block.bytes.size(), [&](std::size_t at, std::size_t size) {
       MPI_Request request = MPI_REQUEST_NULL;
-      // It is complete when the other rank takes it, so that no more is under way than that rank has asked for.
-      check(inside(MPI_Issend, block.bytes.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block.peer),
+      check(inside(MPI_Isend, block.bytes.data() + at, static_cast<int>(size), MPI_BYTE, static_cast<int>(block.peer),
                    tag_of(block.key), comm_, &request),
-            "MPI_Issend");
+            "MPI_Isend");
       return request;
     });
   }
