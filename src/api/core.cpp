@@ -68,8 +68,8 @@ namespace {
 thread_local std::vector<std::unique_ptr<Draft::State>> t_drafts;
 }
 
-void throw_empty_argument(std::size_t i) {
-  throw std::invalid_argument("mobula: argument " + std::to_string(i) + " is an empty Ref; it refers to nothing");
+void throw_empty_argument() {
+  throw std::invalid_argument("mobula: an argument is an empty Ref, which refers to nothing");
 }
 
 Draft::Draft() {

@@ -114,7 +114,17 @@ bool Head::give_pool(Piece& piece) {
   return true;
 }
 
-// Bundles of a rank that the scheduler knows is lost are set aside anew.
+// Bundles at a rank that closes are set aside elsewhere. Those of a group that has no room elsewhere stay until the
+// rank is gone, so that what runs in them ends as it would.
+void Head::groups_leave(RankId rank) {
+  for (auto& [id, group] : groups_) {
+    if (group.error != nullptr || scheduler_.why_infeasible(group.bundles, group.strategy)) continue;
+    scheduler_.move_away(group.pools, rank);
+  }
+  groups_lost();
+}
+
+// Bundles that have no rank any more are set aside anew.
 void Head::groups_lost() {
   for (auto& [id, group] : groups_) {
     const bool whole = std::all_of(group.pools.begin(), group.pools.end(),

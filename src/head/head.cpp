@@ -773,11 +773,11 @@ void Head::forget_recent() {
   const auto is_old = [this](const Recent& recent) { return now_ - recent.when > kOnTheWay; };
   while (!recent_order_.empty()) {
     const Recents& of = recent_[recent_order_.front()];
-    if (of.forgotten < of.all.size() && !is_old(of.all[of.forgotten])) break;
+    if (of.n_forgotten < of.all.size() && !is_old(of.all[of.n_forgotten])) break;
     forget_oldest_recent();
   }
   for (Recents& of : recent_) {
-    for (; of.forgotten != 0 && is_old(of.all.front()); --of.forgotten) of.all.pop_front();
+    for (; of.n_forgotten != 0 && is_old(of.all.front()); --of.n_forgotten) of.all.pop_front();
   }
 }
 
@@ -791,8 +791,8 @@ void Head::remember(RankId from, Recent recent) {
 void Head::forget_oldest_recent() {
   Recents& of = recent_[recent_order_.front()];
   recent_order_.pop_front();
-  if (of.forgotten == of.all.size()) return;  // of a rank that is lost
-  Recent& oldest = of.all[of.forgotten++];
+  if (of.n_forgotten == of.all.size()) return;  // of a rank that is lost
+  Recent& oldest = of.all[of.n_forgotten++];
   recent_bytes_ -= oldest.bytes;
   oldest.work.reset();
 }
@@ -841,7 +841,7 @@ void Head::handle(RankId from, const core::Done& m) {
   std::unordered_map<std::uint32_t, const ErrorRecord*> errors;
   for (const auto& e : m.errors) errors.emplace(e.index, &e.error);
   std::shared_ptr<Work> work;
-  std::size_t bytes = sizeof(Work);
+  std::size_t bytes = 0;
   const RankId owner = m.range.span.owner();
   for_each_part(m.range, from, [&](Piece& piece) {
     const Range range = piece.range;
@@ -920,7 +920,10 @@ void Head::handle(RankId from, const core::Done& m) {
     }
   });
   // On the way to this rank a result comes before its Done; on the way to others either may be first.
-  if (work != nullptr && owner != from && owner != kHeadRank) remember(from, {m.range, now_, bytes, work});
+  if (work != nullptr && owner != from && owner != kHeadRank) {
+    bytes += sizeof(Work) + work->holds.size() * sizeof(ObjectId) + work->ends.size() * sizeof(std::uint32_t);
+    remember(from, {m.range, now_, bytes, work});
+  }
   if (work != nullptr && m.elapsed_ns != 0) {
     scheduler_.measured(last_function_, m.elapsed_ns, m.range.end - m.range.begin);
   }

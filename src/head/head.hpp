@@ -229,8 +229,8 @@ class Head {
     std::shared_ptr<Work> work;  // nullptr: forgotten
   };
   struct Recents {
-    std::deque<Recent> all;     // the oldest first
-    std::size_t forgotten = 0;  // so many of them; their owners are asked all the same, or might wait for ever
+    std::deque<Recent> all;       // the oldest first
+    std::size_t n_forgotten = 0;  // of them; their owners are asked all the same, or might wait for ever
   };
   struct Survey {  // of all ranks' stores
     RankId from;
@@ -382,6 +382,7 @@ class Head {
   void place_nested_groups();
   void group_placed(ObjectId id);
   void groups_lost();
+  void groups_leave(RankId rank);
   void group_forgotten(ObjectId id);
   bool give_pool(Piece& piece);
   void member_waits(const Piece& piece, bool waits);
@@ -457,7 +458,7 @@ class Head {
   std::unordered_map<ObjectId, Entry> entries_;
   std::vector<std::vector<Piece*>> assigned_;  // by rank, in no order
   std::vector<Recents> recent_;                // by rank: what it ended for others
-  std::deque<RankId> recent_order_;            // whose they are that are not forgotten
+  std::deque<RankId> recent_order_;            // by age, the rank of each that is not forgotten
   std::size_t recent_bytes_ = 0;
   std::map<std::pair<RankId, RankId>, std::vector<Recent>> unheard_;  // the same of lost ranks, by that and the owner
   std::list<Work*> lineage_;                                          // the oldest first

@@ -102,7 +102,7 @@ void Head::let_leave() {
       of.closed = true;
       scheduler_.close(rank);
       take_all_back(rank);
-      groups_lost();
+      groups_leave(rank);
       fail_hopeless();
       settle();
       news_.push_back("rank " + std::to_string(rank) + " on " + ranks_[rank].host +

@@ -65,6 +65,13 @@ bool Scheduler::takes_of_node(const Pool& pool) const {
                      [this](const auto& amount) { return node_resources_.contains(amount.first); });
 }
 
+void Scheduler::move_away(const std::vector<PoolId>& pools, RankId from) {
+  for (const PoolId id : pools) {
+    const Pool& pool = pools_.at(id);
+    if (pool.worker == from && (pool.holders == 0 || !takes_of_node(pool))) vacate(id);
+  }
+}
+
 void Scheduler::vacate_unused(const std::vector<PoolId>& pools) {
   for (const PoolId id : pools) {
     if (pools_.at(id).holders == 0) vacate(id);

@@ -60,11 +60,6 @@ void Scheduler::remove_worker(RankId rank) {
 void Scheduler::close(RankId rank) {
   Worker& worker = workers_[rank];
   worker.closed = true;
-  // Its bundles are set aside anew elsewhere. What runs in them counts with them until it ends. But of what the ranks
-  // of a node have together, others would have at once what is still in use: such a bundle stays.
-  for (auto& [id, pool] : pools_) {
-    if (pool.worker == rank && (pool.holders == 0 || !takes_of_node(pool))) vacate(id);
-  }
   rank_changed(rank);
   if (worker.reserved) end_reservation();
   update(rank);

@@ -153,6 +153,10 @@ class Scheduler {
                    GroupTurn turn = GroupTurn::of_others);
   // The group of that pool waits for room no more: no ranks are kept free for it.
   void give_up(PoolId first);
+  // Takes the worker, which closes, from those of the pools that have it, so that they are placed elsewhere. What runs
+  // in them counts with them until it ends; but of what the ranks of a node have together others would have at once
+  // what is still in use, so such a pool stays.
+  void move_away(const std::vector<PoolId>& pools, RankId from);
   // Takes the worker from those of the pools of which nobody holds anything.
   void vacate_unused(const std::vector<PoolId>& pools);
   bool is_placed(PoolId pool) const { return pools_.at(pool).worker != detail::kNoRank; }

@@ -380,9 +380,11 @@ void Worker::tell_saved() {
   if (!draining_ || saved_all_) return;
   // One that leaves keeps nothing for others, and waits for nobody. A function that goes on past its time, or was left
   // behind in MPI, may do so for ever, and gives nobody anything.
+  const auto gives = [](const Run* run) { return !run->expired && !run->left_behind; };
   const std::vector<Run*>& runs = running_.all();
-  const bool gives = std::any_of(runs.begin(), runs.end(), [](const Run* r) { return !r->expired && !r->left_behind; });
-  if (leaves_ && (!loans_.empty() || !calls_.empty() || folds_.size() != 0 || gives || queued_tasks_ != 0)) return;
+  if (leaves_ && (!loans_.empty() || !calls_.empty() || folds_.size() != 0 || queued_tasks_ != 0 ||
+                  std::any_of(runs.begin(), runs.end(), gives)))
+    return;
   saved_all_ = std::all_of(actors_.begin(), actors_.end(), [this](const auto& of) {
     const LocalActor& actor = *of.second;
     const bool idle = actor.active == 0 || (actor.save_every == 0 && !leaves_);
@@ -615,18 +617,23 @@ void Worker::destroy_actors() {
 
 // ---- deadlocks ---------------------------------------------------------------------------------------------------
 
+// Once the call has ended, its value is on its way, or the cpus to go on with are still with others: that is no wait
+// for the other actor, which may wait for this one by now.
+bool Worker::awaits_call(const Run& run) {
+  const auto call = find_call(run.awaits);
+  return call != calls_.end() && !call->second.first.record()->ready(run.awaits.index);
+}
+
 // The head finds actors that wait for each other; one that waits for itself is found here.
 void Worker::tell_blocked(Run& run, Time now) {
   const LocalActor& actor = *run.body->actor;
-  // Once the call has ended, its value is on its way, or the cpus to go on with are still with others: that is no wait
-  // for the other actor, which may wait for this one by now.
-  const auto call = find_call(run.awaits);
-  if (call == calls_.end() || call->second.first.record()->ready(run.awaits.index)) {
+  if (!awaits_call(run)) {
     tell_unblocked(run);
     return;
   }
   if (run.blocked != 0 || run.deadlock != nullptr || now - run.awaits_since < kBlockedAfter) return;
   if (actor.options->actor.concurrency != 1) return;
+  const auto call = find_call(run.awaits);
   run.blocked = next_token_++;
   if (call->second.actor == actor.id) {
     handle(objects_.rank(), core::Deadlock{run.blocked, "the actor waits for a call on itself"});
@@ -646,6 +653,10 @@ void Worker::handle(RankId, const core::Deadlock& m) {
   if (m.token == 0) detail::throw_damaged("a deadlock is told of no method");  // those that are not blocked have none
   for (Run* run : running_.all()) {
     if (run->blocked != m.token) continue;
+    if (!awaits_call(*run)) {  // the call has ended since the head was told
+      tell_unblocked(*run);
+      return;
+    }
     run->deadlock = core::make_error(ErrorKind::deadlock, "deadlock: " + m.text, task_name(*run->body), run->awaits,
                                      objects_.rank(), 1, settings_.host);
     if (run->told != nullptr) run->told->ready(0);

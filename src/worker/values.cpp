@@ -373,7 +373,8 @@ void Worker::handle(RankId from, const core::Fetch& m) {
     return;
   }
   MOBULA_MARK("worker: a rank asks for what is not here");
-  transport_.send(from, core::NotHere{m.id, record == nullptr && m.id.span.owner() == objects_.rank()});
+  const bool is_forgotten = m.id.span.owner() == objects_.rank() && !objects_.is_wanted(m.id);
+  transport_.send(from, core::NotHere{m.id, is_forgotten});
 }
 
 void Worker::handle(RankId from, const core::Data& m) {

@@ -34,6 +34,7 @@ struct Reader {
 struct Case {
   std::string name;
   std::string expected;
+  How how = How::get;
   bool tried_again = false;
   Ref<Value> made;
   Ref<std::string> said;
@@ -66,6 +67,7 @@ int run() {
           one.name = "who " + std::to_string(static_cast<int>(who)) + ", how " + std::to_string(static_cast<int>(how)) +
                      (large ? ", large" : ", small") + (tried_again ? ", tried again" : "");
           one.expected = std::to_string(size_of(large));
+          one.how = how;
           one.tried_again = tried_again;
           one.made =
               remote<make>.with({.cpus = 0, .retries = tried_again ? 10 : 0, .placement = mobula::spread})(large);
@@ -84,14 +86,13 @@ int run() {
 
   int wrong = 0;
   int lost = 0;
-  std::size_t i = 0;
   for (Case& one : cases) {
     std::string said;
     try {
       if (one.said) {
         said = mobula::get(one.said, 60s);
       } else if (!one.said_by_thread.valid()) {
-        said = read(static_cast<How>(i / 4 % 5), one.made);
+        said = read(one.how, one.made);
       } else if (one.said_by_thread.wait_for(60s) == std::future_status::ready) {
         said = one.said_by_thread.get();
       } else {
@@ -100,7 +101,6 @@ int run() {
     } catch (const mobula::TimedOut&) {
       said = "waits for ever: " + mobula::explain(one.said);
     }
-    ++i;
     const bool is_lost = said == "lost" && !one.tried_again;
     lost += is_lost ? 1 : 0;
     if (is_lost || said == one.expected) continue;

@@ -66,9 +66,9 @@ std::size_t inline_limit();
 // Adds argument i as a value; a large one is put once and becomes a dependency.
 template <class T>
 void add_value(Draft::State& draft, std::size_t i, const T& value);
-[[noreturn]] void throw_empty_argument(std::size_t i);
+[[noreturn]] void throw_empty_argument();
 inline void add_dep(Draft::State& draft, std::size_t i, const Handle& handle) {
-  if (!handle) throw_empty_argument(i);
+  if (!handle) throw_empty_argument();
   draft.dep_mask |= std::uint64_t{1} << i;
   draft.deps.push_back(handle);
 }

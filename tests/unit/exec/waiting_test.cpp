@@ -163,6 +163,7 @@ class Alone : public testing::Test {
       EXPECT_THROW(engine_->step(), Error);
     }
     engine_->stop_threads();  // who was left behind, too
+    engine_->on_must_end = {};
     for (auto& waiter : waiters) EXPECT_EQ(waiter.get(), "mobula: this rank can't go on: MPI_Test failed");
   }
 

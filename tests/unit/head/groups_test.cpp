@@ -118,5 +118,24 @@ TEST_F(GroupsApart, BundlesOfARankThatLeavesMove) {
   EXPECT_EQ(head.why_not_sums(), "");
 }
 
+// What runs there, and what that asks for, ends as it would.
+TEST_F(GroupsApart, BundlesThatFindNoRoomElsewhereStayWithARankThatLeaves) {
+  const ObjectId group = ask_for(kOwner, 1, 3, Strategy::strict_spread);
+  const tests::Tasks first = tests::tasks().by(kOwner, 10).in_bundle(group, 0);
+  const tests::Tasks queued = tests::tasks().by(kOwner, 11).in_bundle(group, 0);
+  head.handle(kOwner, first.submit());
+  head.handle(kOwner, queued.submit());
+  step(kMs);
+  const std::string place = head.explain(first.id());
+  const auto leaves = static_cast<RankId>(place.at(place.find("is at rank ") + 11) - '0');
+  head.handle(leaves, core::Leave{60'000 * kMs});
+  for (int i = 0; i < 3; ++i) step(400 * kMs);
+  EXPECT_EQ(head.unfinished(), 2U);
+  head.handle(leaves, first.done());
+  step(kMs);
+  EXPECT_NE(head.explain(queued.id()).find("is at rank " + std::to_string(leaves)), std::string::npos)
+      << head.explain(queued.id());
+}
+
 }  // namespace
 }  // namespace mobula::head

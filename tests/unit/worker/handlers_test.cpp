@@ -669,6 +669,18 @@ HANDLER_TEST(WorkerHandlers, Fetch, OfWhatIsNotHere) {
   EXPECT_EQ(worker.what_is_left(), "");
 }
 
+// Others of its record live.
+HANDLER_TEST(WorkerHandlers, Fetch, OfWhatItsOwnerHasForgotten) {
+  const Handle kept = put(10);
+  const ObjectId let_go = put(10).id();
+  ASSERT_EQ(kept.id().span, let_go.span);
+  step();
+  on(0, core::Free{{let_go}});
+  EXPECT_EQ(on(3, core::Fetch{kept.id(), 0, false}), "3: Data");
+  EXPECT_EQ(on(3, core::Fetch{let_go, 0, false}), "3: NotHere");
+  EXPECT_TRUE(sent<core::NotHere>().forgotten);
+}
+
 // One fetch serves all who ask; who asks waits only for a rank that was told its place before.
 HANDLER_TEST(WorkerHandlers, Fetch, OfWhatIsOnItsWay) {
   const Handle handle = foreign(object_of(3, 1));
@@ -1207,6 +1219,17 @@ TEST_F(WorkerBlocked, WhoseCallHasEndedIsNotBlockedAnyMore) {
   EXPECT_EQ(waiting->deadlock, nullptr);
   EXPECT_TRUE(worker.resume(*waiting));
   EXPECT_EQ(step(), "0: Lending");
+}
+
+HANDLER_TEST(WorkerBlocked, Deadlock, IsNoneOnceTheCallHasEnded) {
+  ASSERT_EQ(on(0, core::Located{there.id(), 2, {}}), "2: Call");
+  const int seven = 7;
+  core::Result stored = result(tasks().by(1, called.id().span.value & 0xff), seven);
+  stored.stored.push_back({0, tests::kLargeSize});
+  ASSERT_EQ(on(2, stored), "0: Made, Counted");
+  EXPECT_EQ(on(0, core::Deadlock{token, "a circle"}), "0: Blocked");
+  EXPECT_FALSE(sent<core::Blocked>().waits);
+  EXPECT_EQ(waiting->deadlock, nullptr);
 }
 
 HANDLER_TEST(WorkerBlocked, Deadlock, IsToldToTheMethodThatWaits) {
