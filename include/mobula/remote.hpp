@@ -278,7 +278,8 @@ class RemoteWith {
 
 // F is a free function or a captureless lambda; it may return void. Arguments are converted to its parameters here and
 // travel by value; a Ref<T> for a parameter of type T or const T&, or one that a T converts to, is a dependency.
-// Returns at once, or as soon as there is room for one more task. Throws Infeasible.
+// Returns at once, or as soon as there is room for one more task. Throws Infeasible, and std::invalid_argument for an
+// empty Ref.
 //
 // With an Actor<C> as first argument, and F a member function of C or a function whose first parameter is C& or
 // const C&, it is a call on that actor: see actor.hpp.
