@@ -986,42 +986,42 @@ void Engine::look_at_places(Time now) {
 }
 
 // The thread goes where the run's slots are, and where all slots are if it has none.
-void Engine::bind_to(const worker::Run& run) {
-  const auto& lenders = run.body->all_lenders();
-  const bool several = run.slots.size() > 1 || !lenders.empty();
-  const bool moves = !settings_.slot_cpus.empty() && (several || run.slot != t_bound_slot);
+void Engine::bind_to(const worker::Body& body, int slot, const core::Small<int, 2>& slots) {
+  const auto& lenders = body.all_lenders();
+  const bool several = slots.size() > 1 || !lenders.empty();
+  const bool moves = !settings_.slot_cpus.empty() && (several || slot != t_bound_slot);
   if (omp_set_num_threads != nullptr) {
     // As many as the run has cores: a slot may have more than one.
-    int cores = std::max(1, static_cast<int>(run.body->cpus()));
-    if (run.slot >= 0 && static_cast<std::size_t>(run.slot) < settings_.slot_cores.size()) {
-      cores *= settings_.slot_cores[static_cast<std::size_t>(run.slot)];
+    int cores = std::max(1, static_cast<int>(body.cpus()));
+    if (slot >= 0 && static_cast<std::size_t>(slot) < settings_.slot_cores.size()) {
+      cores *= settings_.slot_cores[static_cast<std::size_t>(slot)];
     }
     give_to_openmp(cores, moves);
   }
   if (!moves) return;
-  if (!several && run.slot >= 0) {
-    topology::bind_thread(settings_.slot_cpus[static_cast<std::size_t>(run.slot) % settings_.slot_cpus.size()]);
-    t_bound_slot = run.slot;
+  if (!several && slot >= 0) {
+    topology::bind_thread(settings_.slot_cpus[static_cast<std::size_t>(slot) % settings_.slot_cpus.size()]);
+    t_bound_slot = slot;
     return;
   }
   std::vector<int> cpus;
-  const auto add = [&](std::size_t slot) {
-    const auto& of = settings_.slot_cpus[slot % settings_.slot_cpus.size()];
+  const auto add = [&](std::size_t at) {
+    const auto& of = settings_.slot_cpus[at % settings_.slot_cpus.size()];
     cpus.insert(cpus.end(), of.begin(), of.end());
   };
   if (several) {
-    for (const int slot : run.slots) add(static_cast<std::size_t>(slot));
+    for (const int one : slots) add(static_cast<std::size_t>(one));
     // As many of the lenders' slots as it asked for.
-    double missing = run.body->cpus() - static_cast<double>(run.slots.size());
+    double missing = body.cpus() - static_cast<double>(slots.size());
     for (const detail::RankId lender : lenders) {
       const auto of = settings_.node_slots.find(lender);
       if (of == settings_.node_slots.end()) continue;
-      for (const auto& slot : of->second) {
-        if (--missing > -1) cpus.insert(cpus.end(), slot.begin(), slot.end());
+      for (const auto& lent : of->second) {
+        if (--missing > -1) cpus.insert(cpus.end(), lent.begin(), lent.end());
       }
     }
   } else {
-    for (std::size_t slot = 0; slot < settings_.slot_cpus.size(); ++slot) add(slot);
+    for (std::size_t i = 0; i < settings_.slot_cpus.size(); ++i) add(i);
   }
   topology::bind_thread(cpus);
   t_bound_slot = several ? kUnbound : -1;
@@ -1036,8 +1036,12 @@ void Engine::execute(Lock& lock, std::unique_ptr<worker::Run> run) {
   const bool is_member = run->is_member();
   const int policy = is_member ? sched_getscheduler(t_thread) : -1;
   if (is_member && worker_->stuck() != 0) let_waker_go_on(t_thread);
+  // Threads that an earlier task of this thread has left behind may lend them for this run as soon as they have the
+  // lock.
+  const int slot = run->slot;
+  const core::Small<int, 2> slots = run->slots;
   lock.unlock();
-  if (t_number != 0) bind_to(*run);  // one that a task has started keeps the place that it has
+  if (t_number != 0) bind_to(*run->body, slot, slots);  // one that a task has started keeps the place that it has
   worker::Run* const outer = std::exchange(t_run, run.get());
   if (!run->saves) {
     if (journal_ == nullptr) {

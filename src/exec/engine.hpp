@@ -245,7 +245,7 @@ class Engine {
   void lend_what_stands_still(Time now);
   bool is_strange() const;
   void execute(Lock& lock, std::unique_ptr<worker::Run> run);
-  void bind_to(const worker::Run& run);
+  void bind_to(const worker::Body& body, int slot, const core::Small<int, 2>& slots);
   void forget_helpers();
   Thread* callers_thread();
   void wait_for_job(Lock& lock, Condition met, Time deadline);
