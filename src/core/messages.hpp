@@ -590,9 +590,10 @@ struct DropCommunicator {
 struct TakeBack {
   std::uint32_t tasks = 0;  // at most
   bool waiting = false;     // also those whose inputs are not there
+  bool keeps_wide = false;  // but of these not what has the cores of other ranks set aside
   template <class V>
   void fields(V&& visit) {
-    visit(tasks, waiting);
+    visit(tasks, waiting, keeps_wide);
   }
 };
 

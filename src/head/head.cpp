@@ -732,7 +732,9 @@ void Head::step(Time now) {
     settle();
   } while (scheduler_.queued_tasks() > queued);
   if (!waits_.empty()) find_deadlocks();
-  for (const RankId rank : scheduler_.take_reserved()) take_all_back(rank);
+  // A wide task that ranks were kept free for has had its turn. Taken back while its inputs come, it and the gang that
+  // the ranks are kept free for now would take turns for ever.
+  for (const RankId rank : scheduler_.take_reserved()) take_all_back(rank, true);
   if (scheduler_.may_rebalance()) {
     while (const auto take = scheduler_.rebalance(now))
       transport_.send(take->worker, core::TakeBack{take->tasks, false});

@@ -341,7 +341,7 @@ class Head {
   void make_again_or_fail(ObjectId id);
   bool went_nowhere(ObjectId id, const Entry& entry) const;
   void result_lost(ObjectId id, Entry& entry);
-  void take_all_back(RankId rank);
+  void take_all_back(RankId rank, bool keeps_wide = false);
   Piece& add_again(const Range& range, const std::shared_ptr<Work>& work, std::uint32_t attempt);
   void start_again(Piece& piece);
   void make_again(ObjectId id);

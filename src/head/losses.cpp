@@ -377,8 +377,8 @@ std::string Head::why_not_again(const Entry& of) {
 
 // All that the rank has not begun, since some of it waits for what nobody makes yet, and holds the room that the making
 // of it needs.
-void Head::take_all_back(RankId rank) {
-  transport_.send(rank, core::TakeBack{std::numeric_limits<std::uint32_t>::max(), true});
+void Head::take_all_back(RankId rank, bool keeps_wide) {
+  transport_.send(rank, core::TakeBack{std::numeric_limits<std::uint32_t>::max(), true, keeps_wide});
 }
 
 // Sees to it that a value that is gone is made again, and what that takes, as far as possible: what can't be has an

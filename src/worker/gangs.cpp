@@ -32,7 +32,7 @@ void Worker::member_ended(const Run& run, Report report) {
   if (member.broken_at != 0) {
     MOBULA_MARK("worker: a member comes back whose gang is broken");
     tell_member(member, gang, member.stuck ? MemberState::freed : MemberState::dropped);
-    members_.erase(found);
+    erase_member(found);
     redirect({run.range.span, run.range.begin});
     return;
   }
@@ -44,7 +44,22 @@ void Worker::member_ended(const Run& run, Report report) {
   }
   if (objects_.has_holds()) tell_holds();  // what the result holds is known before its giver may be gone
   member.report = std::move(report);
+  member.cpus = cpus_of(run);
+  lend_ended(member);
   tell_member(member, gang, MemberState::ended);
+}
+
+// To be called whenever the member may have ended well, its gang may have begun or ceased to wait, or is over.
+void Worker::lend_ended(Member& member) {
+  const double cpus = member.report && member.gang_waits ? member.cpus : 0;
+  lent_changed_ = unused_.set(member.unused, cpus) || lent_changed_;
+  lent_changed_ = unused_of_members_.set(member.unused_of_member, cpus) || lent_changed_;
+}
+
+void Worker::erase_member(std::map<std::uint64_t, Member>::iterator of) {
+  of->second.gang_waits = false;
+  lend_ended(of->second);
+  members_.erase(of);
 }
 
 void Worker::handle(RankId, const core::GangOver& m) {
@@ -54,7 +69,8 @@ void Worker::handle(RankId, const core::GangOver& m) {
   if (m.good) {
     if (!member.report) detail::throw_damaged("a gang has ended before its members");
     Report report = std::move(*member.report);
-    members_.erase(found);
+    erase_member(found);
+    tell_less_lent();
     send_report(std::move(report));
     return;
   }
@@ -71,7 +87,7 @@ void Worker::handle(RankId, const core::GangOver& m) {
     if (Piece* piece = piece_with(id)) erase_piece(*piece);
     tell_member(member, m.gang, MemberState::dropped);
   }
-  members_.erase(found);
+  erase_member(found);
   redirect(id);
 }
 
@@ -81,6 +97,7 @@ void Worker::handle(RankId, const core::GangWaits& m) {
   Member& member = found->second;
   member.gang_waits = m.waits;
   if (member.run != nullptr && member.broken_at == 0) set_gang_waits(*member.run, m.waits);
+  lend_ended(member);
 }
 
 // Has a member lend its cpus, as if it waited, or take them back where it does not wait itself.

@@ -604,7 +604,8 @@ void Worker::handle(RankId, const core::TakeBack& m) {
   if (m.waiting) {
     for (const auto& [id, in] : interests_) {
       for (Piece* piece : in.pieces) {
-        if (piece->may_go_back()) whole.push_back(piece);
+        const bool stays = m.keeps_wide && !piece->body->lenders.empty();
+        if (piece->may_go_back() && !stays) whole.push_back(piece);
       }
     }
     // In a fixed order, so that a simulated run repeats exactly; each once.

@@ -590,10 +590,16 @@ class Worker {
     bool stuck = false;            // so it was told
     Time broken_at = 0;            // the gang is over, without results; 0: it is not
     std::optional<Report> report;  // it has ended well
+    double cpus = 0;               // that it had, then
+    // Parts of the sums of that name: while its gang waits, who has ended well lends its cpus like the others.
+    double unused = 0;
+    double unused_of_member = 0;
   };
   void tell_member(const Member& member, std::uint64_t gang, core::MemberState state,
                    const core::ErrorRecord& error = {});
   void member_ended(const Run& run, Report report);
+  void lend_ended(Member& member);
+  void erase_member(std::map<std::uint64_t, Member>::iterator of);
   void check_members(Time now);
   static constexpr Time kGangWaitsAfter = 100'000'000;  // ns that a member waits before its gang is said to wait
   void set_gang_waits(Run& run, bool waits);

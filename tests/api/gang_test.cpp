@@ -76,9 +76,9 @@ struct Whole {
   int touch() { return 1; }
 };
 
-// Nested work that needs the very cpus of the members that meet already.
+// Nested work that needs the very cpus of the members that meet already, or have ended.
 enum class Needs : std::uint8_t { all_ranks, each_rank, whole_rank, bundles, actor };
-int needs_others(const Ranks& ranks, Needs needs, double cpus) {
+int needs_others(const Ranks& ranks, Needs needs, double cpus, bool meet) {
   const auto all = static_cast<std::size_t>(ranks.size());
   if (ranks.rank() == ranks.size() - 1) {
     if (needs == Needs::all_ranks) get(gang<place>(all));
@@ -99,7 +99,7 @@ int needs_others(const Ranks& ranks, Needs needs, double cpus) {
       for (const auto& actor : actors) get(remote<&Whole::touch>(actor));
     }
   }
-  ranks.barrier();
+  if (meet) ranks.barrier();
   return ranks.size();
 }
 
@@ -204,13 +204,15 @@ TEST(Gang, AGangInAMember) {
   EXPECT_EQ(get(second), std::vector<int>(k, static_cast<int>(k)));
 }
 
-TEST(Gang, NestedWorkThatNeedsTheCpusOfMembersInsideMpi) {
+TEST(Gang, NestedWorkThatNeedsTheCpusOfMembersInsideMpiOrThatHaveEnded) {
   const std::size_t k = workers();
   const auto& ranks = mobula::cluster().ranks;
   double cpus = 1000;  // of the smallest rank
   for (const auto& rank : ranks) cpus = rank.slots != 0 ? std::min(cpus, static_cast<double>(rank.slots)) : cpus;
-  for (const Needs needs : {Needs::all_ranks, Needs::each_rank, Needs::whole_rank, Needs::bundles, Needs::actor}) {
-    EXPECT_EQ(get(gang<needs_others>(k, needs, cpus)), std::vector<int>(k, static_cast<int>(k)));
+  for (const bool meet : {true, false}) {
+    for (const Needs needs : {Needs::all_ranks, Needs::each_rank, Needs::whole_rank, Needs::bundles, Needs::actor}) {
+      EXPECT_EQ(get(gang<needs_others>(k, needs, cpus, meet)), std::vector<int>(k, static_cast<int>(k)));
+    }
   }
   EXPECT_EQ(get(gang<place>.with({.cpus = cpus})(k)).size(), k) << "all is free again";
 }

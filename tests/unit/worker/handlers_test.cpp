@@ -307,6 +307,17 @@ HANDLER_TEST(WorkerHandlers, TakeBack, OfWhatWaitsForInputs) {
   EXPECT_EQ(worker.what_is_left(), "");
 }
 
+// Only where what it waits for is nobody's yet, or this rank leaves.
+HANDLER_TEST(WorkerHandlers, TakeBack, OfAWideTaskThatWaitsForInputs) {
+  core::Assign wide = tasks(tests::kAdd).by(2).after(object_of(3, 1)).assign();
+  wide.lenders = {3};
+  ASSERT_EQ(on(0, wide), "0: Locate");
+  EXPECT_EQ(on(0, core::TakeBack{5, true, true}), "0: GaveBack");
+  EXPECT_TRUE(sent<core::GaveBack>().ranges.empty());
+  EXPECT_EQ(on(0, core::TakeBack{5, true}), "0: GaveBack");
+  EXPECT_EQ(sent<core::GaveBack>().ranges.size(), 1U);
+}
+
 HANDLER_TEST(WorkerHandlers, TakeBack, LeavesActorsCallsAndMembers) {
   const ObjectId actor = make_actor();
   ASSERT_EQ(on(2, tasks(tests::kStep).by(2).call(actor)), "");
@@ -1390,8 +1401,19 @@ HANDLER_TEST(WorkerGangs, GangWaits, BeforeTheMemberHasBegun) {
   EXPECT_EQ(step(), "0: Lending");
   execute(*running);
   worker.finish(std::move(running), now);
-  EXPECT_EQ(step(), "0: Lending, Member") << "that it lends no more is known first";
-  EXPECT_EQ(on(0, core::GangOver{3, false}), "");
+  EXPECT_EQ(step(), "0: Member") << "it goes on to lend";
+  EXPECT_EQ(on(0, core::GangOver{3, false}), "0: Lending");
+  EXPECT_EQ(worker.what_is_left(), "");
+}
+
+// What the others wait for may need its cpus, too.
+HANDLER_TEST(WorkerGangs, GangWaits, HasAMemberLendThatHasEnded) {
+  EXPECT_EQ(run(), "0: Member");
+  EXPECT_EQ(on(0, core::GangWaits{3, true}), "0: Lending");
+  EXPECT_EQ(sent<core::Lending>(), (core::Lending{1, 1, 0}));
+  EXPECT_EQ(on(0, core::GangWaits{3, false}), "0: Lending");
+  EXPECT_EQ(on(0, core::GangWaits{3, true}), "0: Lending");
+  EXPECT_EQ(on(0, core::GangOver{3, true}), "0: Lending, Done; 2: Result") << "that it lends no more is known first";
   EXPECT_EQ(worker.what_is_left(), "");
 }
 
