@@ -204,7 +204,7 @@ PlacementGroup placement_group(const std::vector<Demand>& bundles, Strategy stra
   exec::Engine& engine = api::engine();
   core::WireOptions options;
   for (const Demand& d : bundles) options.demands.push_back({d.cpus, d.gpus, d.memory, d.resources});
-  for (const auto& demand : options.demands) core::check_demand(demand);
+  for (auto& demand : options.demands) core::check_demand(demand);
   options.place_index = static_cast<std::uint32_t>(strategy);
   detail::Handle handle;
   {

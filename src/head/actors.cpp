@@ -35,6 +35,10 @@ void Head::actor_submitted(const Piece& piece) {
   const ObjectId id{piece.range.span, piece.range.begin};
   const core::ActorTraits& traits = piece.work->options->actor;
   Actor& actor = actors_[id];
+  if (actor.state == Actor::State::ended) {
+    entry(id).error = actor.error;
+    return;
+  }
   actor.state = Actor::State::pending;
   actor.traits = traits;
   if (traits.restarts > 0 || traits.checkpoint_every != 0) actor.work = piece.work;

@@ -282,7 +282,10 @@ void Head::handle(RankId from, const core::Submit& m) {
   if (options != nullptr && options->is_actor) {
     if (n != 1) detail::throw_damaged("an actor is made by one task");
     const Actor* actor = find_actor(first);
-    if (actor != nullptr && actor->state != Actor::State::reserved) detail::throw_damaged("an actor is made twice");
+    // One that has a name may have been found by it, and killed, before this came.
+    const bool is_new =
+        actor == nullptr || actor->state == Actor::State::reserved || actor->state == Actor::State::ended;
+    if (!is_new) detail::throw_damaged("an actor is made twice");
   }
   Piece* promise = nullptr;
   if (any_unfinished(m.range)) {
@@ -326,6 +329,11 @@ void Head::handle(RankId from, const core::Submit& m) {
     if (standing(of.options->near, &worker) != Standing::assigned)
       worker = location(of.options->near, find_entry(of.options->near));
     piece.preferred = worker;
+  }
+  if (of.options && of.options->is_actor && fail_if_killed(piece)) {
+    MOBULA_MARK("head: an actor was killed before it was submitted");
+    settle();
+    return;
   }
   if (m.kept) {
     kept_at(piece, from);

@@ -87,7 +87,7 @@ std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions*
   auto wire = std::make_shared<core::WireOptions>();
   wire->demands.push_back({options->cpus, options->gpus, options->memory, options->resources});
   for (const Demand& d : options->alternatives) wire->demands.push_back({d.cpus, d.gpus, d.memory, d.resources});
-  for (const auto& d : wire->demands) core::check_demand(d);
+  for (auto& d : wire->demands) core::check_demand(d);
   if (options->retries < 0) throw std::invalid_argument("mobula: TaskOptions::retries must not be negative");
   wire->retries = options->retries;
   wire->retry_exceptions = options->retry_exceptions;

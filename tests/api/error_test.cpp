@@ -263,6 +263,7 @@ TEST(Options, InfeasibleIsThrownAtTheSubmission) {
   EXPECT_THROW(remote<twice>.with({.cpus = 1e6})(1), mobula::Infeasible);
   EXPECT_THROW(remote<twice>.with({.gpus = 100})(1), mobula::Infeasible);
   EXPECT_THROW(remote<twice>.with({.resources = {{"unobtainium", 1}}})(1), mobula::Infeasible);
+  EXPECT_EQ(get(remote<twice>.with({.resources = {{"unobtainium", 0}, {"license", 0}}})(1)), 2);
   EXPECT_THROW(remote<twice>.with({.memory = std::size_t{1} << 60})(1), mobula::Infeasible);
   EXPECT_THROW(remote<twice>.with({.placement = mobula::on_rank(9999)})(1), mobula::Infeasible);
   EXPECT_THROW(remote<twice>.with({.placement = mobula::on_node(9999)})(1), mobula::Infeasible);

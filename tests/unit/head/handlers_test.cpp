@@ -1104,6 +1104,20 @@ HANDLER_TEST(HeadHandlers, Ask, ToKillWhatIsNoActor) {
   EXPECT_FALSE(sent<core::Answer>().yes);
 }
 
+// Somebody has found it by its name, before the head has heard what makes it.
+HANDLER_TEST(HeadHandlers, Ask, ToKillAnActorThatIsNotSubmittedYet) {
+  const Tasks actor = counter().by(1);
+  ASSERT_EQ(on(1, ask_for_name(Question::reserve, actor.id(), "clock")), "1: Answer");
+  ASSERT_EQ(on(2, ask_for_name(Question::find, {}, "clock")), "2: Answer");
+  EXPECT_EQ(on(2, ask(Question::kill, actor.id())), "2: Answer");
+  EXPECT_TRUE(sent<core::Answer>().yes);
+  EXPECT_EQ(on(1, actor.submit()), "1: Result") << "it fails";
+  EXPECT_EQ(head.unfinished(), 0U);
+  on(1, core::Holds{{}, {actor.id()}, {}});
+  on(2, core::Holds{{}, {actor.id()}, {}});
+  EXPECT_EQ(head.what_is_left(), "");
+}
+
 // It is not made elsewhere.
 HANDLER_TEST(HeadHandlers, Ask, ToKillAnActorWhoseRankIsLostWhileItIsMade) {
   const Tasks actor = counter().by(0);
