@@ -203,8 +203,7 @@ PlacementGroup placement_group(const std::vector<Demand>& bundles, Strategy stra
   if (bundles.empty()) throw std::invalid_argument("mobula::placement_group: there are no bundles");
   exec::Engine& engine = api::engine();
   core::WireOptions options;
-  for (const Demand& d : bundles) options.demands.push_back({d.cpus, d.gpus, d.memory, d.resources});
-  for (auto& demand : options.demands) core::check_demand(demand);
+  for (const Demand& d : bundles) options.demands.push_back(core::checked({d.cpus, d.gpus, d.memory, d.resources}));
   options.place_index = static_cast<std::uint32_t>(strategy);
   detail::Handle handle;
   {

@@ -95,12 +95,13 @@ bool is_sound(const WireDemand& d) {
 
 }  // namespace
 
-void check_demand(WireDemand& d) {
+WireDemand checked(WireDemand d) {
   if (!is_sound(d)) {
     throw std::invalid_argument(
         "mobula: cpus, gpus and resources must be finite and not negative, and gpus above 1 whole");
   }
   std::erase_if(d.resources, [](const auto& amount) { return amount.second == 0; });
+  return d;
 }
 
 void check_demands(std::span<const WireDemand> demands) {

@@ -33,9 +33,9 @@ inline detail::FunctionInfo::Kind kind_of(const TaskBody& body) {
   return body.options.is_actor ? Kind::constructor : body.options.gang != 0 ? Kind::member : Kind::task;
 }
 
-// Throws std::invalid_argument for what makes no sense. What is asked none of is not asked for.
-void check_demand(WireDemand& demand);
-// The same of those in a message, of which there is one at least. Throws ProtocolError.
+// Without what is asked none of. Throws std::invalid_argument for what makes no sense.
+WireDemand checked(WireDemand demand);
+// Looks at those in a message, of which there is one at least. Throws ProtocolError for what makes no sense.
 void check_demands(std::span<const WireDemand> demands);
 
 // Equal on ranks that run the same binary, and different, as far as 64 bits go, on others.

@@ -118,7 +118,9 @@ bool Head::give_pool(Piece& piece) {
 // rank is gone, so that what runs in them ends as it would.
 void Head::groups_leave(RankId rank) {
   for (auto& [id, group] : groups_) {
-    if (group.error != nullptr || scheduler_.why_infeasible(group.bundles, group.strategy)) continue;
+    const bool is_there = std::any_of(group.pools.begin(), group.pools.end(),
+                                      [&](const auto pool) { return scheduler_.rank_of(pool) == rank; });
+    if (!is_there || group.error != nullptr || scheduler_.why_infeasible(group.bundles, group.strategy)) continue;
     scheduler_.move_away(group.pools, rank);
   }
   groups_lost();

@@ -159,7 +159,8 @@ class Scheduler {
   void move_away(const std::vector<PoolId>& pools, RankId from);
   // Takes the worker from those of the pools of which nobody holds anything.
   void vacate_unused(const std::vector<PoolId>& pools);
-  bool is_placed(PoolId pool) const { return pools_.at(pool).worker != detail::kNoRank; }
+  bool is_placed(PoolId pool) const { return rank_of(pool) != detail::kNoRank; }
+  RankId rank_of(PoolId pool) const { return pools_.at(pool).worker; }  // kNoRank: none yet
   // Nothing is queued there any more; it goes once nothing is held.
   void close_pool(PoolId pool);
   std::optional<std::string> why_infeasible(const std::vector<core::WireDemand>& bundles, Strategy strategy) const;

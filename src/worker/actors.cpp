@@ -619,27 +619,28 @@ void Worker::destroy_actors() {
 
 // Once the call has ended, its value is on its way, or the cpus to go on with are still with others: that is no wait
 // for the other actor, which may wait for this one by now.
-bool Worker::awaits_call(const Run& run) {
+const Worker::PendingCall* Worker::awaited_call(const Run& run) {
   const auto call = find_call(run.awaits);
-  return call != calls_.end() && !call->second.first.record()->ready(run.awaits.index);
+  const bool waits = call != calls_.end() && !call->second.first.record()->ready(run.awaits.index);
+  return waits ? &call->second : nullptr;
 }
 
 // The head finds actors that wait for each other; one that waits for itself is found here.
 void Worker::tell_blocked(Run& run, Time now) {
   const LocalActor& actor = *run.body->actor;
-  if (!awaits_call(run)) {
+  const PendingCall* const call = awaited_call(run);
+  if (call == nullptr) {
     tell_unblocked(run);
     return;
   }
   if (run.blocked != 0 || run.deadlock != nullptr || now - run.awaits_since < kBlockedAfter) return;
   if (actor.options->actor.concurrency != 1) return;
-  const auto call = find_call(run.awaits);
   run.blocked = next_token_++;
-  if (call->second.actor == actor.id) {
+  if (call->actor == actor.id) {
     handle(objects_.rank(), core::Deadlock{run.blocked, "the actor waits for a call on itself"});
     return;
   }
-  transport_.send(kHeadRank, core::Blocked{actor.id, call->second.actor, run.blocked, true});
+  transport_.send(kHeadRank, core::Blocked{actor.id, call->actor, run.blocked, true});
 }
 
 // Its method waits for no other actor any more.
@@ -653,7 +654,7 @@ void Worker::handle(RankId, const core::Deadlock& m) {
   if (m.token == 0) detail::throw_damaged("a deadlock is told of no method");  // those that are not blocked have none
   for (Run* run : running_.all()) {
     if (run->blocked != m.token) continue;
-    if (!awaits_call(*run)) {  // the call has ended since the head was told
+    if (awaited_call(*run) == nullptr) {  // the call has ended since the head was told
       tell_unblocked(*run);
       return;
     }

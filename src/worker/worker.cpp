@@ -85,9 +85,9 @@ std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions*
   if (options == nullptr) return nullptr;
   if (options_wire_ != nullptr && options_copy_ == *options) return options_wire_;
   auto wire = std::make_shared<core::WireOptions>();
-  wire->demands.push_back({options->cpus, options->gpus, options->memory, options->resources});
-  for (const Demand& d : options->alternatives) wire->demands.push_back({d.cpus, d.gpus, d.memory, d.resources});
-  for (auto& d : wire->demands) core::check_demand(d);
+  wire->demands.push_back(core::checked({options->cpus, options->gpus, options->memory, options->resources}));
+  for (const Demand& d : options->alternatives)
+    wire->demands.push_back(core::checked({d.cpus, d.gpus, d.memory, d.resources}));
   if (options->retries < 0) throw std::invalid_argument("mobula: TaskOptions::retries must not be negative");
   wire->retries = options->retries;
   wire->retry_exceptions = options->retry_exceptions;
@@ -108,8 +108,7 @@ std::shared_ptr<const core::WireOptions> Worker::wire_options(const TaskOptions*
 std::shared_ptr<const core::WireOptions> Worker::actor_options(const ActorOptions& options,
                                                                const FunctionInfo& constructor) {
   auto wire = std::make_shared<core::WireOptions>();
-  wire->demands.push_back({options.cpus, options.gpus, options.memory, options.resources});
-  core::check_demand(wire->demands.front());
+  wire->demands.push_back(core::checked({options.cpus, options.gpus, options.memory, options.resources}));
   if (options.restarts < 0 || options.call_retries < 0 || options.concurrency == 0) {
     throw std::invalid_argument(
         "mobula: ActorOptions: restarts and call_retries must not be negative, and concurrency is at least 1");

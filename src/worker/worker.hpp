@@ -457,7 +457,7 @@ class Worker {
   static constexpr Time kBlockedAfter = 100'000'000;  // ns that a method waits for a call before the head is told
   void tell_blocked(Run& run, Time now);
   void tell_unblocked(Run& run);
-  bool awaits_call(const Run& run);
+  const PendingCall* awaited_call(const Run& run);
   Time look_at(Run& run, Time now);
   void time_out(Run& run);
   void actors_made(const Range& range);

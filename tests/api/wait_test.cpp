@@ -119,7 +119,7 @@ TEST_P(Waits, EachIsToldHowItEnded) {
             if (fate == Fate::cancelled) mobula::cancel(one.made);
             EXPECT_EQ(read(how, one.made), one.expected) << one.name;
           } else if (who == Who::thread_of_driver) {
-            one.said_by_thread = std::async(std::launch::async, [how, ref = one.made] { return read(how, ref); });
+            one.said_by_thread = read_by_thread(how, one.made);
           } else if (who == Who::task || who == Who::thread_of_task) {
             one.said = remote<read_in_task>.with({.placement = on_rank(here)})(who, how, box);
           } else {

@@ -50,9 +50,13 @@ inline std::string read(How how, const mobula::Ref<Value>& ref) {
   }
 }
 
+inline std::future<std::string> read_by_thread(How how, const mobula::Ref<Value>& ref) {
+  return std::async(std::launch::async, [how, ref] { return read(how, ref); });
+}
+
 inline std::string read_as(Who who, How how, const mobula::Ref<Value>& ref) {
-  if (who != Who::thread_of_task && who != Who::thread_of_method) return read(how, ref);
-  return std::async(std::launch::async, [&] { return read(how, ref); }).get();
+  const bool is_thread = who == Who::thread_of_task || who == Who::thread_of_method;
+  return is_thread ? read_by_thread(how, ref).get() : read(how, ref);
 }
 
 }  // namespace waits

@@ -73,8 +73,7 @@ int run() {
               remote<make>.with({.cpus = 0, .retries = tried_again ? 10 : 0, .placement = mobula::spread})(large);
           const std::vector box{one.made};
           if (who == Who::task || who == Who::thread_of_task) one.said = remote<read_in_task>.with(here)(who, how, box);
-          if (who == Who::thread_of_driver)
-            one.said_by_thread = std::async(std::launch::async, [how, ref = one.made] { return read(how, ref); });
+          if (who == Who::thread_of_driver) one.said_by_thread = read_by_thread(how, one.made);
           if (who == Who::method || who == Who::thread_of_method)
             one.said = remote<&Reader::read>(reader, who, how, box);
         }

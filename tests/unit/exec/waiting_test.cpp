@@ -6,6 +6,7 @@
 #include <atomic>
 #include <functional>
 #include <future>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -116,6 +117,17 @@ class Alone : public testing::Test {
     g_engine = &*engine_;
     engine_->start_threads();
     engine_->join("1", core::function_digest());
+  }
+  // One slot, and a system that gives no more threads than that.
+  void start_with_threads(int most) {
+    start(1, [left = std::make_shared<std::atomic<int>>(most)](Settings& settings) {
+      settings.start_thread = [left](std::function<void()> run) {
+        if (left->fetch_sub(1) <= 0) {
+          throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+        }
+        return std::thread(std::move(run));
+      };
+    });
   }
   static Handle submit(const FunctionInfo& function, const TaskOptions* options = nullptr) {
     detail::Draft::State draft;
@@ -340,15 +352,7 @@ TEST_F(Alone, AStepLooksAtNoneOfThoseWhomItDoesNotConcern) {
 }
 
 TEST_F(Alone, WhereThereIsNoThreadTheNewestWaitEndsWithAnError) {
-  std::atomic<int> left{2};
-  start(1, [&](Settings& settings) {
-    settings.start_thread = [&](std::function<void()> run) {
-      if (left.fetch_sub(1) <= 0) {
-        throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
-      }
-      return std::thread(std::move(run));
-    };
-  });
+  start_with_threads(2);
   // Each waits for one that needs a thread of its own: the third has none.
   std::atomic<int> depth{0};
   std::string said;
@@ -371,15 +375,7 @@ TEST_F(Alone, WhereThereIsNoThreadTheNewestWaitEndsWithAnError) {
 
 // And does not return as if all of it were there.
 TEST_F(Alone, WhereThereIsNoThreadTheWaitForABatchEndsWithAnError) {
-  std::atomic<int> left{2};
-  start(1, [&](Settings& settings) {
-    settings.start_thread = [&](std::function<void()> run) {
-      if (left.fetch_sub(1) <= 0) {
-        throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
-      }
-      return std::thread(std::move(run));
-    };
-  });
+  start_with_threads(2);
   std::atomic<int> depth{0};
   std::string said;
   TaskOptions limited;

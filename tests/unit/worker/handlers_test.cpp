@@ -80,6 +80,11 @@ class WorkerHandlers : public ::testing::Test {
     }
     return step();
   }
+  // A thread takes it.
+  std::unique_ptr<mobula::worker::Run> begin(const Tasks& tasks) {
+    EXPECT_EQ(on(0, tasks.assign()), "");
+    return worker.next_run(now);
+  }
   // A counter that lives here, made by rank 0.
   ObjectId make_actor(const core::ActorTraits& traits = {}) {
     const Tasks actor = counter(traits).by(0, 77);
@@ -399,8 +404,7 @@ HANDLER_TEST(WorkerHandlers, CancelTask, OfWhatRunsOrIsNotHere) {
 // A thread has taken it, and has not come to it: it does not run, and goes back into no queue.
 HANDLER_TEST(WorkerHandlers, CancelTask, OfACommandThatIsAboutToBegin) {
   const Tasks one = tasks(tests::kCommand).by(2);
-  ASSERT_EQ(on(0, one.assign()), "");
-  auto running = worker.next_run(now);
+  auto running = begin(one);
   ASSERT_NE(running, nullptr);
   EXPECT_EQ(on(0, core::CancelTask{8, one.id()}), "0: CancelResult");
   EXPECT_TRUE(sent<core::CancelResult>().cancelled);
@@ -413,8 +417,7 @@ HANDLER_TEST(WorkerHandlers, CancelTask, OfACommandThatIsAboutToBegin) {
 
 HANDLER_TEST(WorkerHandlers, CancelTask, OfACommandThatRuns) {
   const Tasks one = tasks(tests::kCommand).by(2);
-  ASSERT_EQ(on(0, one.assign()), "");
-  auto running = worker.next_run(now);
+  auto running = begin(one);
   ASSERT_NE(running, nullptr);
   execute(*running);
   EXPECT_EQ(on(0, core::CancelTask{8, one.id()}), "0: CancelResult");
@@ -925,8 +928,7 @@ HANDLER_TEST(WorkerHandlers, Adopt, FromARankThatIsNoneAsks) {
 HANDLER_TEST(WorkerHandlers, Drain, OfARankThatLeavesDoesNotWaitForWhatIsPastItsTime) {
   Tasks one = tasks().by(2);
   one.options().timeout_ns = 10 * kMs;
-  ASSERT_EQ(on(0, one.assign()), "");
-  auto running = worker.next_run(now);
+  auto running = begin(one);
   ASSERT_NE(running, nullptr);
   EXPECT_EQ(on(0, core::Drain{true}), "") << "somebody waits for its result";
   worker.tick(now += 11 * kMs);
@@ -1206,6 +1208,14 @@ class WorkerBlocked : public WorkerHandlers {
     EXPECT_EQ(sent<core::Blocked>().on, there.id());
     token = sent<core::Blocked>().token;
   }
+  // The call ends, and its value is large, and stays where it was made.
+  void end_called() {
+    EXPECT_EQ(on(0, core::Located{there.id(), 2, {}}), "2: Call");
+    const int seven = 7;
+    core::Result stored = result(tasks().by(1, called.id().span.value & 0xff), seven);
+    stored.stored.push_back({0, tests::kLargeSize});
+    EXPECT_EQ(on(2, stored), "0: Made, Counted");
+  }
   std::unique_ptr<mobula::worker::Run> waiting;
   Handle there;
   Handle called;
@@ -1214,11 +1224,7 @@ class WorkerBlocked : public WorkerHandlers {
 
 // Its value is elsewhere still, or others have the cpus: that is no wait for the other actor.
 TEST_F(WorkerBlocked, WhoseCallHasEndedIsNotBlockedAnyMore) {
-  ASSERT_EQ(on(0, core::Located{there.id(), 2, {}}), "2: Call");
-  const int seven = 7;
-  core::Result stored = result(tasks().by(1, called.id().span.value & 0xff), seven);
-  stored.stored.push_back({0, tests::kLargeSize});
-  ASSERT_EQ(on(2, stored), "0: Made, Counted");
+  end_called();
   ASSERT_FALSE(objects.is_here(*called.record(), called.index()));
   worker.tick(now += 100 * kMs);
   EXPECT_EQ(step(), "0: Blocked");
@@ -1233,11 +1239,7 @@ TEST_F(WorkerBlocked, WhoseCallHasEndedIsNotBlockedAnyMore) {
 }
 
 HANDLER_TEST(WorkerBlocked, Deadlock, IsNoneOnceTheCallHasEnded) {
-  ASSERT_EQ(on(0, core::Located{there.id(), 2, {}}), "2: Call");
-  const int seven = 7;
-  core::Result stored = result(tasks().by(1, called.id().span.value & 0xff), seven);
-  stored.stored.push_back({0, tests::kLargeSize});
-  ASSERT_EQ(on(2, stored), "0: Made, Counted");
+  end_called();
   EXPECT_EQ(on(0, core::Deadlock{token, "a circle"}), "0: Blocked");
   EXPECT_FALSE(sent<core::Blocked>().waits);
   EXPECT_EQ(waiting->deadlock, nullptr);
@@ -1528,8 +1530,7 @@ HANDLER_TEST(WorkerGangs, GangOver, JustBeforeTheMemberComesBack) {
 HANDLER_TEST(WorkerHandlers, Assign, OfATaskThatGoesOnPastItsTime) {
   Tasks one = tasks().by(2).in_bundle(object_of(2, 9));
   one.options().timeout_ns = 10 * kMs;
-  ASSERT_EQ(on(0, one.assign()), "");
-  auto running = worker.next_run(now);
+  auto running = begin(one);
   ASSERT_NE(running, nullptr);
   worker.tick(now += 11 * kMs);
   EXPECT_EQ(step(), "0: Done; 2: Result");
@@ -1551,8 +1552,7 @@ HANDLER_TEST(WorkerHandlers, Assign, OfATaskThatGoesOnPastItsTime) {
 HANDLER_TEST(WorkerHandlers, Assign, OfACommandWhoseTimeIsUpAsItBegins) {
   Tasks one = tasks(tests::kCommand).by(2);
   one.options().timeout_ns = 10 * kMs;
-  ASSERT_EQ(on(0, one.assign()), "");
-  auto running = worker.next_run(now);
+  auto running = begin(one);
   ASSERT_NE(running, nullptr);
   worker.tick(now += 11 * kMs);
   EXPECT_EQ(step(), "0: Done; 2: Result");
